@@ -1,0 +1,1 @@
+"""What a scan is and what correcting means: NumPy and SciPy only."""

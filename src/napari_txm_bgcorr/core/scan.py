@@ -1,0 +1,291 @@
+"""The one noun every reader produces and every method consumes: a scan of raw tiles."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_txm_bgcorr.core.errors import ReadError
+
+__all__ = ["Kind", "LazyTiles", "Scan", "Source", "TileArray", "raster_cells", "raster_positions"]
+
+Kind = Literal["single", "mosaic", "series"]
+
+
+@runtime_checkable
+class TileArray(Protocol):
+    """A stack of tiles `(T, Y, X)` that is read piece by piece; NumPy arrays qualify."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Stack size `(T, Y, X)`."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of one pixel."""
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """Read the addressed part as a NumPy array."""
+
+
+class LazyTiles:
+    """A `(T, Y, X)` stack whose tiles are read or computed when they are asked for.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        `(T, Y, X)`.
+    dtype : dtype-like
+        Type of one pixel.
+    read : callable
+        `read(i) -> (Y, X)` array for tile `0 <= i < T`. Must be safe to call from threads.
+    """
+
+    ndim = 3
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        dtype: Any,
+        read: Callable[[int], NDArray[Any]],
+    ) -> None:
+        self.shape: tuple[int, int, int] = shape
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self._read = read
+
+    @property
+    def size(self) -> int:
+        """Number of pixels in the stack."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole stack if it were in memory."""
+        return self.size * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        first, *rest = key if isinstance(key, tuple) else (key,)
+        if first is Ellipsis:
+            first, rest = slice(None), [Ellipsis, *rest]
+        inner = tuple(rest)
+        if isinstance(first, (int, np.integer)):
+            return np.asarray(self._tile(int(first))[inner], dtype=self.dtype)
+        index = np.arange(self.shape[0])[first]
+        if not index.size:
+            return np.empty((0, *self.shape[1:]), self.dtype)[(slice(None), *inner)]
+        return np.stack([np.asarray(self._tile(int(i))[inner], self.dtype) for i in index])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:], dtype=dtype)
+
+    def _tile(self, i: int) -> NDArray[Any]:
+        count = self.shape[0]
+        if not -count <= i < count:
+            raise IndexError(f"tile {i} of a stack of {count} tiles")
+        tile = self._read(i % count)
+        if tile.shape != self.shape[1:]:
+            raise ReadError(
+                f"tile {i}: size {tile.shape} differs from the scan's {self.shape[1:]}; "
+                "remove the file or correct it on its own"
+            )
+        return tile
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a scan came from.
+
+    Attributes
+    ----------
+    path : Path
+        File or folder the user named.
+    format : str
+        Reader's name, for example ``"xradia"``, ``"tiff"``, ``"simulated"``.
+    files : tuple of Path
+        Every file that holds pixels, in order.
+    """
+
+    path: Path
+    format: str
+    files: tuple[Path, ...] = ()
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the content: of the file, or over names and hashes of several files.
+
+        Reads every byte, so it is computed once and only when asked for.
+        """
+        if len(self.files) == 1:
+            return _file_sha256(self.files[0])
+        total = hashlib.sha256()
+        for file in self.files:
+            total.update(f"{file.name}\0{_file_sha256(file)}\n".encode())
+        return total.hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """Raw tiles of one acquisition with everything known about them. Never altered.
+
+    Attributes
+    ----------
+    tiles : (T, Y, X) array-like, counts
+        Lazy raw tiles in order of acquisition.
+    kind : {"single", "mosaic", "series"}
+        One image, tiles on a grid, or projections of one field.
+    source : Source
+        File or folder the tiles came from.
+    names : tuple of str
+        One name a tile, without suffix: the input file's own where each tile is a file.
+    grid : (rows, columns) or None
+        Of a mosaic. Tile ``k`` sits in row ``k // columns`` counted from the BOTTOM and in
+        column ``k % columns`` (the order of acquisition at TLS BL01B). The last tiles of an
+        interrupted mosaic are absent.
+    positions_px : (T, 2) float64 or None
+        Top left corner of each tile as (y, x) in pixels, y downwards, least value 0.
+    flats, darks : (N, Y, X) array-like or None, counts
+        References without sample, and images without beam.
+    flat_times : (N,) datetime64[s] or None
+        When each flat was taken.
+    times : (T,) datetime64[s] or None
+        When each tile was taken.
+    pixel_nm, energy_ev, exposure_s : float or None
+        Pixel size on the sample (nm), photon energy (eV), exposure of one tile (s).
+    binning : int or None
+        Camera binning.
+    angles_deg : (T,) float64 or None
+        Rotation of each projection (degrees).
+    provenance : mapping or None
+        Set where the source is itself an output of this program: what was done to it.
+    notes : tuple of str
+        What the reader had to assume or repair, one sentence each, shown to the user.
+    """
+
+    tiles: TileArray
+    kind: Kind
+    source: Source
+    names: tuple[str, ...]
+    grid: tuple[int, int] | None = None
+    positions_px: NDArray[np.float64] | None = None
+    flats: TileArray | None = None
+    darks: TileArray | None = None
+    flat_times: NDArray[np.datetime64] | None = None
+    times: NDArray[np.datetime64] | None = None
+    pixel_nm: float | None = None
+    energy_ev: float | None = None
+    exposure_s: float | None = None
+    binning: int | None = None
+    angles_deg: NDArray[np.float64] | None = None
+    provenance: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        """Refuse facts that contradict each other.
+
+        Raises
+        ------
+        ReadError
+            If a shape, count or grid does not fit the tiles.
+        """
+        where = self.source.path
+        if len(self.tiles.shape) != 3 or min(self.tiles.shape) < 1:
+            raise ReadError(f"{where}: tiles have shape {self.tiles.shape}, expected (T, Y, X)")
+        count, field_px = self.tiles.shape[0], tuple(self.tiles.shape[1:])
+        if len(self.names) != count:
+            raise ReadError(f"{where}: {len(self.names)} names for {count} tiles")
+        if self.grid is not None and not 0 < count <= self.grid[0] * self.grid[1]:
+            rows, columns = self.grid
+            raise ReadError(f"{where}: {count} tiles do not fit a grid of {rows} x {columns}")
+        if self.positions_px is not None and self.positions_px.shape != (count, 2):
+            raise ReadError(f"{where}: positions {self.positions_px.shape} for {count} tiles")
+        for label, stack in (("flats", self.flats), ("darks", self.darks)):
+            if stack is not None and tuple(stack.shape[1:]) != field_px:
+                raise ReadError(
+                    f"{where}: {label} of {stack.shape[1:]} px for tiles of {field_px} px; "
+                    "give references taken with the same binning"
+                )
+
+    def __len__(self) -> int:
+        return int(self.tiles.shape[0])
+
+    @property
+    def cells(self) -> NDArray[np.int64] | None:
+        """Grid cell `(T, 2)` of each tile as (row from the TOP, column), or None."""
+        return None if self.grid is None else raster_cells(self.grid)[: len(self)]
+
+    def dark(self) -> NDArray[np.float32] | None:
+        """Median of the darks `(Y, X)` float32 in counts, or None where there are none."""
+        if self.darks is None or self.darks.shape[0] == 0:
+            return None
+        return np.median(np.asarray(self.darks[:]), axis=0).astype(np.float32)
+
+    def facts(self) -> dict[str, Any]:
+        """Everything but the pixels, as plain JSON-ready values."""
+
+        def texts(times: NDArray[np.datetime64] | None) -> list[str] | None:
+            return None if times is None else [str(t) for t in times]
+
+        return {
+            "kind": self.kind,
+            "shape": [int(n) for n in self.tiles.shape],
+            "dtype": str(self.tiles.dtype),
+            "grid": None if self.grid is None else [int(n) for n in self.grid],
+            "pixel_nm": self.pixel_nm,
+            "energy_ev": self.energy_ev,
+            "exposure_s": self.exposure_s,
+            "binning": self.binning,
+            "flats": 0 if self.flats is None else int(self.flats.shape[0]),
+            "darks": 0 if self.darks is None else int(self.darks.shape[0]),
+            "times": texts(self.times),
+            "source": {"path": str(self.source.path), "format": self.source.format},
+            "notes": list(self.notes),
+        }
+
+
+def raster_cells(grid: tuple[int, int]) -> NDArray[np.int64]:
+    """Cells of a mosaic in order of acquisition: bottom left first, rightwards, then up.
+
+    Parameters
+    ----------
+    grid : (rows, columns)
+
+    Returns
+    -------
+    (rows * columns, 2) int64
+        (row counted from the top, column).
+    """
+    rows, columns = grid
+    tile = np.arange(rows * columns)
+    return np.stack([rows - 1 - tile // columns, tile % columns], axis=1)
+
+
+def raster_positions(grid: tuple[int, int], step_px: tuple[float, float]) -> NDArray[np.float64]:
+    """Nominal top left corners of the tiles of a mosaic, in order of acquisition.
+
+    Parameters
+    ----------
+    grid : (rows, columns)
+    step_px : (y, x)
+        Distance between neighbouring tiles in pixels; the tile size where tiles abut.
+
+    Returns
+    -------
+    (rows * columns, 2) float64
+        (y, x) in pixels, y downwards, least value 0.
+    """
+    return raster_cells(grid) * np.asarray(step_px, np.float64)

@@ -1,0 +1,1 @@
+"""Panels for napari: Qt and layers, no numerics."""
