@@ -1,0 +1,38 @@
+# make demo    simulate a mosaic, correct it with the shipped model, open napari on it
+# make test    every check and every test
+# Both install what they need first (make setup).
+BIN := .venv/bin
+XVFB := xvfb-run -a -s "-screen 0 1366x768x24"
+export LIBGL_ALWAYS_SOFTWARE ?= 1
+
+.PHONY: help setup demo test check unit gui docs clean
+
+help:
+	@grep -E '^# make' Makefile
+
+setup:
+	@tools/setup.sh
+
+demo: setup
+	$(BIN)/python tools/demo.py
+
+test: check docs unit gui
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+unit: setup
+	QT_API=none $(BIN)/pytest -m "not gui" --ignore=tests/gui/widgets
+
+gui: setup
+	QT_API=pyqt6 $(XVFB) $(BIN)/pytest tests/gui -m gui
+	QT_API=pyside6 $(XVFB) $(BIN)/pytest tests/gui -m gui
+
+clean:
+	rm -rf .venv build dist site demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
