@@ -28,11 +28,11 @@ docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 unit: setup
-	QT_API=none $(BIN)/pytest -m "not gui" --ignore=tests/gui/widgets
+	$(BIN)/pytest -p no:pytest-qt -p no:napari --ignore=tests/gui
 
 gui: setup
-	QT_API=pyqt6 $(XVFB) $(BIN)/pytest tests/gui -m gui
-	QT_API=pyside6 $(XVFB) $(BIN)/pytest tests/gui -m gui
+	QT_API=pyqt6 $(XVFB) $(BIN)/pytest tests/gui
+	QT_API=pyside6 $(XVFB) $(BIN)/pytest tests/gui
 
 clean:
 	rm -rf .venv build dist site demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,21 @@
+"""What the operating system says of this process."""
+
+from __future__ import annotations
+
+import psutil
+
+__all__ = ["peak_rss_mb"]
+
+MB = 1e6
+
+
+def peak_rss_mb() -> float:
+    """Largest resident memory of this process so far, in MB (10^6 bytes)."""
+    memory = psutil.Process().memory_info()
+    if hasattr(memory, "peak_wset"):  # Windows
+        return float(memory.peak_wset) / MB
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / MB if sys.platform == "darwin" else peak * 1024 / MB
