@@ -1,0 +1,165 @@
+"""The command as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+COMMAND = [sys.executable, "-c", "from napari_txm_bgcorr.cli import main; main()"]
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=170
+    )
+
+
+def succeed(*arguments: object) -> str:
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def fail(*arguments: object) -> str:
+    done = run(*arguments)
+    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def mosaic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("simulated") / "sample-m2x3"
+    succeed("simulate", "mosaic", "--grid", "2x3", "--size", 128, "--references", 2, "-o", folder)
+    return folder
+
+
+def tile_names(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.tif"))
+
+
+def test_info_tells_the_grid_as_json(mosaic: Path) -> None:
+    facts = json.loads(succeed("info", mosaic, "--json"))
+    assert facts["kind"] == "mosaic"
+    assert facts["grid"] == [2, 3]
+    assert facts["shape"] == [6, 128, 128]
+    assert facts["dtype"] == "uint16"
+    assert set(facts) >= {
+        "pixel_nm", "energy_ev", "exposure_s", "binning", "flats", "darks", "times", "source",
+    }  # fmt: skip
+
+
+def test_correct_writes_one_float_tiff_a_tile_under_its_own_name(
+    mosaic: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    printed = succeed(
+        "correct", mosaic, "-o", out, "--method", "tile-median", "--format", "tiff", "--json"
+    )
+    summary = json.loads(printed)["results"][0]
+    assert summary["tiles"] == 6 and summary["method"] == "tile-median"
+    for part in ("background", "corrected"):
+        assert tile_names(out / part) == tile_names(mosaic)
+        for path in (out / part).glob("*.tif"):
+            image = tifffile.imread(path)
+            assert image.dtype == np.float32 and image.shape == (128, 128)
+            assert np.isfinite(image).all()
+    assert not out.with_name("out.part").exists()
+
+
+def test_several_tiles_share_one_output_and_are_corrected_one_by_one(
+    mosaic: Path, tmp_path: Path
+) -> None:
+    tiles = sorted(mosaic.glob("*.tif"))[:3]
+    succeed("correct", *tiles, "-o", tmp_path / "all", "--method", "smooth", "--format", "tiff")
+    assert tile_names(tmp_path / "all" / "corrected") == [tile.stem for tile in tiles]
+    succeed("correct", tiles[1], "-o", tmp_path / "one", "--method", "smooth", "--format", "tiff")
+    name = tiles[1].name
+    np.testing.assert_array_equal(
+        tifffile.imread(tmp_path / "all" / "corrected" / name),
+        tifffile.imread(tmp_path / "one" / "corrected" / name),
+    )
+
+
+def test_captured_references_from_the_command_line(mosaic: Path, tmp_path: Path) -> None:
+    references = mosaic / "references"
+    out = tmp_path / "out"
+    succeed(
+        "correct", mosaic, "-o", out, "--method", "captured", "--reference", references,
+        "--format", "tiff",
+    )  # fmt: skip
+    truth = tifffile.imread(sorted((mosaic / "truth" / "transmission").glob("*.tif"))[0])
+    corrected = tifffile.imread(sorted((out / "corrected").glob("*.tif"))[0])
+    inner = (slice(40, 88), slice(40, 88))
+    ratio = corrected[inner] / truth[inner]
+    assert ratio.std() / ratio.mean() < 0.1
+
+
+def test_an_output_in_the_way_is_kept_unless_overwrite(mosaic: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    succeed("correct", mosaic, "-o", out, "--method", "smooth", "--format", "tiff")
+    before = {p: p.read_bytes() for p in out.rglob("*.tif")}
+    message = fail("correct", mosaic, "-o", out, "--method", "tile-median", "--format", "tiff")
+    assert str(out) in message and "--overwrite" in message
+    assert {p: p.read_bytes() for p in out.rglob("*.tif")} == before
+    succeed(
+        "correct", mosaic, "-o", out, "--method", "tile-median", "--format", "tiff", "--overwrite"
+    )
+    assert {p: p.read_bytes() for p in out.rglob("*.tif")} != before
+
+
+def test_a_corrected_result_is_not_corrected_again(mosaic: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    succeed("correct", mosaic, "-o", out, "--method", "smooth", "--format", "tiff")
+    message = fail("correct", out / "corrected", "-o", tmp_path / "twice", "--method", "smooth")
+    assert "force" in message
+    succeed(
+        "correct", out / "corrected", "-o", tmp_path / "twice", "--method", "smooth", "--force"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["info", "nowhere.xrm"], "nowhere.xrm"),
+        (["correct", "nowhere.xrm", "-o", "out"], "nowhere.xrm"),
+        (["correct", "x.tif", "-o", "out", "--method", "magic"], "magic"),
+        (["correct", "x.tif", "-o", "out", "--save", "everything"], "everything"),
+        (["correct", "x.tif", "-o", "out", "--grid", "five"], "five"),
+        (["correct", "x.tif", "-o", "out", "--format", "bmp"], "bmp"),
+        (["correct", "x.tif", "-o", "out", "--device", "quantum"], "quantum"),
+        (["correct", "x.tif", "-o", "out", "--model", "nobody"], "nobody"),
+        (["train", "no-such-preset", "--run", "run"], "no-such-preset"),
+        (["simulate", "planet", "-o", "out"], "planet"),
+    ],
+)
+def test_a_users_error_is_one_line_that_names_it(
+    arguments: list[str], named: str, tmp_path: Path
+) -> None:
+    tifffile.imwrite(tmp_path / "x.tif", np.full((64, 64), 900, np.uint16))
+    placed = [str(tmp_path / a) if a in {"x.tif", "out", "run"} else a for a in arguments]
+    assert named in fail(*placed)
+    assert not (tmp_path / "out").exists()
+
+
+def test_doctor_reports_versions_and_devices() -> None:
+    report = json.loads(succeed("doctor", "--json"))
+    assert report["packages"]["torch"][0].isdigit()
+    assert "cpu" in report["devices"]
+    assert "GiB" in report["system"]["memory free"]
+
+
+def test_bench_correct_reports_its_figures() -> None:
+    row = json.loads(
+        succeed("bench", "correct", "--tiles", 4, "--size", 128, "--method", "smooth", "--json")
+    )
+    assert row["ratio"] == pytest.approx(row["seconds"] / row["io_seconds"], rel=0.05)
+    assert row["tiles"] == 4 and row["size"] == 128
+    assert 10 < row["peak_rss_mb"] < 4000
