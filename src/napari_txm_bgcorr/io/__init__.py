@@ -1,1 +1,12 @@
-"""File formats to and from scans and corrections."""
+"""File formats to and from scans and corrections.
+
+A format is a module with ``can_read(path) -> bool``, which judges by content, and
+``read(path, *, grid=None) -> Scan``, and a row in `READERS`. Modules are imported when a path
+is looked at, so that a TIFF needs neither h5py nor zarr.
+"""
+
+from __future__ import annotations
+
+from napari_txm_bgcorr.io.dispatch import READERS, read, read_references
+
+__all__ = ["READERS", "read", "read_references"]

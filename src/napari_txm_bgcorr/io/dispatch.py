@@ -1,0 +1,133 @@
+"""One way in: find the reader of a path by its content, read scans and references."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_txm_bgcorr.core.errors import ReadError
+from napari_txm_bgcorr.core.scan import Scan, TileArray
+from napari_txm_bgcorr.io.facts import with_grid
+from napari_txm_bgcorr.io.guard import one_line, reading, require_file
+
+__all__ = ["READERS", "read", "read_references"]
+
+_HERE = "napari_txm_bgcorr.io"
+READERS: dict[str, str] = {
+    # "xradia": f"{_HERE}.xradia",
+    "tiff": f"{_HERE}.tiff",
+    # "hdf5": f"{_HERE}.hdf5",
+    # "omezarr": f"{_HERE}.omezarr",
+    "folder": f"{_HERE}.tile_folder",
+}
+"""Name of a format to the module that reads it, in the order in which they are asked."""
+
+
+def read(
+    path: str | Path, *, grid: tuple[int, int] | None = None, pixel_nm: float | None = None
+) -> Scan:
+    """Read a file or folder of any known format as one scan; pixels are read when asked for.
+
+    Parameters
+    ----------
+    path : str or Path
+        Xradia, TIFF, HDF5 or OME-Zarr, or a folder of tiles. The content decides, not the name.
+    grid : (rows, columns), optional
+        Takes the images as tiles of a mosaic: bottom left first, rightwards, then up.
+    pixel_nm : float, optional
+        Pixel size on the sample in nm; overrides what the file says.
+
+    Returns
+    -------
+    Scan
+
+    Raises
+    ------
+    ReadError
+        One line with file, field and remedy, whatever is wrong with the input.
+    """
+    where = Path(path)
+    if pixel_nm is not None and not (math.isfinite(pixel_nm) and pixel_nm > 0):
+        raise ReadError(f"{where}: pixel size {pixel_nm} nm; give a positive number")
+    reader = _reader_of(where)
+    with reading(where, "image"):
+        scan: Scan = reader.read(where) if grid is None else reader.read(where, grid=grid)
+        scan = with_grid(scan, grid)
+    return scan if pixel_nm is None else replace(scan, pixel_nm=float(pixel_nm))
+
+
+def _reader_of(path: Path) -> Any:
+    """Module that reads `path`."""
+    with reading(path, "path"):
+        status = path.stat()  # a missing path, a loop of links, no permission
+        folder = path.is_dir()
+    if not folder:
+        require_file(path)
+    for module in READERS.values():
+        reader = import_module(module)
+        with reading(path, "content"):
+            if reader.can_read(path):
+                return reader
+    if folder:
+        raise ReadError(f"{path}: no tiles (.tif, .tiff, .xrm) and no OME-Zarr in this folder")
+    raise ReadError(
+        f"{path}: {status.st_size} bytes that are neither Xradia, TIFF nor HDF5; "
+        "give a .xrm, .txrm, .tif or .h5 file"
+    )
+
+
+def read_references(
+    paths: Sequence[str | Path], *, like: Scan | None = None
+) -> tuple[TileArray, NDArray[np.datetime64] | None]:
+    """Read references (or darks) from files, stacks and folders as one lazy stack.
+
+    Parameters
+    ----------
+    paths : sequence of str or Path
+        Images without sample; of a file or folder that holds both, its own references.
+    like : Scan, optional
+        The scan they are for; sizes must agree.
+
+    Returns
+    -------
+    flats : (N, Y, X) array-like, counts
+    times : (N,) datetime64[s] or None
+        None unless every one is known.
+
+    Raises
+    ------
+    ReadError
+        If none is given, one cannot be read, or sizes differ.
+    """
+    from napari_txm_bgcorr.io.tile_folder import concatenated
+
+    if not paths:
+        raise ReadError("references: none given; name files or folders")
+    stacks: list[TileArray] = []
+    times: list[NDArray[np.datetime64] | None] = []
+    for path in paths:
+        scan = read(path)
+        own = scan.flats is not None and scan.source.format in ("folder", "hdf5")
+        stack = scan.flats if own and scan.flats is not None else scan.tiles
+        want = (like.tiles if like is not None else (stacks or [stack])[0]).shape[1:]
+        if tuple(stack.shape[1:]) != tuple(want):
+            raise ReadError(
+                f"{path}: reference of {_size(stack)} px for tiles of {want[0]} x {want[1]} px; "
+                "give references taken with the same binning"
+            )
+        stacks.append(stack)
+        times.append(scan.flat_times if own else scan.times)
+    known = [t for t in times if t is not None]
+    complete = len(known) == len(times)
+    return concatenated(stacks), np.concatenate(known) if complete else None
+
+
+def _size(stack: TileArray) -> str:
+    return one_line(" x ".join(str(n) for n in stack.shape[1:]))

@@ -1,0 +1,139 @@
+"""The record that every output carries under ``txm_bgcorr``, and its way back into a scan."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.io.guard import reading
+
+__all__ = ["KEY", "find_block", "make_block", "restore", "scan_record"]
+
+KEY = "txm_bgcorr"
+
+
+def scan_record(scan: Scan) -> dict[str, Any]:
+    """Facts of a scan that its outputs keep, JSON-ready.
+
+    Parameters
+    ----------
+    scan : Scan
+
+    Returns
+    -------
+    dict
+        ``kind, names, grid, positions_px, pixel_nm, energy_ev, exposure_s, binning, times,
+        angles_deg``.
+    """
+    facts = scan.facts()
+    keep = ("kind", "grid", "pixel_nm", "energy_ev", "exposure_s", "binning", "times")
+    return {
+        **{key: facts[key] for key in keep},
+        "names": list(scan.names),
+        "positions_px": None if scan.positions_px is None else scan.positions_px.tolist(),
+        "angles_deg": None if scan.angles_deg is None else scan.angles_deg.tolist(),
+    }
+
+
+def make_block(
+    role: str, provenance: Mapping[str, Any], record: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Record of one output: its role, what was done, and the facts of the scan.
+
+    Parameters
+    ----------
+    role : {"raw", "background", "corrected", "mask"}
+    provenance : mapping
+        JSON-ready.
+    record : mapping, optional
+        From `scan_record`; left out of files that hold one tile of many.
+    """
+    block: dict[str, Any] = {"role": role, "provenance": dict(provenance)}
+    return block if record is None else {**block, "scan": dict(record)}
+
+
+def find_block(texts: Iterable[str]) -> Mapping[str, Any] | None:
+    """First record found in texts that are, or contain, JSON with the key ``txm_bgcorr``.
+
+    Parameters
+    ----------
+    texts : iterable of str
+        Image descriptions, OME-XML documents.
+
+    Returns
+    -------
+    mapping or None
+    """
+    for text in texts:
+        start = text.find('{"' + KEY + '"')
+        if start < 0:
+            text = html.unescape(text) if "&quot;" + KEY in text else ""
+            start = text.find('{"' + KEY + '"')
+        if start < 0:
+            continue
+        try:
+            block = json.JSONDecoder().raw_decode(text, start)[0][KEY]
+        except ValueError:
+            continue
+        if isinstance(block, dict) and isinstance(block.get("role"), str):
+            return block
+    return None
+
+
+def restore(scan: Scan, block: Mapping[str, Any]) -> Scan:
+    """Give a scan read from one of our outputs the facts that the output carries.
+
+    Parameters
+    ----------
+    scan : Scan
+        With the pixels and whatever the format itself says.
+    block : mapping
+        From `find_block`.
+
+    Returns
+    -------
+    Scan
+        With `provenance` where the pixels are corrected ones.
+
+    Raises
+    ------
+    ReadError
+        If the record does not fit the tiles.
+    """
+    with reading(scan.source.path, KEY):
+        record = block.get("scan") or {}
+        facts: dict[str, Any] = {}
+        for key in ("pixel_nm", "energy_ev", "exposure_s"):
+            if record.get(key) is not None and math.isfinite(value := float(record[key])):
+                facts[key] = value
+        if record.get("binning") is not None:
+            facts["binning"] = int(record["binning"])
+        if len(record.get("names") or ()) == len(scan):
+            facts |= _tile_facts(record, scan)
+        if block.get("role") == "corrected":
+            facts["provenance"] = dict(block.get("provenance") or {})
+        return replace(scan, **facts)
+
+
+def _tile_facts(record: Mapping[str, Any], scan: Scan) -> dict[str, Any]:
+    """Facts of which there is one a tile; the grid only where none was given."""
+    facts: dict[str, Any] = {"names": tuple(str(name) for name in record["names"])}
+    if scan.grid is None and record.get("kind") in ("single", "mosaic", "series"):
+        facts["kind"] = record["kind"]
+        if record.get("grid") is not None:
+            rows, columns = record["grid"]
+            facts["grid"] = (int(rows), int(columns))
+        if record.get("positions_px") is not None:
+            facts["positions_px"] = np.asarray(record["positions_px"], np.float64)
+    if record.get("times") is not None:
+        facts["times"] = np.asarray(record["times"], "datetime64[s]")
+    if record.get("angles_deg") is not None:
+        facts["angles_deg"] = np.asarray(record["angles_deg"], np.float64)
+    return facts

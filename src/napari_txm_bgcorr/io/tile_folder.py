@@ -1,0 +1,291 @@
+"""Folders of numbered tiles, one file each, with or without Fiji's TileConfiguration."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_txm_bgcorr.core.errors import ReadError
+from napari_txm_bgcorr.core.scan import LazyTiles, Scan, Source, TileArray
+from napari_txm_bgcorr.io import tiff
+from napari_txm_bgcorr.io.embedded import KEY, restore
+from napari_txm_bgcorr.io.facts import with_grid, with_name_facts
+from napari_txm_bgcorr.io.guard import reading
+from napari_txm_bgcorr.io.json_file import read_json
+from napari_txm_bgcorr.io.names import (
+    acquisition_numbers,
+    is_dark,
+    is_flat,
+    name_facts,
+    natural_key,
+)
+from napari_txm_bgcorr.io.tile_grid import (
+    find_tile_configuration,
+    order_on_grid,
+    parse_tile_configuration,
+)
+
+__all__ = ["can_read", "concatenated", "read"]
+
+_TIFF = (".tif", ".tiff")
+_XRADIA = (".xrm",)
+_ROLES = ("raw", "corrected", "background")  # folders of an output of ours, the first is opened
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """Image files of one folder by their part, in natural order."""
+
+    tiles: tuple[Path, ...]
+    flats: tuple[Path, ...]
+    darks: tuple[Path, ...]
+
+
+def can_read(path: Path) -> bool:
+    """Whether a folder (or one of the role folders of an output) holds image files."""
+    if not path.is_dir():
+        return False
+    return bool(_image_files(path)) or _role_folder(path) is not None
+
+
+def _role_folder(path: Path) -> Path | None:
+    """Folder of tiles inside one of our TIFF outputs."""
+    if not (path / "provenance.json").is_file():
+        return None
+    names = [n for role in _ROLES for n in (role, f"{role}.ome.tif")]
+    return next((path / name for name in names if (path / name).exists()), None)
+
+
+def _image_files(folder: Path) -> list[Path]:
+    """TIFF files of a folder, or else its Xradia images; hidden ones left out."""
+    with reading(folder, "folder"), os.scandir(folder) as entries:
+        names = [e.name for e in entries if not e.name.startswith((".", "~"))]
+    for suffixes in (_TIFF, _XRADIA):
+        found = [n for n in names if os.path.splitext(n)[1].lower() in suffixes]
+        if found:
+            return [folder / n for n in sorted(found, key=natural_key)]
+    return []
+
+
+def _list(folder: Path) -> _Listing:
+    files = _image_files(folder)
+    flats = tuple(f for f in files if is_flat(f.stem))
+    darks = tuple(f for f in files if is_dark(f.stem))
+    tiles = tuple(f for f in files if not is_flat(f.stem) and not is_dark(f.stem))
+    if tiles:
+        return _Listing(tiles, flats, darks)
+    if flats:  # a folder of nothing but references is read for their own sake
+        return _Listing(flats, (), darks)
+    return _Listing(darks, (), ())
+
+
+def read(path: Path, *, grid: tuple[int, int] | None = None) -> Scan:
+    """Read a folder of tiles lazily as a mosaic or a series.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of TIFF files, or of single Xradia images, one tile each. Files whose names begin
+        with ref, flat or dark are taken as references and darks.
+    grid : (rows, columns), optional
+        Of the mosaic, where no TileConfiguration and no name says it.
+
+    Returns
+    -------
+    Scan
+        Tiles from bottom left, rightwards, then up where there is a grid.
+
+    Raises
+    ------
+    ReadError
+        If tiles differ in size, one is missing, or a file is damaged.
+    """
+    inner = None if _image_files(path) else _role_folder(path)
+    if inner is not None:
+        return read(inner, grid=grid) if inner.is_dir() else tiff.read(inner, grid=grid)
+    listing = _list(path)
+    if not listing.tiles:
+        raise ReadError(f"{path}: no tiles (.tif, .tiff, .xrm) in this folder; give their folder")
+    if len(listing.tiles) == 1:
+        scan = _read_image(listing.tiles[0], grid)
+        scan = replace(scan, source=replace(scan.source, path=path, format="folder"))
+    else:
+        scan = _stack(path, listing.tiles)
+        scan = _arranged(scan, grid)
+    return _with_references(scan, listing)
+
+
+def _read_image(file: Path, grid: tuple[int, int] | None = None) -> Scan:
+    """Read one image file by what it is."""
+    if file.suffix.lower() in _XRADIA:
+        from napari_txm_bgcorr.io import xradia
+
+        return with_grid(xradia.read(file), grid)
+    return tiff.read(file, grid=grid)
+
+
+def _stack(folder: Path, files: Sequence[Path]) -> Scan:
+    """Stack the images of many files, in the order given, read one by one when asked for."""
+    first = _read_image(files[0])
+    shape, dtype = tuple(first.tiles.shape[1:]), first.tiles.dtype
+    size = files[0].stat().st_size
+    for file in files:
+        # equal files sizes of plain TIFF mean equal images; others are opened to be sure
+        if file.stat().st_size != size or len(first) > 1:
+            _check_like(file, shape, dtype)
+    names = tuple(f.stem for f in files)
+    return replace(
+        first,
+        tiles=LazyTiles((len(files), *first.tiles.shape[1:3]), dtype, _reader(files, shape)),
+        kind="series",
+        grid=None,
+        positions_px=None,
+        source=Source(folder, "folder", tuple(files)),
+        names=names if len(set(names)) == len(names) else tuple(f.name for f in files),
+        times=None,
+        angles_deg=None,
+    )
+
+
+def _reader(files: Sequence[Path], shape: tuple[int, ...]) -> Any:
+    def tile(i: int) -> NDArray[Any]:
+        scan = _read_image(files[i])
+        if len(scan) != 1 or tuple(scan.tiles.shape[1:]) != shape:
+            _refuse(files[i], scan, shape)
+        return np.asarray(scan.tiles[0])
+
+    return tile
+
+
+def _check_like(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse a tile whose size, type or number of pages differs from the first one's."""
+    scan = _read_image(file)
+    if len(scan) != 1 or tuple(scan.tiles.shape[1:]) != shape:
+        _refuse(file, scan, shape)
+    if scan.tiles.dtype != dtype:
+        raise ReadError(
+            f"{file}: pixels of type {scan.tiles.dtype}, the first tile has {dtype}; "
+            "remove the file or save all tiles alike"
+        )
+
+
+def _refuse(file: Path, scan: Scan, shape: tuple[int, ...]) -> None:
+    count, y, x = scan.tiles.shape
+    what = f"{count} images in a folder of tiles" if count > 1 else f"{y} x {x} px"
+    raise ReadError(
+        f"{file}: {what}, the first tile has {shape[0]} x {shape[1]} px; "
+        "remove the file or open it on its own"
+    )
+
+
+def _arranged(scan: Scan, grid: tuple[int, int] | None) -> Scan:
+    """Lay the tiles out by TileConfiguration, by `grid`, or by the grid in a name."""
+    folder = scan.source.path
+    named = name_facts(scan.names[0], folder.name)
+    table = None if grid is not None else find_tile_configuration(folder)
+    if table is not None:
+        scan = _by_table(scan, table)
+    elif grid is not None:
+        scan = with_grid(scan, grid)
+    elif named.grid is not None:
+        scan = _by_name(scan, named.grid)
+    return with_name_facts(_restored(scan), named)
+
+
+def _by_name(scan: Scan, grid: tuple[int, int]) -> Scan:
+    """Take the grid of the name where the tiles fit it, else a series with a note."""
+    size = f"{grid[0]} x {grid[1]}"
+    last = max(acquisition_numbers(scan.names) or [0])
+    if len(scan) > math.prod(grid) or (len(scan) < math.prod(grid) < last):
+        note = f"{len(scan)} tiles do not fit the grid {size} of the name: read as a series"
+        return replace(scan, notes=(*scan.notes, note))
+    return with_grid(replace(scan, notes=(*scan.notes, f"grid {size} from the name")), grid)
+
+
+def _by_table(scan: Scan, table: Path) -> Scan:
+    """Lay the tiles out by Fiji's table, in the order bottom left, rightwards, then up."""
+    positions = parse_tile_configuration(table)
+    files = {file.name: k for k, file in enumerate(scan.source.files)}
+    for name in positions:
+        if name not in files:
+            raise ReadError(
+                f"{scan.source.path}: tile {name} of {table.name} is missing; "
+                "add it, or remove the table to read the rest as a series"
+            )
+    place = np.array(list(positions.values()), np.float64)
+    order, grid = order_on_grid(place, table)
+    index = np.array([files[name] for name in positions])[order]
+    notes = [f"{len(files) - len(index)} files not in {table.name} are left out"]
+    notes = notes if len(index) < len(files) else []
+    if (np.diff(index) < 0).any():
+        notes.append(f"tiles put into raster order by {table.name}")
+    chosen = [scan.source.files[i] for i in index]
+    return replace(
+        scan,
+        tiles=_picked(scan.tiles, index),
+        kind="mosaic",
+        grid=grid,
+        positions_px=place[order] - place.min(axis=0),
+        source=replace(scan.source, files=tuple(chosen)),
+        names=tuple(scan.names[i] for i in index),
+        notes=(*scan.notes, *notes),
+    )
+
+
+def _picked(tiles: TileArray, index: NDArray[np.int64]) -> LazyTiles:
+    _, y, x = tiles.shape
+    return LazyTiles((len(index), y, x), tiles.dtype, lambda i: np.asarray(tiles[int(index[i])]))
+
+
+def _restored(scan: Scan) -> Scan:
+    """Take up the facts that one of our TIFF outputs keeps beside its role folders."""
+    record = scan.source.path.parent / "provenance.json"
+    if scan.source.path.name not in (*_ROLES, "mask") or not record.is_file():
+        return scan
+    block = read_json(record).get(KEY)
+    if not isinstance(block, dict) or block.get("scan", {}).get("names") != list(scan.names):
+        return scan
+    return restore(scan, {**block, "role": scan.source.path.name})
+
+
+def _with_references(scan: Scan, listing: _Listing) -> Scan:
+    """Attach the references and darks that lie beside the tiles."""
+    notes = list(scan.notes)
+    stacks: dict[str, TileArray | None] = {"flats": scan.flats, "darks": scan.darks}
+    for label, files in (("flats", listing.flats), ("darks", listing.darks)):
+        if files:
+            stacks[label] = concatenated([_read_image(f).tiles for f in files])
+            notes.append(f"{len(files)} files taken as {label} by their names")
+    return replace(scan, flats=stacks["flats"], darks=stacks["darks"], notes=tuple(notes))
+
+
+def concatenated(stacks: Sequence[TileArray]) -> TileArray:
+    """Several stacks `(N, Y, X)` of one frame size as one lazy stack, values unchanged.
+
+    Parameters
+    ----------
+    stacks : sequence of (N, Y, X) array-like
+        At least one.
+
+    Returns
+    -------
+    (sum of N, Y, X) array-like
+    """
+    if len(stacks) == 1:
+        return stacks[0]
+    places = [(stack, k) for stack in stacks for k in range(stack.shape[0])]
+    _, y, x = stacks[0].shape
+    dtype = np.result_type(*(stack.dtype for stack in stacks))
+
+    def read_one(i: int) -> NDArray[Any]:
+        stack, k = places[i]
+        return np.asarray(stack[k])
+
+    return LazyTiles((len(places), y, x), dtype, read_one)
