@@ -1,0 +1,259 @@
+"""Settings of a network, its data and its training: one way in, unknown keys refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from napari_txm_bgcorr.core.errors import ConfigError
+
+__all__ = [
+    "DataConfig",
+    "LossWeights",
+    "NetworkConfig",
+    "TrainConfig",
+    "load_config",
+    "preset_names",
+]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NetworkConfig(_Strict):
+    """Which network, and its size.
+
+    Attributes
+    ----------
+    name : str
+        Row of `networks.NETWORKS`.
+    field_px : int
+        Edge of the square field in pixels to which every whole tile is resampled.
+    features : tuple of int
+        Channels per level, finest first; empty: the network's own default.
+    ngf : int
+        Channels of the first level of the pix2pix U-Net.
+    """
+
+    name: str = "subpixel-unet"
+    field_px: int = Field(default=256, ge=16, le=2048)
+    features: tuple[int, ...] = ()
+    ngf: int = Field(default=64, ge=1, le=512)
+
+
+class DataConfig(_Strict):
+    """How training pairs are drawn.
+
+    Attributes
+    ----------
+    kind : str
+        Row of `pairs.PAIRS`.
+    families : tuple of str
+        Illumination families to draw from; empty: all that may be trained on.
+    sessions_per_batch : int
+        Sessions in one batch; each gives ``batch / sessions_per_batch`` tiles.
+    workers : int
+        Processes that draw batches; 0: in the training process.
+    simulate_px : int
+        Edge of a simulated tile in pixels; a multiple of the field.
+    p_no_prior, p_stale, p_tile_median, p_smooth : float
+        Share of tiles with no prior, with an old reference, with the median of the
+        session's other tiles, with the smooth part only. Scaled to sum to 1.
+    p_pedestal : float
+        Share of sessions whose dark is unknown and stays in input and target.
+    max_age_h : float
+        Oldest reference in hours (ages are log-uniform from one minute).
+    drift : (float, float)
+        Least and greatest drift scale (1 = normal), log-uniform.
+    staleness_sigma : float
+        Log-normal spread of the staleness told to the network round the true one.
+    p_flip : float
+        Share of tiles that are flipped. Low: the shape is fixed to the camera.
+    validation_sessions : int
+        Fixed sessions of the validation set, four tiles each.
+    validation_seed : int
+        Seed of the validation set; never used for training.
+    """
+
+    kind: str = "simulated"
+    families: tuple[str, ...] = ()
+    sessions_per_batch: int = Field(default=4, ge=1)
+    workers: int = Field(default=1, ge=0, le=64)
+    simulate_px: int = Field(default=256, ge=16, le=4096)
+    p_no_prior: float = Field(default=0.45, ge=0)
+    p_stale: float = Field(default=0.30, ge=0)
+    p_tile_median: float = Field(default=0.15, ge=0)
+    p_smooth: float = Field(default=0.10, ge=0)
+    p_pedestal: float = Field(default=0.6, ge=0, le=1)
+    max_age_h: float = Field(default=48.0, gt=0.02)
+    drift: tuple[float, float] = (0.06, 2.5)
+    staleness_sigma: float = Field(default=0.4, ge=0)
+    p_flip: float = Field(default=0.25, ge=0, le=1)
+    validation_sessions: int = Field(default=12, ge=1)
+    validation_seed: int = 990_001
+
+
+class LossWeights(_Strict):
+    """Weight of each loss; 0 leaves it out. Independent of image size.
+
+    The names are the rows of `losses.LOSSES`, and ``adversarial``.
+    """
+
+    l1: float = Field(default=1.0, ge=0)
+    level: float = Field(default=0.2, ge=0)
+    fft_l1: float = Field(default=0.0, ge=0)
+    fft_amplitude: float = Field(default=0.0, ge=0)
+    focal_frequency: float = Field(default=0.0, ge=0)
+    frc: float = Field(default=0.0, ge=0)
+    adversarial: float = Field(default=0.0, ge=0)
+
+
+class TrainConfig(_Strict):
+    """A whole training run.
+
+    Attributes
+    ----------
+    network, data, loss_weights
+        See their classes.
+    steps : int
+        Steps at most.
+    minutes : float or None
+        Time budget of the training in minutes; the schedule then follows the clock. The run
+        ends at whichever of ``steps`` and ``minutes`` comes first.
+    batch : int
+        Tiles in one step.
+    lr, warmup, schedule
+        Greatest learning rate; share of the run in which it rises; how it falls to 0.
+    betas, weight_decay, clip : Adam's moments, decoupled decay, greatest gradient norm.
+    ema : float
+        Decay of the averaged weights, which are validated and exported.
+    adversarial_mode, adversarial_start : kind of GAN loss; share of the run before it begins.
+    discriminator_features, discriminator_layers, discriminator_lr : the PatchGAN.
+    precision : "auto" is bf16 on CUDA and fp32 elsewhere (on CPUs bf16 is slower).
+    checkpoint_every : steps from checkpoint to checkpoint.
+    validate_every, log_every : steps from validation to validation, from log line to line.
+    keep_checkpoints : newest checkpoints kept on disk.
+    seed : seed of weights and batches.
+    init : model (name or file) whose weights to start from, or None.
+    """
+
+    network: NetworkConfig = NetworkConfig()
+    data: DataConfig = DataConfig()
+    loss_weights: LossWeights = LossWeights()
+    steps: int = Field(default=6000, ge=1)
+    minutes: float | None = Field(default=None, gt=0)
+    batch: int = Field(default=16, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
+    warmup: float = Field(default=0.02, ge=0, lt=1)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: float = Field(default=1.0, gt=0)
+    ema: float = Field(default=0.999, ge=0, lt=1)
+    adversarial_mode: Literal["least_squares", "hinge", "vanilla"] = "least_squares"
+    adversarial_start: float = Field(default=0.5, ge=0, le=1)
+    discriminator_features: int = Field(default=32, ge=1)
+    discriminator_layers: int = Field(default=3, ge=1, le=6)
+    discriminator_lr: float = Field(default=2e-4, gt=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    checkpoint_every: int = Field(default=200, ge=1)
+    validate_every: int = Field(default=200, ge=1)
+    log_every: int = Field(default=20, ge=1)
+    keep_checkpoints: int = Field(default=3, ge=2)
+    seed: int = Field(default=0, ge=0)
+    init: str | None = None
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> TrainConfig:
+        if self.batch % self.data.sessions_per_batch:
+            raise ValueError(
+                f"batch {self.batch} is no multiple of data.sessions_per_batch "
+                f"{self.data.sessions_per_batch}"
+            )
+        return self
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that ship with the package."""
+    folder = resources.files("napari_txm_bgcorr.engine") / "presets"
+    return sorted(p.name[:-5] for p in folder.iterdir() if p.name.endswith(".yaml"))
+
+
+def load_config(source: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a training configuration.
+
+    Parameters
+    ----------
+    source : str or Path
+        YAML file, or the name of a preset.
+    overrides : sequence of str
+        ``key=value`` with dotted keys (``loss_weights.l1=2``); values are read as YAML.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing or no YAML mapping, or a key or value is not usable.
+    """
+    values = _read_yaml(source)
+    for item in overrides:
+        _override(values, item)
+    return parse_config(values, str(source))
+
+
+def parse_config(values: Mapping[str, Any], where: str) -> TrainConfig:
+    """Check plain values against `TrainConfig`; the first problem becomes a `ConfigError`."""
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "batch"
+        raise ConfigError(f"{where}: {key}: {first['msg']}; correct or remove it") from error
+
+
+def _read_yaml(source: str | Path) -> dict[str, Any]:
+    path = Path(source)
+    if str(source) in preset_names():
+        preset = resources.files("napari_txm_bgcorr.engine") / "presets" / f"{source}.yaml"
+        text = preset.read_text(encoding="utf-8")
+    elif path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{source}: cannot be read as text ({error})") from error
+    else:
+        known = ", ".join(preset_names())
+        raise ConfigError(f"{source}: no such file or preset; presets are {known}")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        line = str(error).splitlines()[0]
+        raise ConfigError(f"{source}: not valid YAML ({line}); correct the file") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: holds no 'key: value' settings; see the preset 'default'")
+    return values
+
+
+def _override(values: dict[str, Any], item: str) -> None:
+    key, found, text = item.partition("=")
+    if not found or not key.strip():
+        raise ConfigError(f"--set {item}: not of the form key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {item}: the value is not valid YAML") from error
+    *parents, last = key.strip().split(".")
+    place = values
+    for name in parents:
+        inner = place.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {item}: {name} is no group of settings")
+        place = inner
+    place[last] = value

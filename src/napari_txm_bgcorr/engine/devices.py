@@ -1,0 +1,102 @@
+"""Devices by name, and one place where torch's errors become ours."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from napari_txm_bgcorr.core.errors import DeviceError
+
+__all__ = ["DeviceInfo", "choose_device", "guard", "is_out_of_memory", "list_devices"]
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """A device that computes.
+
+    Attributes
+    ----------
+    name : str
+        As `choose_device` takes it: ``cpu``, ``cuda:0``, ``mps``.
+    label : str
+        What the maker calls it.
+    memory_gb : float
+        Its memory in GiB.
+    """
+
+    name: str
+    label: str
+    memory_gb: float
+
+
+def list_devices() -> list[DeviceInfo]:
+    """Devices of this machine, the best first; the CPU is always among them, last."""
+    found = []
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            facts = torch.cuda.get_device_properties(i)
+            found.append(DeviceInfo(f"cuda:{i}", facts.name, facts.total_memory / 2**30))
+    memory = psutil.virtual_memory().total / 2**30
+    if torch.backends.mps.is_available():
+        found.append(DeviceInfo("mps", "Apple GPU", memory))
+    return [*found, DeviceInfo("cpu", _cpu_label(), memory)]
+
+
+def _cpu_label() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+            for line in stream:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine() or "CPU"
+
+
+def choose_device(wanted: str = "auto") -> str:
+    """Name of the device to use.
+
+    Parameters
+    ----------
+    wanted : str
+        ``auto`` (the first of `list_devices`), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Raises
+    ------
+    DeviceError
+        If this machine has no such device.
+    """
+    names = [device.name for device in list_devices()]
+    if wanted == "auto":
+        return names[0]
+    name = "cuda:0" if wanted == "cuda" else wanted
+    if name not in names:
+        raise DeviceError(f"device {wanted}: not on this machine; choose {', '.join(names)}")
+    return name
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch says that memory ran out."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text
+
+
+@contextmanager
+def guard(device: str) -> Iterator[None]:
+    """Turn torch's errors inside the block into one-line `DeviceError`s."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        if is_out_of_memory(error):
+            raise DeviceError(
+                f"device {device}: out of memory ({first}); close other programs, or choose cpu"
+            ) from error
+        raise DeviceError(f"device {device}: computing failed ({first}); choose cpu") from error

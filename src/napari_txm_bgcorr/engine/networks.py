@@ -1,0 +1,333 @@
+"""Generators and the discriminator by name.
+
+Every generator takes `(N, 3, F, F)` float32 (`tensors.py`: log counts less their median, the
+prior, the staleness), and gives `(N, 1, F, F)`: the log background less the same median, as
+the prior plus what the network adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from monai.networks.nets import (
+    UNETR,
+    AttentionUnet,
+    BasicUNet,
+    DynUNet,
+    PatchDiscriminator,
+    SwinUNETR,
+    UNet,
+)
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_txm_bgcorr.core.errors import ConfigError
+from napari_txm_bgcorr.engine.config import NetworkConfig
+
+__all__ = [
+    "IN_CHANNELS",
+    "NETWORKS",
+    "PriorResidual",
+    "SubPixel",
+    "SubPixelUNet",
+    "UNet256",
+    "build_discriminator",
+    "build_generator",
+    "count_parameters",
+]
+
+IN_CHANNELS = 3  # raw, prior, staleness
+
+
+class ResidualBlock(nn.Module):
+    """``x + conv(silu(conv(norm(x))))``: the stream itself is never normalised.
+
+    So absolute amplitudes, the constant staleness and the coordinates survive, which an
+    instance norm on the stream would erase. The second convolution starts at zero.
+    """
+
+    def __init__(self, channels: int, groups: int = 4) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels)
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, C, Y, X)` to the same shape."""
+        out: Tensor = x + self.second(functional.silu(self.first(self.norm(x)), inplace=True))
+        return out
+
+
+class ResidualUNet(nn.Module):
+    """U-Net of residual blocks; the finest level has its block on the way up only.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    features : tuple of int
+        Channels per level, finest first; each level halves the size.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, features: tuple[int, ...]) -> None:
+        super().__init__()
+        pairs = list(pairwise(features))
+        self.stem = nn.Conv2d(in_channels, features[0], 3, padding=1)
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
+        self.encode = nn.ModuleList(ResidualBlock(b) for _, b in pairs)
+        self.bottom = ResidualBlock(features[-1])
+        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in reversed(pairs))
+        self.decode = nn.ModuleList(ResidualBlock(a) for a, _ in reversed(pairs))
+        self.head = nn.Conv2d(features[0], out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, in, Y, X)` to `(N, out, Y, X)`."""
+        x = self.stem(x)
+        skips = []
+        for down, encode in zip(self.down, self.encode, strict=True):
+            skips.append(x)
+            x = encode(down(x))
+        x = self.bottom(x)
+        for up, decode in zip(self.up, self.decode, strict=True):
+            skip = skips.pop()
+            x = decode(functional.interpolate(up(x), skip.shape[-2:], mode="nearest") + skip)
+        out: Tensor = self.head(x)
+        return out
+
+
+class SubPixel(nn.Module):
+    """Run a body at half size: 2 x 2 pixels become 4 channels, and back (Shi et al. 2016).
+
+    Two constant coordinate channels are appended, since the illumination is a pattern of the
+    whole field fixed to the camera and not translation invariant.
+
+    Parameters
+    ----------
+    body : Module
+        Takes ``4 * 3 + 2`` channels at half size and gives 4.
+    """
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, 3, Y, X)` to `(N, 1, Y, X)`; Y and X even."""
+        small = functional.pixel_unshuffle(x, 2)
+        joined = torch.cat([small, _coordinates(small)], dim=1)
+        return functional.pixel_shuffle(self.body(joined), 2)
+
+
+def _coordinates(x: Tensor) -> Tensor:
+    """`(N, 2, Y, X)`: y and x from -1 to 1."""
+    y = torch.linspace(-1, 1, x.shape[-2], device=x.device, dtype=x.dtype)
+    z = torch.linspace(-1, 1, x.shape[-1], device=x.device, dtype=x.dtype)
+    grid = torch.stack(torch.meshgrid(y, z, indexing="ij"))
+    return grid.expand(x.shape[0], -1, -1, -1)
+
+
+class SubPixelUNet(SubPixel):
+    """The default body inside `SubPixel`."""
+
+    def __init__(self, features: tuple[int, ...]) -> None:
+        super().__init__(ResidualUNet(4 * IN_CHANNELS + 2, 4, features))
+
+
+class UNet256(nn.Module):
+    """Generator of pix2pix (Isola et al. 2017, appendix 6.1): 8 halvings of a 256 px field.
+
+    54.4 M parameters with ``ngf`` 64. Differences: linear output, instance norm instead of
+    batch statistics, no dropout.
+    """
+
+    def __init__(self, ngf: int = 64, in_channels: int = IN_CHANNELS, depth: int = 8) -> None:
+        super().__init__()
+        wide = [ngf * min(2**k, 8) for k in range(depth)]  # 64 128 256 512 512 512 512 512
+        into = [in_channels, *wide[:-1]]
+        self.down = nn.ModuleList(
+            nn.Conv2d(a, b, 4, 2, 1, bias=k in (0, depth - 1))
+            for k, (a, b) in enumerate(zip(into, wide, strict=True))
+        )
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(
+                wide[k] * (1 if k == depth - 1 else 2),
+                1 if k == 0 else wide[k - 1],
+                4,
+                2,
+                1,
+                bias=k == 0,
+            )
+            for k in reversed(range(depth))
+        )
+        # the innermost map is 1 x 1, where an instance norm would erase everything
+        self.down_norm = nn.ModuleList(
+            nn.InstanceNorm2d(wide[k], affine=True) if 0 < k < depth - 1 else nn.Identity()
+            for k in range(depth)
+        )
+        self.up_norm = nn.ModuleList(
+            nn.InstanceNorm2d(wide[k - 1], affine=True) if k else nn.Identity()
+            for k in reversed(range(depth))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, 3, Y, X)` to `(N, 1, Y, X)`; Y and X multiples of ``2 ** depth``."""
+        skips: list[Tensor] = []
+        for k, (conv, norm) in enumerate(zip(self.down, self.down_norm, strict=True)):
+            x = norm(conv(functional.leaky_relu(x, 0.2) if k else x))
+            skips.append(x)
+        x = skips.pop()
+        for k, (conv, norm) in enumerate(zip(self.up, self.up_norm, strict=True)):
+            x = norm(conv(functional.relu(torch.cat([x, skips.pop()], 1) if k else x)))
+        return x
+
+
+class PriorResidual(nn.Module):
+    """Wrap a body so that its output is the prior plus a correction.
+
+    Parameters
+    ----------
+    body : Module
+        `(N, 3, Y, X)` to `(N, 1, Y, X)`.
+    multiple : int
+        Y and X must be multiples of it; smaller inputs are padded by reflection at the far
+        edges and cut again, so that odd sizes work.
+    """
+
+    def __init__(self, body: nn.Module, multiple: int) -> None:
+        super().__init__()
+        self.body = body
+        self.multiple = multiple
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, 3, Y, X)` to `(N, 1, Y, X)`: log background less the median of the log raw."""
+        height, width = x.shape[-2:]
+        pad = (-width % self.multiple, -height % self.multiple)
+        padded = functional.pad(x, (0, pad[0], 0, pad[1]), mode="replicate") if any(pad) else x
+        out: Tensor = x[:, 1:2] + self.body(padded)[..., :height, :width]
+        return out
+
+
+def _subpixel(config: NetworkConfig) -> nn.Module:
+    features = config.features or (32, 48, 80, 128, 192)
+    return PriorResidual(SubPixelUNet(features), 2 ** len(features))
+
+
+def _subpixel_basic(config: NetworkConfig) -> nn.Module:
+    features = config.features or (32, 48, 96, 160, 192, 32)
+    body = BasicUNet(2, 4 * IN_CHANNELS + 2, 4, features, norm=("group", {"num_groups": 4}))
+    return PriorResidual(SubPixel(body), 32)
+
+
+def _unet256(config: NetworkConfig) -> nn.Module:
+    return PriorResidual(UNet256(config.ngf), 256)
+
+
+def _basic(config: NetworkConfig) -> nn.Module:
+    features = config.features or (32, 32, 64, 128, 256, 32)
+    norm = ("group", {"num_groups": 4})
+    return PriorResidual(BasicUNet(2, IN_CHANNELS, 1, features, norm=norm), 16)
+
+
+def _residual(config: NetworkConfig) -> nn.Module:
+    features = config.features or (32, 64, 128, 256, 256)
+    strides = (2,) * (len(features) - 1)
+    norm = ("group", {"num_groups": 1})
+    body = UNet(2, IN_CHANNELS, 1, features, strides, num_res_units=2, norm=norm)
+    return PriorResidual(body, 2 ** len(strides))
+
+
+def _attention(config: NetworkConfig) -> nn.Module:
+    features = config.features or (32, 64, 128, 256)
+    strides = (2,) * (len(features) - 1)
+    return PriorResidual(AttentionUnet(2, IN_CHANNELS, 1, features, strides), 2 ** len(strides))
+
+
+def _dynamic(config: NetworkConfig) -> nn.Module:
+    features = config.features or (32, 64, 128, 256, 320)
+    kernels, strides = [3] * len(features), [1] + [2] * (len(features) - 1)
+    norm = ("group", {"num_groups": 4})
+    body = DynUNet(
+        2, IN_CHANNELS, 1, kernels, strides, strides[1:], features, norm_name=norm, res_block=True
+    )
+    return PriorResidual(body, 2 ** (len(features) - 1))
+
+
+def _swin(config: NetworkConfig) -> nn.Module:
+    body = SwinUNETR(
+        in_channels=IN_CHANNELS, out_channels=1, feature_size=24, spatial_dims=2, window_size=8
+    )
+    return PriorResidual(body, 32)
+
+
+def _unetr(config: NetworkConfig) -> nn.Module:
+    edge = config.field_px + -config.field_px % 16
+    body = UNETR(
+        IN_CHANNELS,
+        1,
+        edge,
+        feature_size=16,
+        hidden_size=192,
+        mlp_dim=768,
+        num_heads=6,
+        spatial_dims=2,
+    )
+    return PriorResidual(body, 16)
+
+
+NETWORKS: dict[str, Callable[[NetworkConfig], nn.Module]] = {
+    "subpixel-unet": _subpixel,
+    "subpixel-basicunet": _subpixel_basic,
+    "unet256": _unet256,
+    "basicunet": _basic,
+    "residual-unet": _residual,
+    "attention-unet": _attention,
+    "dynunet": _dynamic,
+    "swin-unetr": _swin,
+    "unetr": _unetr,
+}
+
+
+def build_generator(config: NetworkConfig) -> nn.Module:
+    """Build a generator whose output starts as exactly the prior.
+
+    Raises
+    ------
+    ConfigError
+        If the name is unknown or the sizes do not fit the network.
+    """
+    if config.name not in NETWORKS:
+        known = ", ".join(NETWORKS)
+        raise ConfigError(f"network.name: {config.name!r} is unknown; choose one of {known}")
+    try:
+        network = NETWORKS[config.name](config)
+    except (ValueError, TypeError, AssertionError, IndexError) as error:
+        raise ConfigError(f"network.features: {config.features}: {error}") from error
+    _zero_last_layer(network)
+    return network
+
+
+def _zero_last_layer(network: nn.Module) -> None:
+    """Zero the last convolution, which the table's builders all create last."""
+    last = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))][-1]
+    nn.init.zeros_(last.weight)
+    if last.bias is not None:
+        nn.init.zeros_(last.bias)
+
+
+def build_discriminator(features: int, layers: int) -> nn.Module:
+    """PatchGAN on (input, background): 3 + 1 channels to a map of scores (MONAI).
+
+    Instance norm, since batch statistics would mix the tiles of a session.
+    """
+    network: nn.Module = PatchDiscriminator(
+        2, features, IN_CHANNELS + 1, 1, layers, norm="INSTANCE"
+    )
+    return network
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)

@@ -1,0 +1,122 @@
+"""Training pairs: (raw, prior, background) batches drawn by number.
+
+Batch `i` of a source is a pure function of the seed and `i`, so a resumed run sees the very
+batches it would have seen. A new kind of pair is a class with `PairSource`'s two methods and a
+row in `PAIRS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from napari_txm_bgcorr.core.errors import ConfigError
+from napari_txm_bgcorr.engine.config import TrainConfig
+from napari_txm_bgcorr.engine.tensors import Batch, Pairs, network_input
+
+__all__ = ["PAIRS", "PairSource", "batches", "build_pairs", "to_batch"]
+
+
+class PairSource(Protocol):
+    """A kind of training pairs."""
+
+    def draw(self, index: int) -> Pairs:
+        """Batch `index` of the training stream; the same for the same seed and index."""
+
+    def validation(self) -> dict[str, Pairs]:
+        """Fixed tiles by case (``none``, ``stale``, ...), disjoint from the training stream."""
+
+
+def _simulated(config: TrainConfig) -> PairSource:
+    from napari_txm_bgcorr.engine.simulated import SimulatedPairs
+
+    return SimulatedPairs(config)
+
+
+PAIRS: dict[str, Callable[[TrainConfig], PairSource]] = {"simulated": _simulated}
+
+
+def build_pairs(config: TrainConfig) -> PairSource:
+    """Build the source that `config.data.kind` names.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such kind.
+    """
+    if config.data.kind not in PAIRS:
+        known = ", ".join(PAIRS)
+        raise ConfigError(f"data.kind: {config.data.kind!r} is unknown; choose one of {known}")
+    return PAIRS[config.data.kind](config)
+
+
+def to_batch(pairs: Pairs) -> Batch:
+    """Put pairs into the network's channels; the target's level is the raw tile's."""
+    inputs = network_input(pairs.log_raw, pairs.log_prior, pairs.rms)
+    level = pairs.log_raw[:, :, :1, :1] - inputs[:, :1, :1, :1]
+    return Batch(inputs, pairs.log_background - level, pairs.weight)
+
+
+class _Stream(Dataset[Batch]):
+    """Batch by number, with flips drawn from the same seed and number."""
+
+    def __init__(self, source: PairSource, config: TrainConfig) -> None:
+        self.source, self.seed, self.p_flip = source, config.seed, config.data.p_flip
+
+    def __getitem__(self, index: int) -> Batch:
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(2, index)))
+        return _flipped(to_batch(self.source.draw(index)), self.p_flip, rng)
+
+
+def _flipped(batch: Batch, share: float, rng: np.random.Generator) -> Batch:
+    """Mirror some tiles, all channels alike."""
+    for axis in (1, 2):
+        chosen = torch.from_numpy(rng.random(batch.target.shape[0]) < share / 2)
+        if chosen.any():
+            for tensor in batch:
+                tensor[chosen] = tensor[chosen].flip(axis + 1)
+    return batch
+
+
+class _From(Sampler[int]):
+    def __init__(self, first: int, end: int) -> None:
+        self.first, self.end = first, end
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.first, self.end))
+
+    def __len__(self) -> int:
+        return self.end - self.first
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def batches(source: PairSource, config: TrainConfig, first: int) -> Iterator[Batch]:
+    """Batches from number `first` on, drawn by worker processes ahead of time.
+
+    Parameters
+    ----------
+    source : PairSource
+    config : TrainConfig
+    first : int
+        Number of the first batch: the steps already done.
+    """
+    workers = config.data.workers
+    loader = DataLoader(
+        _Stream(source, config),
+        batch_size=None,
+        sampler=_From(first, max(config.steps, first)),
+        num_workers=workers,
+        prefetch_factor=3 if workers else None,
+        persistent_workers=workers > 0,
+        multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_one_thread,
+        pin_memory=torch.cuda.is_available(),
+    )
+    return iter(loader)

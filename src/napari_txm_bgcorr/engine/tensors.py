@@ -1,0 +1,191 @@
+"""Between counts and the network: what it reads, what it gives back.
+
+The network works in log counts on the whole tile resampled to its field, with one scale per
+tile (the median) removed. Input channels: the raw tile; the prior background or zeros; how
+stale the prior is expected to be.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = [
+    "Batch",
+    "Pairs",
+    "align_prior",
+    "despike",
+    "level_of",
+    "log_field",
+    "median",
+    "network_input",
+    "scale_free_rms",
+    "staleness_value",
+    "upsample",
+]
+
+FLOOR = 0.02  # counts below this share of the tile's median are dead or unlit
+STALENESS_RMS_MAX = 0.5
+
+
+class Pairs(NamedTuple):
+    """Tiles as a source draws them, all `(N, 1, F, F)` float32 but `rms`.
+
+    Attributes
+    ----------
+    log_raw, log_background, log_prior : Tensor
+        Log counts on the network's field; the prior is anything where there is none.
+    weight : Tensor
+        1 where the beam falls, small where the aperture cuts it off.
+    rms : (N,) float32 Tensor
+        Error expected of the prior (scale-free rms of its log); negative: no prior.
+    """
+
+    log_raw: Tensor
+    log_background: Tensor
+    log_prior: Tensor
+    weight: Tensor
+    rms: Tensor
+
+
+class Batch(NamedTuple):
+    """What the network is trained on.
+
+    Attributes
+    ----------
+    inputs : (N, 3, F, F) float32
+    target, weight : (N, 1, F, F) float32
+    """
+
+    inputs: Tensor
+    target: Tensor
+    weight: Tensor
+
+
+def median(x: Tensor) -> Tensor:
+    """Median of each tile: `(N, 1, Y, X)` to `(N, 1, 1, 1)`."""
+    return x.flatten(1).median(dim=1).values.view(-1, 1, 1, 1)
+
+
+def despike(counts: Tensor) -> Tensor:
+    """Clamp each pixel to the range of its four neighbours.
+
+    Single hot and dead pixels vanish, edges and smooth shapes stay; far cheaper than a median.
+
+    Parameters
+    ----------
+    counts : (N, 1, Y, X) float32
+    """
+    padded = functional.pad(counts, (1, 1, 1, 1), mode="replicate")
+    up, down = padded[..., :-2, 1:-1], padded[..., 2:, 1:-1]
+    left, right = padded[..., 1:-1, :-2], padded[..., 1:-1, 2:]
+    high = torch.maximum(torch.maximum(up, down), torch.maximum(left, right))
+    low = torch.minimum(torch.minimum(up, down), torch.minimum(left, right))
+    return torch.minimum(torch.maximum(counts, low), high)
+
+
+def log_field(counts: Tensor, field_px: int) -> Tensor:
+    """Logarithm of the tile averaged to the network's field.
+
+    Parameters
+    ----------
+    counts : (N, 1, Y, X) float32
+        Counts, dark removed where it is known. NaN and infinities count as 0.
+    field_px : int
+        Edge F of the field in pixels.
+
+    Returns
+    -------
+    (N, 1, F, F) float32
+        ``log`` of the area average (or of the bilinear enlargement of smaller tiles), floored
+        at `FLOOR` of the tile's median.
+    """
+    clean = despike(torch.nan_to_num(counts, nan=0.0, posinf=0.0, neginf=0.0))
+    size = (field_px, field_px)
+    if counts.shape[-2] >= field_px and counts.shape[-1] >= field_px:
+        if tuple(counts.shape[-2:]) != size:
+            clean = functional.interpolate(clean, size, mode="area")
+    else:
+        clean = functional.interpolate(clean, size, mode="bilinear", align_corners=False)
+    floor = (FLOOR * median(clean)).clamp_min(1e-3)
+    return torch.log(torch.maximum(clean, floor))
+
+
+def level_of(log_raw: Tensor) -> Tensor:
+    """The level that is removed from every channel: median of the log raw, `(N, 1, 1, 1)`."""
+    return median(log_raw)
+
+
+def align_prior(log_prior: Tensor, log_raw: Tensor) -> Tensor:
+    """Prior shifted to the raw tile's level by the median of their difference."""
+    return log_prior + median(log_raw - log_prior)
+
+
+def staleness_value(rms: Tensor) -> Tensor:
+    """Third channel from the expected error of the prior.
+
+    ``0.2 + 0.8 log(1 + rms / 0.005) / log(1 + 0.5 / 0.005)``: 0.2 for a perfect prior, 0.32
+    at 0.5 %, 0.48 at 2 %, 1 at 50 % and beyond. 0 is kept for "no prior".
+
+    Parameters
+    ----------
+    rms : Tensor
+        Expected rms of the prior's log error with one scale removed; 0.01 is 1 %.
+    """
+    top = math.log1p(STALENESS_RMS_MAX / 0.005)
+    return 0.2 + 0.8 * torch.log1p(rms.clamp(0, STALENESS_RMS_MAX) / 0.005) / top
+
+
+def network_input(log_raw: Tensor, log_prior: Tensor | None, rms: Tensor | None) -> Tensor:
+    """Stack the three channels.
+
+    Parameters
+    ----------
+    log_raw : (N, 1, F, F) float32
+        Log counts.
+    log_prior : (N, 1, F, F) float32 or None
+        Log counts of the prior, at any scale.
+    rms : (N,) float32 or None
+        Expected scale-free error of each prior; negative: this tile has none.
+
+    Returns
+    -------
+    (N, 3, F, F) float32
+    """
+    level = level_of(log_raw)
+    blank = torch.zeros_like(log_raw)
+    if log_prior is None or rms is None:
+        return torch.cat([log_raw - level, blank, blank], dim=1)
+    there = (rms >= 0).to(log_raw.dtype).view(-1, 1, 1, 1)
+    prior = (align_prior(log_prior, log_raw) - level) * there
+    stale = staleness_value(rms).view(-1, 1, 1, 1) * there
+    return torch.cat([log_raw - level, prior, stale.expand_as(blank)], dim=1)
+
+
+def scale_free_rms(difference: Tensor, weight: Tensor) -> Tensor:
+    """Root mean square over the lit field after removing one scale per tile.
+
+    Parameters
+    ----------
+    difference, weight : (N, 1, F, F) float32
+        Difference of two log backgrounds; weight of each pixel (pixels below 0.5 are left out).
+
+    Returns
+    -------
+    (N,) float32
+    """
+    lit = (weight > 0.5).to(difference.dtype)
+    count = lit.sum((1, 2, 3)).clamp_min(1)
+    mean = ((difference * lit).sum((1, 2, 3)) / count).view(-1, 1, 1, 1)
+    return ((difference - mean).square() * lit).sum((1, 2, 3)).div(count).sqrt()
+
+
+def upsample(log_background: Tensor, size: tuple[int, int]) -> Tensor:
+    """Smoothly resample a predicted log background `(N, 1, F, F)` to the tile's size (Y, X)."""
+    if tuple(log_background.shape[-2:]) == size:
+        return log_background
+    return functional.interpolate(log_background, size, mode="bicubic", align_corners=False)
