@@ -50,9 +50,9 @@ class _Chains:
         if table.size and (not stops.size or stops[-1] != table.size - 1):
             stops = np.append(stops, table.size - 1)
         following = table[stops].astype(np.int64)
-        self._stops = memoryview(np.ascontiguousarray(stops, np.int64))
-        self._following = memoryview(following)
-        self._runs = memoryview(np.searchsorted(stops, following).astype(np.int64))
+        self._stops = stops.astype(np.int64).data  # a memoryview gives Python integers, fast
+        self._following = following.data
+        self._runs = np.searchsorted(stops, following).astype(np.int64).data
         self._last = stops
 
     def walk(
@@ -152,7 +152,7 @@ class Container(olefile.OleFileIO):  # type: ignore[misc]
         per_sector = self.sectorsize // 4
         numbers = self._table_sectors(header, -(-self.nb_sect // per_sector))
         table = np.empty(len(numbers) * per_sector, "<u4")
-        view, done = memoryview(table.view(np.uint8)), 0
+        view, done = table.view(np.uint8).data, 0
         where = f"{self.path}: sector table"
         bounds = np.flatnonzero(np.diff(numbers) != 1) + 1
         for run in np.split(numbers, bounds) if numbers.size else []:

@@ -183,11 +183,11 @@ def _moment(match: re.Match[bytes] | None) -> np.datetime64 | None:
     """Moment of a date as month/day/year; years of two digits lie within 1970-2069."""
     if match is None:
         return None
-    month, day, year, *clock = (int(part) for part in match.groups())
+    month, day, year, hour, minute, second = (int(part) for part in match.groups())
     if year < 100:
         year += 2000 if year < 70 else 1900
     try:
-        return np.datetime64(datetime(year, month, day, *clock), "s")
+        return np.datetime64(datetime(year, month, day, hour, minute, second), "s")
     except ValueError:
         return None
 
@@ -236,4 +236,5 @@ def stage_positions(
         if not least <= abs(step) <= most or stray > _LAYOUT_STRAY * shape[axis]:
             return None
         positions[:, axis] = np.copysign(1, step) * stage
-    return positions - positions.min(axis=0)
+    positions -= positions.min(axis=0)
+    return positions
