@@ -21,10 +21,10 @@ __all__ = ["READERS", "read", "read_references"]
 
 _HERE = "napari_txm_bgcorr.io"
 READERS: dict[str, str] = {
-    # "xradia": f"{_HERE}.xradia",
+    "xradia": f"{_HERE}.xradia",
     "tiff": f"{_HERE}.tiff",
-    # "hdf5": f"{_HERE}.hdf5",
-    # "omezarr": f"{_HERE}.omezarr",
+    "hdf5": f"{_HERE}.hdf5",
+    "omezarr": f"{_HERE}.omezarr",
     "folder": f"{_HERE}.tile_folder",
 }
 """Name of a format to the module that reads it, in the order in which they are asked."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -65,7 +64,7 @@ def find_block(texts: Iterable[str]) -> Mapping[str, Any] | None:
     Parameters
     ----------
     texts : iterable of str
-        Image descriptions, OME-XML documents.
+        Image descriptions, annotations.
 
     Returns
     -------
@@ -73,9 +72,6 @@ def find_block(texts: Iterable[str]) -> Mapping[str, Any] | None:
     """
     for text in texts:
         start = text.find('{"' + KEY + '"')
-        if start < 0:
-            text = html.unescape(text) if "&quot;" + KEY in text else ""
-            start = text.find('{"' + KEY + '"')
         if start < 0:
             continue
         try:

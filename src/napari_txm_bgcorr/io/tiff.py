@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import ReadError
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, Source
-from napari_txm_bgcorr.io.embedded import find_block, restore
+from napari_txm_bgcorr.io.embedded import KEY, find_block, restore
 from napari_txm_bgcorr.io.facts import frame_names, nanometres, with_grid, with_name_facts
 from napari_txm_bgcorr.io.guard import check_frame, reading, require_file
 from napari_txm_bgcorr.io.names import name_facts
@@ -179,8 +179,9 @@ def _frames(
     """Place of every image of one series, checked against the bytes that are there."""
     nbytes = math.prod(shape) * dtype.itemsize
     count, rest = divmod(math.prod(series.get_shape(False)), math.prod(shape))
-    longest = [n for n in series.get_shape(False)[:-2] if n > 1]
-    if rest or len(longest) > 1:
+    sizes = zip(series.get_axes(False), series.get_shape(False), strict=True)
+    stacked = [axis for axis, n in sizes if axis not in "YXS" and n > 1]
+    if rest or len(stacked) > 1:
         raise ReadError(
             f"{path}: axes {series.axes} of {series.shape}; save one axis of images (T, Y, X)"
         )
@@ -242,7 +243,9 @@ def read_frame(stack: TiffStack, i: int) -> NDArray[Any]:
 
 def _texts(tif: tifffile.TiffFile) -> list[str]:
     """Every text in which an output of this program may carry its record."""
-    texts = [tif.ome_metadata, (tif.imagej_metadata or {}).get("Info"), tif.pages[0].description]
+    texts = [(tif.imagej_metadata or {}).get("Info"), tif.pages[0].description]
+    if tif.ome_metadata and KEY in tif.ome_metadata:
+        texts = [e.text for e in ElementTree.fromstring(tif.ome_metadata).iter()]
     return [text for text in texts if isinstance(text, str)]
 
 

@@ -52,7 +52,7 @@ def can_read(path: Path) -> bool:
     """Whether a folder (or one of the role folders of an output) holds image files."""
     if not path.is_dir():
         return False
-    return bool(_image_files(path)) or _role_folder(path) is not None
+    return _role_folder(path) is not None or bool(_image_files(path))
 
 
 def _role_folder(path: Path) -> Path | None:
@@ -107,7 +107,7 @@ def read(path: Path, *, grid: tuple[int, int] | None = None) -> Scan:
     ReadError
         If tiles differ in size, one is missing, or a file is damaged.
     """
-    inner = None if _image_files(path) else _role_folder(path)
+    inner = _role_folder(path)
     if inner is not None:
         return read(inner, grid=grid) if inner.is_dir() else tiff.read(inner, grid=grid)
     listing = _list(path)
@@ -134,7 +134,8 @@ def _read_image(file: Path, grid: tuple[int, int] | None = None) -> Scan:
 def _stack(folder: Path, files: Sequence[Path]) -> Scan:
     """Stack the images of many files, in the order given, read one by one when asked for."""
     first = _read_image(files[0])
-    shape, dtype = tuple(first.tiles.shape[1:]), first.tiles.dtype
+    _, y, x = first.tiles.shape
+    shape, dtype = (y, x), first.tiles.dtype
     size = files[0].stat().st_size
     for file in files:
         # equal files sizes of plain TIFF mean equal images; others are opened to be sure
@@ -143,7 +144,7 @@ def _stack(folder: Path, files: Sequence[Path]) -> Scan:
     names = tuple(f.stem for f in files)
     return replace(
         first,
-        tiles=LazyTiles((len(files), *first.tiles.shape[1:3]), dtype, _reader(files, shape)),
+        tiles=LazyTiles((len(files), y, x), dtype, _reader(files, shape)),
         kind="series",
         grid=None,
         positions_px=None,
@@ -190,13 +191,16 @@ def _arranged(scan: Scan, grid: tuple[int, int] | None) -> Scan:
     folder = scan.source.path
     named = name_facts(scan.names[0], folder.name)
     table = None if grid is not None else find_tile_configuration(folder)
+    block = None if grid is not None else _own_record(scan)
+    if block is not None:
+        return _by_record(scan, block)
     if table is not None:
         scan = _by_table(scan, table)
     elif grid is not None:
         scan = with_grid(scan, grid)
     elif named.grid is not None:
         scan = _by_name(scan, named.grid)
-    return with_name_facts(_restored(scan), named)
+    return with_name_facts(scan, named)
 
 
 def _by_name(scan: Scan, grid: tuple[int, int]) -> Scan:
@@ -226,33 +230,52 @@ def _by_table(scan: Scan, table: Path) -> Scan:
     notes = notes if len(index) < len(files) else []
     if (np.diff(index) < 0).any():
         notes.append(f"tiles put into raster order by {table.name}")
-    chosen = [scan.source.files[i] for i in index]
     return replace(
-        scan,
-        tiles=_picked(scan.tiles, index),
+        _reordered(scan, index),
         kind="mosaic",
         grid=grid,
         positions_px=place[order] - place.min(axis=0),
-        source=replace(scan.source, files=tuple(chosen)),
-        names=tuple(scan.names[i] for i in index),
         notes=(*scan.notes, *notes),
     )
 
 
-def _picked(tiles: TileArray, index: NDArray[np.int64]) -> LazyTiles:
-    _, y, x = tiles.shape
-    return LazyTiles((len(index), y, x), tiles.dtype, lambda i: np.asarray(tiles[int(index[i])]))
-
-
-def _restored(scan: Scan) -> Scan:
-    """Take up the facts that one of our TIFF outputs keeps beside its role folders."""
-    record = scan.source.path.parent / "provenance.json"
-    if scan.source.path.name not in (*_ROLES, "mask") or not record.is_file():
-        return scan
+def _own_record(scan: Scan) -> dict[str, Any] | None:
+    """What one of our TIFF outputs keeps beside its role folders, if it is of these tiles."""
+    folder = scan.source.path
+    record = folder.parent / "provenance.json"
+    if folder.name not in (*_ROLES, "mask") or not record.is_file():
+        return None
     block = read_json(record).get(KEY)
-    if not isinstance(block, dict) or block.get("scan", {}).get("names") != list(scan.names):
-        return scan
-    return restore(scan, {**block, "role": scan.source.path.name})
+    if not isinstance(block, dict) or not isinstance(block.get("scan"), dict):
+        return None
+    names = block["scan"].get("names") or []
+    if sorted(map(str, names)) != sorted(scan.names):
+        raise ReadError(
+            f"{folder}: {len(scan)} tiles, {record.name} beside it lists {len(names)}; "
+            "restore the missing files, or move the folder to read the rest"
+        )
+    return {**block, "role": folder.name}
+
+
+def _by_record(scan: Scan, block: dict[str, Any]) -> Scan:
+    """Put the tiles of one of our outputs into its order and take up its facts."""
+    place = {name: k for k, name in enumerate(scan.names)}
+    index = np.array([place[str(name)] for name in block["scan"]["names"]])
+    return restore(_reordered(scan, index), block)
+
+
+def _reordered(scan: Scan, index: NDArray[np.int64]) -> Scan:
+    """Tiles `index` of a scan, in that order."""
+    _, y, x = scan.tiles.shape
+    tiles = scan.tiles
+    return replace(
+        scan,
+        tiles=LazyTiles(
+            (len(index), y, x), tiles.dtype, lambda i: np.asarray(tiles[int(index[i])])
+        ),
+        source=replace(scan.source, files=tuple(scan.source.files[i] for i in index)),
+        names=tuple(scan.names[i] for i in index),
+    )
 
 
 def _with_references(scan: Scan, listing: _Listing) -> Scan:

@@ -1,0 +1,282 @@
+"""One output in the making: a folder ``OUT.part`` that one process fills and may take up again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from napari_txm_bgcorr.core.errors import WriteError
+from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.io.embedded import KEY, make_block, scan_record
+from napari_txm_bgcorr.io.guard import writing
+from napari_txm_bgcorr.io.json_file import write_json
+
+__all__ = [
+    "DONE",
+    "JOB",
+    "LOCK",
+    "ROLES",
+    "Job",
+    "check_place",
+    "claim",
+    "is_output",
+    "release",
+    "replace_output",
+]
+
+ROLES: dict[str, str | None] = {
+    "raw": None,
+    "background": "float32",
+    "corrected": "float32",
+    "mask": "uint8",
+}
+"""What can be saved, and the type of its pixels; None: that of the raw tiles."""
+
+JOB, DONE, LOCK = ".txm-bgcorr-job.json", ".txm-bgcorr-done", ".txm-bgcorr-lock"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is written where; equal jobs have equal `key`, whenever they ran.
+
+    Attributes
+    ----------
+    out : Path
+        Final place.
+    format : str
+    scan : Scan
+    provenance : mapping
+        JSON-ready.
+    save : tuple of str
+        Roles, see `ROLES`.
+    """
+
+    out: Path
+    format: str
+    scan: Scan
+    provenance: Mapping[str, Any]
+    save: tuple[str, ...]
+
+    @property
+    def part(self) -> Path:
+        """Folder that is filled and then renamed to `out`."""
+        return self.out.with_name(self.out.name + ".part")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One file name a tile, without suffix, unique and allowed on every system."""
+        clean = [re.sub(r'[\x00-\x1f/\\:*?"<>|;]', "_", n).strip(" .") for n in self.scan.names]
+        folded = [name.casefold() for name in clean]
+        if "" in folded or len(set(folded)) < len(folded):
+            digits = max(4, len(str(len(clean))))
+            return tuple(f"{name}_{k:0{digits}d}" for k, name in enumerate(clean, start=1))
+        return tuple(clean)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Facts of the scan under the names that the tiles get."""
+        return {**scan_record(self.scan), "names": list(self.names)}
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that decides the output's pixels and layout; no dates."""
+        content = {
+            "format": self.format,
+            "save": sorted(self.save),
+            "provenance": {k: v for k, v in self.provenance.items() if k != "date"},
+            "scan": self.record,
+            "shape": [int(n) for n in self.scan.tiles.shape],
+            "dtype": str(self.scan.tiles.dtype),
+        }
+        text = json.dumps(content, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def dtype(self, role: str) -> np.dtype[Any]:
+        """Pixel type of a role, in the machine's byte order."""
+        return np.dtype(ROLES[role] or self.scan.tiles.dtype).newbyteorder("=")
+
+    def block(self, role: str, *, whole: bool) -> dict[str, Any]:
+        """Record to embed in a file of `role`; `whole`: it holds all tiles, not one."""
+        return make_block(role, self.provenance, self.record if whole else None)
+
+
+def is_output(path: Path) -> bool:
+    """Whether a folder is an output of this program, and so may be replaced by one."""
+    for name in ("provenance.json", "zarr.json"):
+        if (path / name).is_file():
+            try:
+                content = json.loads((path / name).read_text(encoding="utf-8"))
+                if KEY in content or KEY in content.get("attributes", {}):
+                    return True
+            except (OSError, ValueError, AttributeError, TypeError):
+                continue
+    return False
+
+
+def claim(job: Job, *, overwrite: bool) -> frozenset[int]:
+    """Make or take up the folder ``OUT.part`` and lock it for this process.
+
+    Parameters
+    ----------
+    job : Job
+    overwrite : bool
+        Also takes the place of another job that was left unfinished.
+
+    Returns
+    -------
+    frozenset of int
+        Tiles that an interrupted run of the same job completed; none: the folder is new.
+
+    Raises
+    ------
+    WriteError
+        If another job is unfinished there, a live process writes it, or it cannot be made.
+    """
+    part = job.part
+    with writing(part):
+        if part.is_symlink() or (part.exists() and not part.is_dir()):
+            raise WriteError(f"{part}: a file or link is in the way; remove it")
+        if part.is_dir() and any(part.iterdir()):
+            old = _unfinished_key(part)
+            _take_lock(part)
+            done = _done_tiles(part, len(job.scan))
+            if old == job.key and done:
+                return done
+            if old != job.key and not overwrite:
+                release(part)
+                raise WriteError(
+                    f"{part}: another, unfinished job is there; "
+                    "finish it with its own settings, remove it, or pass --overwrite"
+                )
+            shutil.rmtree(part)
+        part.mkdir(parents=True, exist_ok=True)
+        _take_lock(part)
+        write_json(part / JOB, {"key": job.key, "format": job.format, "save": list(job.save)})
+    return frozenset()
+
+
+def _unfinished_key(part: Path) -> str:
+    """Key of the job that left `part` behind."""
+    if not (part / JOB).is_file():
+        raise WriteError(f"{part}: a folder that is no unfinished output is in the way; move it")
+    try:
+        return str(json.loads((part / JOB).read_text(encoding="utf-8")).get("key"))
+    except (ValueError, AttributeError):
+        return "damaged"
+
+
+def _done_tiles(part: Path, count: int) -> frozenset[int]:
+    """Indices in the list of completed tiles; a line cut off by a kill does not count."""
+    if not (part / DONE).is_file():
+        return frozenset()
+    lines = (part / DONE).read_text(encoding="ascii", errors="replace").split("\n")[:-1]
+    return frozenset(int(n) for n in lines if n.isdecimal() and int(n) < count)
+
+
+def _take_lock(part: Path) -> None:
+    """Mark `part` as written by this process, unless a live one has it."""
+    lock = part / LOCK
+    if lock.is_file():
+        try:
+            owner = _read_owner(lock)
+            alive = psutil.Process(owner[0]).create_time() == owner[1]
+        except (psutil.Error, ValueError, KeyError, TypeError):
+            alive = False
+        if alive:
+            raise WriteError(f"{part}: process {owner[0]} is writing it; wait for it or end it")
+    write_json(lock, {"pid": os.getpid(), "started": psutil.Process().create_time()})
+
+
+def _read_owner(lock: Path) -> tuple[int, float]:
+    """Process that holds a lock: its number and the time it started."""
+    owner = json.loads(lock.read_text(encoding="utf-8"))
+    return int(owner["pid"]), float(owner["started"])
+
+
+def release(part: Path) -> None:
+    """Give the lock back; the unfinished output stays."""
+    (part / LOCK).unlink(missing_ok=True)
+
+
+def replace_output(job: Job) -> None:
+    """Rename ``OUT.part`` to ``OUT``; an old output is set aside first and deleted last.
+
+    Raises
+    ------
+    WriteError
+        If a rename fails; the old output is then back in its place.
+    """
+    out, old = job.out, job.out.with_name(f"{job.out.name}.old-{os.getpid()}")
+    with writing(out):
+        for name in (JOB, DONE, LOCK):
+            (job.part / name).unlink(missing_ok=True)
+        if out.exists():
+            os.rename(out, old)
+        try:
+            os.rename(job.part, out)
+        except OSError:
+            if old.exists():
+                os.rename(old, out)
+            raise
+        if old.exists():
+            shutil.rmtree(old)
+
+
+def check_place(out: Path, scan: Scan, save: Sequence[str], *, overwrite: bool) -> None:
+    """Refuse a place where writing would harm something.
+
+    Parameters
+    ----------
+    out : Path
+    scan : Scan
+        Its files must not be touched.
+    save : sequence of str
+    overwrite : bool
+
+    Raises
+    ------
+    WriteError
+        If `out` exists (unless it is an output and `overwrite`), is a link, or is or holds the
+        input.
+    """
+    unknown = sorted(set(save) - set(ROLES))
+    if unknown or not save:
+        raise WriteError(f"{out}: save {unknown or 'nothing'}; choose from {', '.join(ROLES)}")
+    with writing(out):
+        if out.is_symlink():
+            raise WriteError(f"{out}: is a link; give a folder of its own")
+        _keep_input(out, scan)
+        if not out.exists():
+            return
+        if out.is_dir() and not any(out.iterdir()):
+            return
+        if not overwrite:
+            raise WriteError(f"{out}: exists; choose another place or pass --overwrite")
+        if not is_output(out):
+            raise WriteError(
+                f"{out}: exists and is no output of this program, so it is never replaced; "
+                "choose another place"
+            )
+
+
+def _keep_input(out: Path, scan: Scan) -> None:
+    """Refuse an output that is, holds, or lies within a store of, the input."""
+    place = out.resolve()
+    inputs = {Path(p).resolve() for p in (scan.source.path, *scan.source.files)}
+    for path in inputs:
+        if place == path or place in path.parents:
+            raise WriteError(f"{out}: is or holds the input {path.name}; choose another place")
+    source = scan.source.path.resolve()
+    inside = source in place.parents
+    if inside and (is_output(source) or scan.source.format == "omezarr"):
+        raise WriteError(f"{out}: lies inside the input {source.name}; choose another place")

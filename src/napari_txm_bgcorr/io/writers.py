@@ -1,0 +1,199 @@
+"""Outputs: raw, background and corrected tiles as OME-Zarr, OME-TIFF or one TIFF a tile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_txm_bgcorr.core.errors import WriteError
+from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.io.guard import writing
+from napari_txm_bgcorr.io.job import DONE, Job, check_place, claim, release, replace_output
+
+if TYPE_CHECKING:
+    from napari_txm_bgcorr.core.correction import TileResult
+
+__all__ = ["WRITERS", "OutputWriter", "Sink", "open_output"]
+
+
+class Sink(Protocol):
+    """One format: lays out an output in ``job.part`` and fills it tile by tile, in any order."""
+
+    def create(self) -> None:
+        """Lay out an empty output."""
+
+    def write(self, index: int, planes: Mapping[str, NDArray[Any]]) -> None:
+        """Write tile `index`; `planes` maps role to `(Y, X)` of the type of the role."""
+
+    def finish(self) -> None:
+        """Write what can be written only when every tile is there."""
+
+
+def _omezarr(job: Job) -> Sink:
+    from napari_txm_bgcorr.io.write_zarr import ZarrSink
+
+    return ZarrSink(job)
+
+
+def _ometiff(job: Job) -> Sink:
+    from napari_txm_bgcorr.io.write_tiff import OmeTiffSink
+
+    return OmeTiffSink(job)
+
+
+def _tiff(job: Job) -> Sink:
+    from napari_txm_bgcorr.io.write_tiff import TiffSink
+
+    return TiffSink(job)
+
+
+WRITERS: dict[str, Callable[[Job], Sink]] = {
+    "omezarr": _omezarr,
+    "ometiff": _ometiff,
+    "tiff": _tiff,
+}
+"""Name of a format to its sink."""
+
+
+class OutputWriter:
+    """An output in the making; made by `open_output`, used as a context manager.
+
+    Leaving the context before `close_complete` keeps ``OUT.part`` for the next run.
+
+    Attributes
+    ----------
+    out : Path
+        Where the output will be.
+    done : frozenset of int
+        Tiles already complete from an interrupted run of the same job.
+    """
+
+    def __init__(self, job: Job, sink: Sink, done: frozenset[int]) -> None:
+        self.out = job.out
+        self.done = done
+        self._job, self._sink = job, sink
+        self._written = set(done)
+        self._open = True
+
+    def write(self, result: TileResult) -> None:
+        """Write the tiles of one result and note it as complete.
+
+        Parameters
+        ----------
+        result : TileResult
+
+        Raises
+        ------
+        WriteError
+            If the disk is full, the place is not writable, or the tile is not of this scan.
+        """
+        index, shape = int(result.index), tuple(self._job.scan.tiles.shape[1:])
+        if not self._open or not 0 <= index < len(self._job.scan):
+            raise WriteError(f"{self.out}: tile {index} cannot be written; the output is closed")
+        planes = {role: _plane(self._job, result, role) for role in self._job.save}
+        for role, plane in planes.items():
+            if plane.shape != shape:
+                raise WriteError(f"{self.out}: {role} tile of {plane.shape} px, expected {shape}")
+        with writing(self._job.part):
+            self._sink.write(index, planes)
+            with (self._job.part / DONE).open("a", encoding="ascii") as log:
+                log.write(f"{index}\n")
+        self._written.add(index)
+
+    def close_complete(self) -> Path:
+        """Finish the output and move it to its place.
+
+        Returns
+        -------
+        Path
+            Where it is.
+
+        Raises
+        ------
+        WriteError
+            If tiles are missing or the output cannot be moved.
+        """
+        missing = len(self._job.scan) - len(self._written)
+        if missing or not self._open:
+            raise WriteError(f"{self.out}: {missing} tiles are not written; run again to finish")
+        with writing(self._job.part):
+            self._sink.finish()
+        self._open = False
+        replace_output(self._job)
+        return self.out
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._open:
+            self._open = False
+            release(self._job.part)
+
+
+def _plane(job: Job, result: TileResult, role: str) -> NDArray[Any]:
+    """Pixels `(Y, X)` of one role in the type in which they are saved."""
+    field = {"corrected": "transmission", "mask": "valid"}.get(role, role)
+    return np.ascontiguousarray(getattr(result, field), dtype=job.dtype(role))
+
+
+def open_output(
+    out: str | Path,
+    format: str,
+    scan: Scan,
+    provenance: Mapping[str, Any],
+    *,
+    save: Sequence[str] = ("raw", "background", "corrected"),
+    overwrite: bool = False,
+) -> OutputWriter:
+    """Begin, or take up, an output; it is built in ``OUT.part`` and appears whole or not at all.
+
+    Parameters
+    ----------
+    out : str or Path
+        Folder (or Zarr store) to make.
+    format : {"omezarr", "ometiff", "tiff"}
+    scan : Scan
+        What is corrected; its files are never touched.
+    provenance : mapping
+        JSON-ready; embedded in every file. The same but for ``date``: the same job.
+    save : sequence of {"raw", "background", "corrected", "mask"}
+        ``mask`` is 1 where the correction is valid.
+    overwrite : bool
+        Replace an earlier output of this program, at the end and in one step.
+
+    Returns
+    -------
+    OutputWriter
+
+    Raises
+    ------
+    WriteError
+        If the place is taken, is the input, or cannot be written.
+    """
+    place = Path(out)
+    if format not in WRITERS:
+        raise WriteError(f"{place}: format {format!r}; choose from {', '.join(WRITERS)}")
+    place = place.absolute()
+    job = Job(place, format, scan, dict(provenance), tuple(dict.fromkeys(save)))
+    check_place(place, scan, job.save, overwrite=overwrite)
+    done = claim(job, overwrite=overwrite)
+    try:
+        sink = WRITERS[format](job)
+        if not done:
+            with writing(job.part):
+                sink.create()
+        return OutputWriter(job, sink, done)
+    except BaseException:
+        release(job.part)
+        raise
