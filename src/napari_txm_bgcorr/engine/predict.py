@@ -1,0 +1,261 @@
+"""The generator as a background method: weights stay on the device between tiles."""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from napari_txm_bgcorr.core.errors import DeviceError, MethodError
+from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.engine.checkpoint import Model, load_model, resolve_model
+from napari_txm_bgcorr.engine.devices import choose_device, guard, is_out_of_memory
+from napari_txm_bgcorr.engine.priors import (
+    Prior,
+    log_counts,
+    predicted_median,
+    reference_prior,
+    spread_indices,
+    tile_median,
+)
+from napari_txm_bgcorr.engine.tensors import level_of, log_field, median, network_input, upsample
+
+__all__ = ["PRIORS", "Generator", "PriorKind", "release"]
+
+PriorKind = Literal["auto", "none", "reference", "tile-median", "predicted-median"]
+PRIORS: tuple[str, ...] = get_args(PriorKind)
+ENOUGH_TILES = 5  # for a median over tiles
+BLIND_ERROR = 0.05  # expected error without a prior, where the card does not tell
+
+Image = NDArray[np.float32]
+
+
+class Generator:
+    """Predict the background of each tile with the network.
+
+    Parameters
+    ----------
+    model : str
+        Model's name, weights file, or run folder.
+    device : str
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    prior : str
+        ``auto`` (references where there are any, else the median over >= 5 tiles, else
+        none), or one of these by name.
+    batch : int
+        Tiles computed at once on a GPU; halved when memory runs out. CPUs take one tile at a
+        time, so that results do not depend on how tiles are grouped.
+    precision : {"auto", "fp32", "bf16"}
+        ``auto`` is bf16 on CUDA, fp32 elsewhere.
+
+    Raises
+    ------
+    ModelError, DeviceError, MethodError
+        If model, device or prior are unusable.
+    """
+
+    name = "generator"
+
+    def __init__(
+        self,
+        model: str = "default",
+        device: str = "auto",
+        prior: PriorKind = "auto",
+        batch: int = 16,
+        precision: Literal["auto", "fp32", "bf16"] = "auto",
+    ) -> None:
+        if prior not in PRIORS:
+            raise MethodError(f"prior {prior!r}: unknown; choose one of {', '.join(PRIORS)}")
+        if batch < 1:
+            raise MethodError(f"batch {batch}: must be at least 1")
+        self.device = choose_device(device)
+        path = resolve_model(model)
+        self._stamp = (str(path), path.stat().st_mtime_ns, self.device)
+        self.model, self._network = _resident(*self._stamp)
+        self.model_name, self.prior_kind, self.precision = str(model), prior, precision
+        self.batch = 1 if self.device == "cpu" else batch
+        self.field_px = self.model.config.field_px
+        self._dark: Image | None = None
+        self._prior: Prior | None = None
+
+    def fit(self, scan: Scan) -> Self:
+        """Choose and prepare the prior.
+
+        Raises
+        ------
+        MethodError
+            If the prior asked for is not to be had from this scan.
+        """
+        self._dark, self._prior = scan.dark(), None
+        self._prior = self._choose(scan)
+        return self
+
+    def _choose(self, scan: Scan) -> Prior | None:
+        kind = self.prior_kind
+        if kind == "auto":
+            enough = len(scan) >= ENOUGH_TILES
+            has_flats = scan.flats is not None and scan.flats.shape[0] > 0
+            kind = "reference" if has_flats else "predicted-median" if enough else "none"
+        if kind == "none":
+            return None
+        if kind == "reference":
+            known = scan.times is not None and scan.flat_times is not None
+            compared = 0.0 if known else self._compare(scan)
+            return reference_prior(scan, self._dark, compared)
+        if len(scan) < 3:
+            raise MethodError(
+                f"{scan.source.path}: prior {kind} needs 3 tiles or more, there are {len(scan)}; "
+                "choose prior none"
+            )
+        if kind == "tile-median":
+            return tile_median(scan, self._dark)
+        return predicted_median(scan, self._dark, self._predict_blind)
+
+    def _predict_blind(self, log_raw: Image) -> Image:
+        """Log background of one log tile `(Y, X)`, without a prior."""
+        counts = torch.from_numpy(np.exp(log_raw))[None, None]
+        return self._log_background(counts, None, None)[0, 0].numpy()
+
+    def _compare(self, scan: Scan) -> float:
+        """Expected error of the references, from predictions that do not see them.
+
+        The two differ by both their errors; the predictions' own is on the model's card.
+        """
+        reference = reference_prior(scan, self._dark, 0.0).of(None)
+        squares = []
+        for i in spread_indices(len(scan), 8):
+            shape = self._predict_blind(log_counts(scan.tiles[i], self._dark))
+            difference = (shape - reference)[::4, ::4]
+            low, high = np.percentile(difference, [2, 98])  # the apertured corners
+            squares.append(np.var(np.clip(difference, low, high)))
+        blind = self.model.card.get("metrics", {}).get("validation_error_sf", {})
+        own = float(blind.get("none", BLIND_ERROR)) if isinstance(blind, dict) else BLIND_ERROR
+        return float(np.sqrt(max(float(np.median(squares)) - own**2, 0.01**2)))
+
+    def background(
+        self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """Predict backgrounds.
+
+        Parameters
+        ----------
+        tiles : (N, Y, X) counts
+            Raw tiles.
+        index : (N,) int or None
+            Their places in the fitted scan; None: tiles it does not hold.
+
+        Returns
+        -------
+        (N, Y, X) float32
+            What a reference would read in counts: dark and beam.
+
+        Raises
+        ------
+        DeviceError
+            If the device fails or has too little memory for one tile.
+        """
+        stack = np.asarray(tiles, np.float32)
+        if self._dark is not None:
+            stack = stack - self._dark
+        places: list[int | None] = [None] * len(stack)
+        if index is not None:
+            places = [int(i) for i in index]
+        out = np.empty(stack.shape, np.float32)
+        first = 0
+        while first < len(stack):
+            part = slice(first, first + self.batch)
+            done = self._attempt(stack[part], places[part])
+            if done is None:
+                continue  # with half the batch
+            out[part] = done
+            first += len(done)
+        return out if self._dark is None else out + self._dark
+
+    def _attempt(self, stack: Image, places: list[int | None]) -> Image | None:
+        """One batch; None after halving the batch because memory ran out."""
+        try:
+            with guard(self.device):
+                return self._batch(stack, places)
+        except DeviceError as error:
+            cause = error.__cause__
+            if self.batch == 1 or cause is None or not is_out_of_memory(cause):
+                raise
+        self.batch = max(1, self.batch // 2)
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        warnings.warn(
+            f"device {self.device}: out of memory; going on with {self.batch} tiles at once",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return None
+
+    def _batch(self, stack: Image, places: list[int | None]) -> Image:
+        counts = torch.from_numpy(stack)[:, None].to(self.device)
+        prior, rms = None, None
+        if self._prior is not None:
+            layers = np.stack([self._prior.of(i) for i in places])
+            prior = torch.from_numpy(layers)[:, None].to(self.device)
+            rms = torch.tensor([self._prior.rms(i) for i in places], device=self.device)
+        log_background = self._log_background(counts, prior, rms)
+        out: Image = log_background.exp_()[:, 0].cpu().numpy()
+        return out
+
+    @torch.inference_mode()
+    def _log_background(
+        self, counts: Tensor, log_prior: Tensor | None, rms: Tensor | None
+    ) -> Tensor:
+        """`(N, 1, Y, X)` counts and full-size log prior to the log background, same size."""
+        size = (counts.shape[-2], counts.shape[-1])
+        log_raw = log_field(counts.to(self.device), self.field_px)
+        coarse = None if log_prior is None else log_field(log_prior.exp(), self.field_px)
+        x = network_input(log_raw, coarse, rms)
+        predicted = self._forward(x.contiguous(memory_format=torch.channels_last))
+        if log_prior is None or coarse is None:
+            return upsample(predicted + level_of(log_raw), size)
+        shift = median(log_raw - coarse)  # of the prior to this tile's level
+        return log_prior + upsample(predicted - x[:, 1:2], size) + shift
+
+    def _forward(self, x: Tensor) -> Tensor:
+        wanted = self.precision
+        if wanted == "bf16" or (wanted == "auto" and self.device.startswith("cuda")):
+            with torch.autocast(torch.device(self.device).type, torch.bfloat16):
+                half: Tensor = self._network(x)  # the prior is added in float32
+            return half.float()
+        out: Tensor = self._network(x)
+        return out
+
+    def describe(self) -> dict[str, Any]:
+        """Parameters for the provenance, JSON-ready."""
+        prior = self._prior
+        return {
+            "model": self.model_name,
+            "weights_sha256": self.model.sha256,
+            "network": self.model.config.name,
+            "device": self.device,
+            "precision": self.precision,
+            "prior": "none" if prior is None else prior.kind,
+            "prior_error": None if prior is None else round(prior.rms(None), 5),
+        }
+
+
+@lru_cache(maxsize=2)
+def _resident(path: str, modified_ns: int, device: str) -> tuple[Model, nn.Module]:
+    """Load a model onto a device once."""
+    model = load_model(Path(path))
+    with guard(device):
+        network = model.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model, network.requires_grad_(False)
+
+
+def release() -> None:
+    """Forget the resident weights, so that the device's memory comes back."""
+    _resident.cache_clear()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

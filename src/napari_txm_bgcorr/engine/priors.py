@@ -1,0 +1,201 @@
+"""Prior backgrounds of a scan, and how far each is expected to be off.
+
+All stacks here hold logarithms of counts (dark removed where known) at the tiles' full size,
+so that a prior keeps its finest pattern; only the network's correction passes through the
+field. At most `MAX_TILES` tiles, spread over the scan, are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from napari_txm_bgcorr.core.errors import MethodError
+from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.engine.tensors import despike
+
+__all__ = [
+    "MAX_TILES",
+    "Prior",
+    "expected_drift",
+    "log_counts",
+    "predicted_median",
+    "reference_prior",
+    "shared_error",
+    "spread_indices",
+    "tile_median",
+]
+
+Image = NDArray[np.float32]
+MAX_TILES = 64
+MAX_FLATS = 16
+LEAVE_ONE_OUT = 16  # scans up to this length: a tile is left out of its own prior
+DRIFT_RMS = 0.10  # two references two months apart
+DRIFT_HOURS = 7.4  # two references ten minutes apart differ by 1.5 %
+TILE_DRIFT_RMS = 0.012  # change between the tiles of one mosaic that no fixed shape follows
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A prior background for each tile of a scan.
+
+    Attributes
+    ----------
+    kind : str
+        ``reference``, ``tile-median`` or ``predicted-median``.
+    of : callable
+        `of(i) -> (Y, X)` float32 log counts for tile `i` of the scan, or None: unknown tile.
+    rms : callable
+        `rms(i) -> float`: expected scale-free error of its logarithm.
+    """
+
+    kind: str
+    of: Callable[[int | None], Image]
+    rms: Callable[[int | None], float]
+
+
+def log_counts(counts: Any, dark: Image | None) -> Image:
+    """Logarithm of one image `(Y, X)`: dark removed, spikes clamped, floored at 2 % of median."""
+    values = np.nan_to_num(np.asarray(counts, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    if dark is not None:
+        values = values - dark
+    clean = despike(torch.from_numpy(values)[None, None])[0, 0].numpy()
+    floor = max(0.02 * float(np.median(clean)), 1e-3)
+    out: Image = np.log(np.maximum(clean, floor))
+    return out
+
+
+def spread_indices(count: int, limit: int) -> list[int]:
+    """At most `limit` of `count` places, spread evenly."""
+    return sorted(set(np.linspace(0, count - 1, min(count, limit)).round().astype(int).tolist()))
+
+
+def expected_drift(age_h: float) -> float:
+    """Expected error of a reference of that age: ``0.1 sqrt(1 - exp(-age / 7.4 h))``.
+
+    A bounded random walk through the two figures measured at TLS BL01B: 1.5 % after ten
+    minutes, about 10 % after two months. Never below 0.3 %.
+    """
+    return max(0.003, DRIFT_RMS * float(np.sqrt(1 - np.exp(-abs(age_h) / DRIFT_HOURS))))
+
+
+def reference_prior(scan: Scan, dark: Image | None, compared: float) -> Prior:
+    """Prior from the scan's references, interpolated in time where times are known.
+
+    Parameters
+    ----------
+    scan : Scan
+    dark : (Y, X) float32 or None
+    compared : float
+        Expected error where no times are known, from comparing with the tiles.
+
+    Raises
+    ------
+    MethodError
+        If there are no references.
+    """
+    if scan.flats is None or scan.flats.shape[0] == 0:
+        raise MethodError(f"{scan.source.path}: no references; attach some or choose prior none")
+    chosen = spread_indices(scan.flats.shape[0], MAX_FLATS)
+    logs = np.stack([log_counts(scan.flats[i], dark) for i in chosen])
+    mean: Image = logs.mean(axis=0)
+    if scan.flat_times is None or scan.times is None:
+        return Prior("reference", lambda i: mean, lambda i: compared)
+    flat_h, tile_h = _hours(scan.flat_times[chosen]), _hours(scan.times)
+    order = np.argsort(flat_h, kind="stable")
+    flat_h, logs = flat_h[order], logs[order]
+
+    def interpolated(i: int | None) -> Image:
+        if i is None:
+            return mean
+        place = float(np.interp(tile_h[i], flat_h, np.arange(len(flat_h))))
+        low = int(place)
+        high = min(low + 1, len(flat_h) - 1)
+        out: Image = logs[low] + np.float32(place - low) * (logs[high] - logs[low])
+        return out
+
+    def error(i: int | None) -> float:
+        return compared if i is None else expected_drift(np.abs(flat_h - tile_h[i]).min())
+
+    return Prior("reference", interpolated, error)
+
+
+def _hours(times: NDArray[np.datetime64]) -> NDArray[np.float64]:
+    out: NDArray[np.float64] = times.astype("datetime64[s]").astype(np.int64) / 3600.0
+    return out
+
+
+def tile_median(scan: Scan, dark: Image | None) -> Prior:
+    """Median of the log tiles, each less its own median."""
+    chosen = spread_indices(len(scan), MAX_TILES)
+    logs = [log_counts(scan.tiles[i], dark) for i in chosen]
+    return _median_prior("tile-median", chosen, [log - np.median(log) for log in logs])
+
+
+def predicted_median(scan: Scan, dark: Image | None, predict: Callable[[Image], Image]) -> Prior:
+    """Median of the backgrounds predicted tile by tile, plus the shared fine residue.
+
+    Leakage is each tile's own while the illumination is shared; the residue (log raw less
+    prediction) that all tiles share, high-passed, is pattern that the predictions missed.
+
+    Parameters
+    ----------
+    predict : callable
+        `(Y, X)` log counts to the log background predicted without a prior.
+    """
+    chosen = spread_indices(len(scan), MAX_TILES)
+    logs = [log_counts(scan.tiles[i], dark) for i in chosen]
+    shapes = [predict(log) for log in logs]
+    residues = [log - shape for log, shape in zip(logs, shapes, strict=True)]
+    fine = _median(residues)
+    sigma = 0.05 * min(fine.shape)
+    fine = fine - ndimage.gaussian_filter(fine, sigma, mode="nearest")
+    return _median_prior(
+        "predicted-median", chosen, [shape - np.median(shape) + fine for shape in shapes]
+    )
+
+
+def _median_prior(kind: str, chosen: list[int], layers: list[Image]) -> Prior:
+    """Median of layers; each tile is left out of its own where there are few."""
+    whole = _median(layers)
+    error = float(np.hypot(shared_error(layers), TILE_DRIFT_RMS))
+    if len(layers) > LEAVE_ONE_OUT or len(layers) < 3:
+        return Prior(kind, lambda i: whole, lambda i: error)
+    own = {i: _median(layers[:k] + layers[k + 1 :]) for k, i in enumerate(chosen)}
+    return Prior(kind, lambda i: whole if i is None else own.get(i, whole), lambda i: error)
+
+
+def _median(layers: list[Image]) -> Image:
+    """Median over layers, by bands of rows so that no second stack is needed."""
+    out = np.empty_like(layers[0])
+    for first in range(0, out.shape[0], 64):
+        band = torch.from_numpy(np.stack([layer[first : first + 64] for layer in layers]))
+        out[first : first + 64] = _middle(band).numpy()
+    return out
+
+
+def _middle(band: Tensor) -> Tensor:
+    """Median along the first axis; the mean of the two middle values of an even count."""
+    ordered = band.sort(dim=0).values
+    count = band.shape[0]
+    return 0.5 * (ordered[(count - 1) // 2] + ordered[count // 2])
+
+
+def shared_error(layers: list[Image]) -> float:
+    """Error of the median, from the difference of the medians of two halves.
+
+    Medians of halves differ by ``2`` times the error of the median of all, if layers are
+    independent (each half's variance is twice the whole's, the difference adds two).
+    """
+    if len(layers) < 4:
+        return 0.05
+    coarse = [layer[::4, ::4] for layer in layers]
+    difference = _median(coarse[::2]) - _median(coarse[1::2])
+    return float(np.std(difference) / 2)
