@@ -20,6 +20,7 @@ from monai.networks.nets import (
     SwinUNETR,
     UNet,
 )
+from monai.utils import OptionalImportError
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -235,8 +236,9 @@ def _residual(config: NetworkConfig) -> nn.Module:
     features = config.features or (32, 64, 128, 256, 256)
     strides = (2,) * (len(features) - 1)
     norm = ("group", {"num_groups": 1})
-    body = UNet(2, IN_CHANNELS, 1, features, strides, num_res_units=2, norm=norm)
-    return PriorResidual(body, 2 ** len(strides))
+    body = UNet(2, IN_CHANNELS, features[0], features, strides, num_res_units=2, norm=norm)
+    # its last unit is residual and so no layer that could start at zero
+    return PriorResidual(nn.Sequential(body, nn.Conv2d(features[0], 1, 1)), 2 ** len(strides))
 
 
 def _attention(config: NetworkConfig) -> nn.Module:
@@ -303,6 +305,10 @@ def build_generator(config: NetworkConfig) -> nn.Module:
         raise ConfigError(f"network.name: {config.name!r} is unknown; choose one of {known}")
     try:
         network = NETWORKS[config.name](config)
+    except OptionalImportError as error:
+        raise ConfigError(
+            f"network.name: {config.name} needs the package einops; pip install einops"
+        ) from error
     except (ValueError, TypeError, AssertionError, IndexError) as error:
         raise ConfigError(f"network.features: {config.features}: {error}") from error
     _zero_last_layer(network)
