@@ -1,0 +1,197 @@
+"""Which layers of the viewer show what: the panel's only dealings with napari's layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from napari.layers import Layer
+
+from napari_txm_bgcorr.core.errors import TxmError
+from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.gui.layers import (
+    describe_scan,
+    input_info,
+    metadata,
+    owner_of,
+    placement,
+    result_layers,
+    role_of,
+)
+from napari_txm_bgcorr.gui.results import Result
+from napari_txm_bgcorr.gui.session import InputInfo, Job
+
+__all__ = ["LayerBook"]
+
+
+@dataclass
+class _Place:
+    """How an input layer lay when Correct was pressed; it may be gone when results come."""
+
+    placement: dict[str, Any]
+    limits: Any
+    role: str | None
+
+
+class LayerBook:
+    """Adds, finds, refreshes and replaces the layers of scans and results.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        self.viewer = viewer
+        self._places: dict[int, _Place] = {}
+        self._opened: list[Layer] = []
+        self._latest: list[Result] = []
+
+    # -- input ------------------------------------------------------------------------------
+
+    def selected_inputs(self) -> tuple[InputInfo, ...]:
+        """Describe the selected layers, in the order of the layer list."""
+        chosen = self.viewer.layers.selection
+        found = []
+        for layer in list(self.viewer.layers):
+            if layer in chosen:
+                try:
+                    found.append(input_info(layer))
+                except TxmError:  # an empty or odd array: shown as an input without tiles
+                    found.append(InputInfo(layer.name, id(layer), ndim=int(layer.ndim)))
+        return tuple(found)
+
+    def describe_inputs(self, inputs: Sequence[InputInfo]) -> str:
+        """Say in a line or two what will be corrected."""
+        if not inputs:
+            return "Input: no layer selected"
+        if len(inputs) > 1:
+            return f"Input: {len(inputs)} selected layers"
+        (info,) = inputs
+        if info.scan is None or info.role in ("background", "corrected"):
+            return f"Input: {info.name}"
+        return f"Input: {info.name} ({describe_scan(info.scan)})"
+
+    def begin_opening(self) -> None:
+        """Forget what was opened before: the next ones are selected together."""
+        self._opened = []
+
+    def opened(self, layer: Layer) -> None:
+        """Add a layer that was read, and select it with the others of the same drop."""
+        self.viewer.add_layer(layer)
+        self._opened = [each for each in self._opened if each in self.viewer.layers] + [layer]
+        self._select(self._opened)
+
+    # -- results ----------------------------------------------------------------------------
+
+    def remember(self, job: Job) -> None:
+        """Note how the input layers lie, before the run."""
+        by_key = {id(layer): layer for layer in self.viewer.layers}
+        self._latest = []
+        self._places = {
+            item.key: _Place(placement(layer), layer.contrast_limits, role_of(layer))
+            for item in job.inputs
+            if (layer := by_key.get(item.key)) is not None
+        }
+
+    def show(self, key: int, result: Result) -> None:
+        """Add the background and corrected layers of a result, empty as yet."""
+        place = self._places.get(key)
+        if place is None:
+            return
+        self._latest.append(result)
+        kept = list(self.viewer.layers.selection)
+        source = next((layer for layer in self.viewer.layers if id(layer) == key), None)
+        if source is not None and place.role is None:
+            kept = [self._twin(source, result)]
+        self._drop_older(result)
+        for layer in result_layers(result, place.placement, place.limits):
+            self.viewer.add_layer(Layer.create(*layer))
+        self._select(kept)
+
+    def _twin(self, source: Layer, result: Result) -> Layer:
+        """Show a plain layer's data as the raw part; the user's layer stays, hidden."""
+        twin = Layer.create(
+            source.data,
+            {
+                "name": f"{result.name} raw",
+                "contrast_limits": source.contrast_limits,
+                "metadata": metadata(result.scan, "raw", None),
+                "multiscale": source.multiscale,
+                "rgb": False,
+                **placement(source),
+            },
+            "image",
+        )
+        self.viewer.add_layer(twin)
+        source.visible = False
+        return twin
+
+    def _drop_older(self, result: Result) -> None:
+        """Remove the layers of an earlier result of the same name."""
+        names = {f"{result.name} background", f"{result.name} corrected"}
+        for layer in list(self.viewer.layers):
+            if layer.name in names and isinstance(owner_of(layer), Result):
+                self.viewer.layers.remove(layer)
+
+    def finish(self, result: Result) -> None:
+        """Write down in the layers how they were made."""
+        for layer in self._of(result):
+            role = role_of(layer) or "corrected"
+            layer.metadata.update(metadata(result.scan, role, result.provenance))
+
+    def redraw(self) -> None:
+        """Draw the layers of the latest results and of what was opened anew."""
+        for result in self._latest:
+            for layer in self._of(result):
+                if layer.visible:
+                    layer.refresh()
+        for layer in self._opened:
+            if layer.multiscale and layer in self.viewer.layers and layer.visible:
+                layer.refresh()
+
+    def results(self) -> list[Result]:
+        """List the latest results that are still shown."""
+        return [result for result in self._latest if any(self._of(result))]
+
+    def outcome(self) -> str:
+        """Say how the latest run ended."""
+        done = sum(int(result.done.sum()) for result in self._latest)
+        total = sum(len(result) for result in self._latest)
+        tiles = "1 tile" if done == 1 else f"{done} tiles"
+        if not self._latest:
+            return "Cancelled"
+        if done < total:
+            return f"Cancelled: {done} of {total} tiles corrected"
+        return f"Done: {tiles} corrected"
+
+    def pairs(self) -> Iterator[tuple[Layer | None, Layer]]:
+        """Find each corrected layer and the raw layer under it."""
+        for layer in list(self.viewer.layers):
+            owner = owner_of(layer)
+            if role_of(layer) == "corrected" and isinstance(owner, Result):
+                yield self._raw_of(owner), layer
+
+    def _raw_of(self, result: Result) -> Layer | None:
+        name = f"{result.name} raw"
+        return next(
+            (
+                layer
+                for layer in self.viewer.layers
+                if role_of(layer) == "raw"
+                and (
+                    layer.name == name
+                    or (isinstance(owner := owner_of(layer), Scan) and owner is result.scan)
+                )
+            ),
+            None,
+        )
+
+    def _of(self, result: Result) -> list[Layer]:
+        return [layer for layer in self.viewer.layers if owner_of(layer) is result]
+
+    def _select(self, layers: Sequence[Layer]) -> None:
+        with suppress(ValueError, KeyError):
+            self.viewer.layers.selection = {each for each in layers if each in self.viewer.layers}

@@ -1,0 +1,243 @@
+"""What a run has produced so far: every tile's background and transmission, and their pictures."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from napari_txm_bgcorr.core.correction import TileResult
+from napari_txm_bgcorr.core.errors import WriteError
+from napari_txm_bgcorr.core.scan import LazyTiles, Scan
+from napari_txm_bgcorr.gui.canvas import (
+    LAZY_STEPS,
+    CachedTiles,
+    Layout,
+    MosaicArray,
+    StackArray,
+    paste,
+    reduce_tile,
+)
+
+__all__ = ["IN_MEMORY_BYTES", "Pyramid", "Result", "allocate", "raw_picture"]
+
+IN_MEMORY_BYTES = 256 * 2**20
+SPARE_BYTES = 512 * 2**20
+
+
+def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Make room for results: in memory, or in a temporary file where there is much of it.
+
+    The file has no name where the system allows it, so it vanishes with the last picture that
+    shows it, or with the process.
+
+    Raises
+    ------
+    WriteError
+        If the temporary folder has no room.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size <= IN_MEMORY_BYTES:
+        return np.zeros(shape, dtype)
+    folder = tempfile.gettempdir()
+    room = shutil.disk_usage(folder).free
+    if room < size + SPARE_BYTES:
+        raise WriteError(
+            f"{folder}: {room / 1e9:.1f} GB free, {size / 1e9:.1f} GB needed for the results; "
+            "free some space or set TMPDIR to a larger disk"
+        )
+    try:
+        with tempfile.TemporaryFile(prefix="txm-bgcorr-") as file:
+            if hasattr(os, "posix_fallocate"):
+                # A hole in the file would be found out by a bus error when the disk is full.
+                os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, np.dtype(dtype), "w+", shape=shape)
+    except OSError as error:
+        raise WriteError(
+            f"{folder}: cannot keep {size / 1e9:.1f} GB of results: {error.strerror}; "
+            "set TMPDIR to a larger disk"
+        ) from error
+
+
+class Pyramid:
+    """The canvas of a mosaic at several sizes, put together on demand or tile by tile.
+
+    The two finest levels are read from the tiles when shown; the coarser ones are kept in
+    memory and grow with `put`.
+
+    Parameters
+    ----------
+    tiles : (T, Y, X) array-like
+    layout : Layout
+    done : (T,) bool or None
+        Tiles that may be shown; None for all.
+    gap : float
+        Value where no tile is yet.
+    owner : object
+        See `canvas.Picture`.
+    """
+
+    def __init__(
+        self,
+        tiles: Any,
+        layout: Layout,
+        *,
+        done: NDArray[np.bool_] | None = None,
+        gap: float = 0.0,
+        owner: Any = None,
+    ) -> None:
+        self.tiles, self.layout, self.gap = tiles, layout, gap
+        self.steps = layout.steps()
+        self.coarse = {
+            step: np.full(layout.level_shape(step), gap, tiles.dtype)
+            for step in self.steps
+            if step not in LAZY_STEPS
+        }
+        lazy = {
+            step: MosaicArray(
+                tiles, layout, step=step, done=done, fill=lambda: self.gap, owner=owner
+            )
+            for step in self.steps
+            if step in LAZY_STEPS
+        }
+        self.levels: list[Any] = [{**lazy, **self.coarse}[step] for step in self.steps]
+
+    @property
+    def data(self) -> Any:
+        """What napari takes as a layer's data: one array, or a list of levels."""
+        return self.levels if len(self.levels) > 1 else self.levels[0]
+
+    def put(self, i: int, tile: NDArray[Any]) -> None:
+        """Draw tile `i` on the levels that are kept in memory."""
+        corner = self.layout.corners[i]
+        for step, canvas in self.coarse.items():
+            paste(canvas, reduce_tile(tile, corner, step), -(-corner // step))
+
+    def fill(self) -> Iterator[int]:
+        """Draw every tile on the coarse levels, one for each step of the iterator."""
+        if self.coarse:
+            for i in range(len(self.layout.corners)):
+                self.put(i, self.tiles[i])
+                yield i
+
+    def close_gaps(self) -> None:
+        """Show zero where there is no tile."""
+        self.gap = 0.0
+        for canvas in self.coarse.values():
+            np.nan_to_num(canvas, copy=False)
+
+
+def raw_picture(scan: Scan) -> tuple[Any, Pyramid | None]:
+    """Raw counts as napari shows them, and the pyramid still to be filled, if there is one."""
+    if scan.kind == "mosaic":
+        pyramid = Pyramid(CachedTiles(scan.tiles), Layout.of(scan), owner=scan)
+        return pyramid.data, pyramid
+    return StackArray(scan.tiles, flat=scan.kind == "single", owner=scan), None
+
+
+class Result:
+    """Backgrounds and transmissions of a scan, filled tile by tile by the worker.
+
+    Attributes
+    ----------
+    scan : Scan
+        What is being corrected, with the references used.
+    name : str
+        Name shared by the layers.
+    done : (T,) bool
+        Tiles that are there.
+    background, corrected : (T, Y, X) float32
+        Counts, and transmission; zero where not done.
+    provenance : mapping or None
+        Known when the run has ended.
+    """
+
+    def __init__(self, scan: Scan, name: str) -> None:
+        shape = tuple(int(n) for n in scan.tiles.shape)
+        self.scan, self.name = scan, name
+        self.done = np.zeros(shape[0], bool)
+        self.background = allocate(shape, np.float32)
+        self.corrected = allocate(shape, np.float32)
+        self._valid = np.zeros((shape[0], -(-shape[1] * shape[2] // 8)), np.uint8)
+        self._pyramids: list[Pyramid] = []
+        self._gap = math.nan  # napari shows NaN as transparent: the raw data stay in sight
+        self._unsynced = 0
+        self.provenance: Mapping[str, Any] | None = None
+        self.pictures = {
+            role: self._picture(store)
+            for role, store in (("background", self.background), ("corrected", self.corrected))
+        }
+
+    def __len__(self) -> int:
+        return len(self.done)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every tile is there."""
+        return bool(self.done.all())
+
+    def put(self, result: TileResult) -> None:
+        """Take in one tile."""
+        i = result.index
+        self.background[i] = result.background
+        self.corrected[i] = result.transmission
+        self._valid[i] = np.packbits(result.valid)
+        self.done[i] = True
+        for pyramid, tile in zip(
+            self._pyramids, (result.background, result.transmission), strict=False
+        ):
+            pyramid.put(i, tile)
+        self._release(2 * result.background.nbytes)
+
+    def tile(self, i: int) -> TileResult:
+        """Give one tile back as the correction made it."""
+        shape = self.background.shape[1:]
+        valid = np.unpackbits(self._valid[i], count=shape[0] * shape[1])
+        return TileResult(
+            index=i,
+            raw=np.asarray(self.scan.tiles[i]),
+            background=np.array(self.background[i]),
+            transmission=np.array(self.corrected[i]),
+            valid=valid.reshape(shape).astype(bool),
+        )
+
+    def finish(self, provenance: Mapping[str, Any] | None) -> None:
+        """Note what was done; a complete result shows zero where the scan has no tile."""
+        self.provenance = provenance
+        if self.complete:
+            self._gap = 0.0
+            for pyramid in self._pyramids:
+                pyramid.close_gaps()
+
+    def _picture(self, store: NDArray[np.float32]) -> Any:
+        if self.scan.kind == "mosaic":
+            pyramid = Pyramid(
+                store, Layout.of(self.scan), done=self.done, gap=self._gap, owner=self
+            )
+            self._pyramids.append(pyramid)
+            return pyramid.data
+        frames = LazyTiles(
+            store.shape,  # type: ignore[arg-type]
+            store.dtype,
+            lambda i: store[i] if self.done[i] else np.full(store.shape[1:], self._gap, "f4"),
+        )
+        return StackArray(frames, flat=self.scan.kind == "single", owner=self)
+
+    def _release(self, written: int) -> None:
+        """Hand written pages back to the system now and then: the file keeps them."""
+        self._unsynced += written
+        if self._unsynced < 64 * 2**20 or not sys.platform.startswith("linux"):
+            return
+        import mmap
+
+        self._unsynced = 0
+        for store in (self.background, self.corrected):
+            if isinstance(store, np.memmap):
+                store._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]

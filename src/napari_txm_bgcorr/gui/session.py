@@ -1,0 +1,175 @@
+"""What the user has asked for, without Qt: evented choices, and the one step from them to a job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from psygnal import SignalGroupDescriptor
+
+from napari_txm_bgcorr.core.errors import AlreadyCorrectedError, ConfigError
+from napari_txm_bgcorr.core.scan import Scan
+
+__all__ = [
+    "FORMATS",
+    "FORMAT_SUFFIX",
+    "LEARNED",
+    "InputInfo",
+    "Job",
+    "JobInput",
+    "Session",
+    "resolve",
+]
+
+FORMATS = {"omezarr": "OME-Zarr", "ometiff": "OME-TIFF", "tiff": "TIFF files"}
+FORMAT_SUFFIX = {"omezarr": ".ome.zarr", "ometiff": " OME-TIFF", "tiff": " TIFF"}
+LEARNED = ("auto", "generator")
+"""Methods that take a model and a device."""
+
+
+@dataclass(frozen=True, eq=False)
+class InputInfo:
+    """A layer the user has selected, as far as the decision to correct it needs it.
+
+    Attributes
+    ----------
+    name : str
+        The layer's name.
+    key : int
+        What the panel finds the layer by.
+    kind : str
+        napari's name of the layer type, for example ``"image"``.
+    ndim : int
+        Number of axes, colour not counted.
+    rgb : bool
+        Whether it is a colour image.
+    role : str or None
+        ``"raw"``, ``"background"``, ``"corrected"``; None for a layer of another origin.
+    scan : Scan or None
+        The raw tiles behind the layer; None where it holds none.
+    """
+
+    name: str
+    key: int = 0
+    kind: str = "image"
+    ndim: int = 2
+    rgb: bool = False
+    role: str | None = None
+    scan: Scan | None = None
+
+
+@dataclass
+class Session:
+    """The panel's state. Every change is announced on `events`.
+
+    Attributes
+    ----------
+    inputs : tuple of InputInfo
+        The selected layers.
+    method, model, device : str
+        Names as the command line takes them.
+    references, darks : tuple of Path
+        Files or folders of reference and dark images.
+    again : bool
+        Correct even what is already corrected.
+    save_format : str
+        One of `FORMATS`.
+    """
+
+    events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
+
+    inputs: tuple[InputInfo, ...] = ()
+    method: str = "auto"
+    model: str = "default"
+    device: str = "auto"
+    references: tuple[Path, ...] = ()
+    darks: tuple[Path, ...] = ()
+    again: bool = False
+    save_format: str = "omezarr"
+
+
+@dataclass(frozen=True, eq=False)
+class JobInput:
+    """One scan to correct and the name of its layers."""
+
+    name: str
+    key: int
+    scan: Scan
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Everything a run needs; nothing in it changes while it runs."""
+
+    inputs: tuple[JobInput, ...]
+    method: str
+    model: str
+    device: str
+    references: tuple[Path, ...] = ()
+    darks: tuple[Path, ...] = ()
+    again: bool = False
+
+
+def resolve(session: Session) -> Job:
+    """Turn the choices into a job, or say why that cannot be.
+
+    Raises
+    ------
+    ConfigError
+        If nothing usable is selected.
+    AlreadyCorrectedError
+        If only corrected results are selected and `session.again` is not set.
+    """
+    wanted = _wanted(session.inputs, session.again)
+    return Job(
+        inputs=tuple(_job_input(info, session.again) for info in wanted),
+        method=session.method,
+        model=session.model,
+        device=session.device,
+        references=tuple(session.references),
+        darks=tuple(session.darks),
+        again=session.again,
+    )
+
+
+def _wanted(inputs: Sequence[InputInfo], again: bool) -> Sequence[InputInfo]:
+    """Leave results aside where raw data are selected beside them."""
+    if not inputs:
+        raise ConfigError("no input: drop a file or folder here, or select an image layer")
+    fresh = [info for info in inputs if info.role in (None, "raw")]
+    return fresh if fresh and not again else inputs
+
+
+def _job_input(info: InputInfo, again: bool) -> JobInput:
+    _refuse_no_counts(info)
+    if info.role == "corrected" and not again:
+        raise AlreadyCorrectedError(
+            f"{info.name}: already corrected; select the raw layer, "
+            "or tick “Correct again anyway”"
+        )
+    if info.role == "background" and not again:
+        raise ConfigError(f"{info.name}: a background, not raw data; select the raw layer")
+    if info.scan is None:
+        raise ConfigError(f"{info.name}: holds no tiles; select an image layer")
+    return JobInput(name=_stem(info.name), key=info.key, scan=info.scan)
+
+
+def _refuse_no_counts(info: InputInfo) -> None:
+    if info.kind != "image":
+        raise ConfigError(
+            f"{info.name}: a {info.kind} layer has no counts to correct; select an image layer"
+        )
+    if info.rgb:
+        raise ConfigError(
+            f"{info.name}: a colour image has no counts to correct; select a grey image layer"
+        )
+    if info.ndim not in (2, 3):
+        raise ConfigError(
+            f"{info.name}: {info.ndim} axes; select an image (Y, X) or a series (T, Y, X)"
+        )
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(" raw") or name

@@ -1,0 +1,373 @@
+"""What the panel's worker does, step by step, as generators of messages. No Qt, no layers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from napari_txm_bgcorr.core.correction import BackgroundMethod, correct_tiles
+from napari_txm_bgcorr.core.errors import DeviceError, ReadError, TxmError, WriteError
+from napari_txm_bgcorr.core.provenance import make_provenance, refuse_if_corrected
+from napari_txm_bgcorr.core.scan import LazyTiles, Scan
+from napari_txm_bgcorr.gui.results import Pyramid, Result
+from napari_txm_bgcorr.gui.session import FORMAT_SUFFIX, LEARNED, Job, JobInput
+
+__all__ = [
+    "Advanced",
+    "Choices",
+    "Failed",
+    "Finished",
+    "Message",
+    "Opened",
+    "Preparing",
+    "Saved",
+    "Started",
+    "Stopped",
+    "correct_job",
+    "errors_in_words",
+    "find_choices",
+    "read_paths",
+    "save_results",
+    "saved_path",
+    "write_result",
+]
+
+MESSAGE_INTERVAL_S = 0.1
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: the user's wish
+    """The user has cancelled while a tile was being asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A path was read: its layer, and the pyramid that is being filled."""
+
+    scan: Scan
+    layer: tuple[Any, dict[str, Any], str]
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """Something is under way whose length is not known."""
+
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class Started:
+    """The method is fitted; the result may be shown, empty still."""
+
+    key: int
+    result: Result
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """Tiles done of all, and the time the others will take."""
+
+    done: int
+    total: int
+    seconds_left: float | None
+    text: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """One scan is done, or as much of it as there was time for."""
+
+    key: int
+    result: Result
+    cancelled: bool
+
+
+@dataclass(frozen=True)
+class Failed:
+    """One path or scan could not be treated; the others go on."""
+
+    error: TxmError
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A result was written."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the combo boxes offer: `(name, label)` pairs."""
+
+    models: tuple[tuple[str, str], ...]
+    devices: tuple[tuple[str, str], ...]
+
+
+Message = Opened | Preparing | Started | Advanced | Finished | Failed | Saved | Choices
+
+
+@contextmanager
+def errors_in_words(subject: str) -> Iterator[None]:
+    """Turn what a device or disk throws into errors that are shown as one line.
+
+    napari's thread worker takes a RuntimeError for its own deletion and says nothing; PyTorch
+    reports almost everything as one.
+
+    Raises
+    ------
+    DeviceError
+        In place of a RuntimeError or MemoryError.
+    ReadError
+        In place of an OSError.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise DeviceError(
+            f"{subject}: out of memory; close other programs or correct fewer tiles at once"
+        ) from error
+    except RuntimeError as error:
+        words = " ".join(str(error).split())[:300]
+        raise DeviceError(f"{subject}: {words}; try another device or method") from error
+    except OSError as error:
+        raise ReadError(
+            f"{error.filename or subject}: {error.strerror or error}; "
+            "check the disk and the permissions"
+        ) from error
+
+
+class _Pace:
+    """Progress of a run: when to speak, and how long the rest will take."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+        self._began = time.monotonic()
+        self._spoke = 0.0
+
+    def step(self, text: str = "") -> Advanced | None:
+        """Count one tile; a message is due at most ten times a second, and at the end."""
+        self.done += 1
+        now = time.monotonic()
+        if self.done < self.total and now - self._spoke < MESSAGE_INTERVAL_S:
+            return None
+        self._spoke = now
+        left = (now - self._began) / self.done * (self.total - self.done)
+        return Advanced(self.done, self.total, left, text)
+
+
+def read_paths(paths: Sequence[Path], stop: Event) -> Iterator[Message]:
+    """Open files and folders one after the other; a large mosaic's overview fills meanwhile."""
+    from napari_txm_bgcorr import io
+    from napari_txm_bgcorr.gui.layers import scan_layer
+
+    for path in paths:
+        if stop.is_set():
+            return
+        yield Preparing(f"Reading {path.name} …")
+        try:
+            with errors_in_words(str(path)):
+                scan = io.read(path)
+                layer, pyramid = scan_layer(scan)
+        except TxmError as error:
+            yield Failed(error)
+            continue
+        yield Opened(scan, layer)
+        if pyramid is not None:
+            yield from _overview(scan, pyramid, stop)
+
+
+def _overview(scan: Scan, pyramid: Pyramid, stop: Event) -> Iterator[Message]:
+    pace = _Pace(len(scan))
+    try:
+        with errors_in_words(str(scan.source.path)):
+            for _ in pyramid.fill():
+                if stop.is_set():
+                    return
+                if message := pace.step("Drawing the overview"):
+                    yield message
+    except TxmError as error:
+        yield Failed(error)
+
+
+def correct_job(job: Job, stop: Event) -> Iterator[Message]:
+    """Correct every input of a job, tile by tile."""
+    pace = _Pace(sum(len(item.scan) for item in job.inputs))
+    try:
+        yield Preparing(f"Loading {job.method} …")
+        method = _make_method(job)
+    except TxmError as error:
+        yield Failed(error)
+        return
+    for item in job.inputs:
+        if stop.is_set():
+            return
+        try:
+            yield from _correct_one(job, item, method, pace, stop)
+        except Stopped:
+            return
+        except TxmError as error:
+            yield Failed(error)
+
+
+def _correct_one(
+    job: Job, item: JobInput, method: BackgroundMethod, pace: _Pace, stop: Event
+) -> Iterator[Message]:
+    yield Preparing(f"{item.name}: preparing {job.method} …")
+    with errors_in_words(item.name):
+        scan = _prepare(job, item)
+        asked = replace(scan, tiles=_stoppable(scan, stop))
+        fitted = method.fit(asked)
+        result = Result(scan, item.name)
+    yield Started(item.key, result)
+    failure: TxmError | None = None
+    try:
+        with errors_in_words(f"{item.name}: {job.method}"):
+            for tile in correct_tiles(asked, fitted, should_stop=stop.is_set):
+                result.put(tile)
+                if message := pace.step(item.name):
+                    yield message
+    except Stopped:
+        pass
+    except TxmError as error:
+        failure = error
+    # Whatever happened, the tiles that are there are real: say how they were made.
+    result.finish(_provenance(scan, fitted))
+    yield Finished(item.key, result, not result.complete)
+    if failure is not None:
+        yield Failed(failure)
+
+
+def _prepare(job: Job, item: JobInput) -> Scan:
+    """Attach the user's references and darks; refuse what is already corrected."""
+    from napari_txm_bgcorr import io
+
+    scan = item.scan
+    if scan.source.format == "napari layer" and scan.source.files and not job.again:
+        _refuse_corrected_file(scan.source.files[0])
+    refuse_if_corrected(scan, force=job.again)
+    if job.references:
+        flats, times = io.read_references(job.references, like=scan)
+        scan = replace(scan, flats=flats, flat_times=times)
+    if job.darks:
+        darks, _ = io.read_references(job.darks, like=scan)
+        scan = replace(scan, darks=darks)
+    return scan
+
+
+def _refuse_corrected_file(path: Path) -> None:
+    """Look into the file behind a layer that napari has opened itself."""
+    from napari_txm_bgcorr import io
+
+    try:
+        scan = io.read(path)
+    except TxmError:
+        return  # not one of our formats, so not one of our results
+    refuse_if_corrected(scan)
+
+
+def _make_method(job: Job) -> BackgroundMethod:
+    from napari_txm_bgcorr.engine.methods import make_method
+
+    learned = {"model": job.model, "device": job.device} if job.method in LEARNED else {}
+    with errors_in_words(job.method):
+        return make_method(job.method, **learned)
+
+
+def _stoppable(scan: Scan, stop: Event) -> LazyTiles:
+    """Tiles that end the work where one is asked for after cancelling."""
+
+    def read(i: int) -> Any:
+        if stop.is_set():
+            raise Stopped
+        return scan.tiles[i]
+
+    shape = tuple(int(n) for n in scan.tiles.shape)
+    return LazyTiles(shape, scan.tiles.dtype, read)  # type: ignore[arg-type]
+
+
+def _provenance(scan: Scan, method: BackgroundMethod) -> Mapping[str, Any] | None:
+    try:
+        with errors_in_words(str(scan.source.path)):
+            device = str(method.describe().get("device", "cpu"))
+            return make_provenance(scan, method, device).to_dict()
+    except TxmError:
+        return None  # the source has gone away meanwhile
+
+
+def save_results(
+    results: Sequence[Result], folder: Path, save_format: str, overwrite: bool, stop: Event
+) -> Iterator[Message]:
+    """Write results, each under its own name in a folder.
+
+    Raises
+    ------
+    WriteError
+        As a `Failed` message: nothing complete to save, or the output is in the way.
+    """
+    pace = _Pace(sum(len(result) for result in results))
+    for result in results:
+        target = saved_path(result, folder, save_format)
+        try:
+            with errors_in_words(str(target)):
+                for _ in write_result(result, target, save_format, overwrite):
+                    if stop.is_set():
+                        return
+                    if message := pace.step(f"Saving {target.name}"):
+                        yield message
+        except TxmError as error:
+            yield Failed(error)
+            continue
+        yield Saved(target)
+
+
+def saved_path(result: Result, folder: Path, save_format: str) -> Path:
+    """Where a result is saved."""
+    return folder / f"{result.name} corrected{FORMAT_SUFFIX[save_format]}"
+
+
+def write_result(
+    result: Result, target: Path, save_format: str, overwrite: bool = False
+) -> Iterator[int]:
+    """Write one result tile by tile.
+
+    Raises
+    ------
+    WriteError
+        If the result is not complete, or the output cannot be written.
+    """
+    from napari_txm_bgcorr import io
+
+    if not result.complete or result.provenance is None:
+        raise WriteError(
+            f"{result.name}: {int(result.done.sum())} of {len(result)} tiles are corrected; "
+            "press Correct again and let it end before saving"
+        )
+    output = io.open_output(
+        target, save_format, result.scan, result.provenance, overwrite=overwrite
+    )
+    with output as writer:
+        for i in range(len(result)):
+            if i not in writer.done:
+                writer.write(result.tile(i))
+            yield i
+        writer.close_complete()
+
+
+def find_choices(stop: Event) -> Iterator[Message]:
+    """Look for models and devices; loads PyTorch, which takes seconds."""
+    try:
+        with errors_in_words("devices"):
+            from napari_txm_bgcorr.engine.checkpoint import list_models
+            from napari_txm_bgcorr.engine.devices import list_devices
+
+            yield Choices(
+                tuple((name, name) for name in list_models()),
+                tuple((d.name, f"{d.label}, {d.memory_gb:.0f} GB") for d in list_devices()),
+            )
+    except TxmError as error:
+        yield Failed(error)
