@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +161,15 @@ def claim(job: Job, *, overwrite: bool) -> frozenset[int]:
             shutil.rmtree(part)
         part.mkdir(parents=True, exist_ok=True)
         _take_lock(part)
-        write_json(part / JOB, {"key": job.key, "format": job.format, "save": list(job.save)})
+        write_json(part / JOB, {"key": job.key, "provenance": dict(job.provenance)})
     return frozenset()
+
+
+def resumed(job: Job) -> Job:
+    """Return the job as it was begun: all tiles of one output carry the date of its beginning."""
+    with writing(job.part):
+        begun = json.loads((job.part / JOB).read_text(encoding="utf-8"))
+    return replace(job, provenance=begun["provenance"])
 
 
 def _unfinished_key(part: Path) -> str:
@@ -247,7 +254,7 @@ def check_place(out: Path, scan: Scan, save: Sequence[str], *, overwrite: bool) 
     ------
     WriteError
         If `out` exists (unless it is an output and `overwrite`), is a link, or is or holds the
-        input.
+        input, or lies inside another output.
     """
     unknown = sorted(set(save) - set(ROLES))
     if unknown or not save:
@@ -270,13 +277,12 @@ def check_place(out: Path, scan: Scan, save: Sequence[str], *, overwrite: bool) 
 
 
 def _keep_input(out: Path, scan: Scan) -> None:
-    """Refuse an output that is, holds, or lies within a store of, the input."""
+    """Refuse an output that is or holds the input, or lies within another output."""
     place = out.resolve()
     inputs = {Path(p).resolve() for p in (scan.source.path, *scan.source.files)}
     for path in inputs:
         if place == path or place in path.parents:
             raise WriteError(f"{out}: is or holds the input {path.name}; choose another place")
-    source = scan.source.path.resolve()
-    inside = source in place.parents
-    if inside and (is_output(source) or scan.source.format == "omezarr"):
-        raise WriteError(f"{out}: lies inside the input {source.name}; choose another place")
+    for folder in place.parents:
+        if (folder / "zarr.json").is_file() or is_output(folder):
+            raise WriteError(f"{out}: lies inside the output {folder.name}; choose another place")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 __all__ = ["NameFacts", "acquisition_numbers", "is_dark", "is_flat", "name_facts", "natural_key"]
 
 _DIGITS = re.compile(r"(\d+)")
-_EDGE = r"(?:^|(?<=[-_ .]))"  # a token begins the name or follows a separator,
-_END = r"(?=$|[-_ .])"  # and ends it or is followed by one: no grid in "15x15um"
+_EDGE = r"(?:^|(?<=[-_ ])|(?<=\D\.))"  # a token begins the name or follows a separator,
+_END = r"(?=$|[-_ ]|\.(?!\d))"  # and ends it or is followed by one: no grid in "15x15um"
 _GRID = re.compile(rf"{_EDGE}m?(\d{{1,2}})x(\d{{1,2}}){_END}", re.IGNORECASE)
 _BINNING = re.compile(rf"{_EDGE}b(1|2|4|8){_END}", re.IGNORECASE)
 _EXPOSURE = re.compile(rf"{_EDGE}(\d+(?:\.\d+)?)s{_END}", re.IGNORECASE)

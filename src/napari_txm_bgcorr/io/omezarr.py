@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ def read(path: Path, *, grid: tuple[int, int] | None = None) -> Scan:
     ReadError
         If the metadata are not valid OME-Zarr, or it is a plate, or has several stacks.
     """
-    with reading(path, "Zarr"):
+    with reading(path, "Zarr"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is unusual but allowed in the files of others
         node = zarr.open(store=path, mode="r")
         if isinstance(node, zarr.Array):
             raise ReadError(f"{path}: a Zarr array without OME metadata; give its OME-Zarr image")

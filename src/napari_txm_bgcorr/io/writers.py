@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,15 @@ from numpy.typing import NDArray
 from napari_txm_bgcorr.core.errors import WriteError
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.io.guard import writing
-from napari_txm_bgcorr.io.job import DONE, Job, check_place, claim, release, replace_output
+from napari_txm_bgcorr.io.job import (
+    DONE,
+    Job,
+    check_place,
+    claim,
+    release,
+    replace_output,
+    resumed,
+)
 
 if TYPE_CHECKING:
     from napari_txm_bgcorr.core.correction import TileResult
@@ -185,10 +194,12 @@ def open_output(
     if format not in WRITERS:
         raise WriteError(f"{place}: format {format!r}; choose from {', '.join(WRITERS)}")
     place = place.absolute()
-    job = Job(place, format, scan, dict(provenance), tuple(dict.fromkeys(save)))
+    plain = json.loads(json.dumps(dict(provenance), default=str))
+    job = Job(place, format, scan, plain, tuple(dict.fromkeys(save)))
     check_place(place, scan, job.save, overwrite=overwrite)
     done = claim(job, overwrite=overwrite)
     try:
+        job = resumed(job) if done else job
         sink = WRITERS[format](job)
         if not done:
             with writing(job.part):

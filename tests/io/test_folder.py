@@ -1,0 +1,293 @@
+"""Folders of tiles: order, grid, positions, references, and what is refused."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_txm_bgcorr.core.errors import ReadError
+from napari_txm_bgcorr.core.scan import raster_cells
+from napari_txm_bgcorr.io import read, read_references
+from napari_txm_bgcorr.io.names import acquisition_numbers, name_facts, natural_key
+from napari_txm_bgcorr.io.tile_grid import (
+    order_on_grid,
+    parse_tile_configuration,
+    tile_configuration_text,
+)
+
+
+def put(folder: Path, names: Sequence[str], shape: tuple[int, int] = (20, 24)) -> Path:
+    """Tiles whose pixels all hold their place in `names`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for k, name in enumerate(names):
+        tifffile.imwrite(folder / f"{name}.tif", np.full(shape, k, np.uint16))
+    return folder
+
+
+def order(path: Path, **options: object) -> list[int]:
+    return [int(t) for t in read(path, **options).tiles[:, 0, 0]]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "grid"),
+    [
+        ("Sb_m4x4-b2-60s", (4, 4)),
+        ("5x5", (5, 5)),
+        ("chip 3x12 b1", (3, 12)),
+        ("M31X31", (31, 31)),
+        ("20230222_Sb_m6-1-b2-60s-0.88V_0001", None),
+        ("Sb-161p-b4", None),
+        ("field_15x15um", None),
+        ("tile512x512", None),
+        ("512x512", None),
+        ("m0x3", None),
+        ("0.5x5", None),
+    ],
+)
+def test_grid_in_a_name(name: str, grid: tuple[int, int] | None) -> None:
+    assert name_facts(name).grid == grid
+
+
+def test_other_tokens() -> None:
+    facts = name_facts("20230222_Sb_m6-1-b2-1.5s-0.88V_0001")
+    assert (facts.binning, facts.exposure_s) == (2, 1.5)
+    assert name_facts("bb2-s60") == name_facts("")
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=2, max_size=20, unique=True))
+def test_natural_order_is_the_order_of_the_numbers(numbers: list[int]) -> None:
+    names = [f"tile-b2_{n}" for n in numbers]
+    expected = [f"tile-b2_{n}" for n in sorted(numbers)]
+    assert sorted(names, key=natural_key) == expected
+    assert acquisition_numbers(names) == numbers
+
+
+def test_without_any_hint_it_is_a_series_in_natural_order(tmp_path: Path) -> None:
+    put(tmp_path / "run", [f"p{k}" for k in range(12)])
+    scan = read(tmp_path / "run")
+    assert (scan.kind, scan.grid, scan.positions_px) == ("series", None, None)
+    assert order(tmp_path / "run") == list(range(12))
+    assert scan.names[10] == "p10"
+    assert scan.source.files[3].name == "p3.tif"
+
+
+def test_grid_from_folder_file_or_option(tmp_path: Path) -> None:
+    for path, options in [
+        (put(tmp_path / "Sb_m2x3-b2", [f"a_{k}" for k in range(1, 7)]), {}),
+        (put(tmp_path / "plain", [f"Sb_m2x3_{k:04}" for k in range(1, 7)]), {}),
+        (put(tmp_path / "bare", [f"c{k}" for k in range(1, 7)]), {"grid": (2, 3)}),
+    ]:
+        scan = read(path, **options)
+        assert (scan.kind, scan.grid) == ("mosaic", (2, 3))
+        assert scan.positions_px is not None
+        assert scan.positions_px.tolist() == (raster_cells((2, 3)) * [20, 24]).tolist()
+
+
+def test_interrupted_mosaic_keeps_its_grid_and_a_gap_is_named(tmp_path: Path) -> None:
+    names = [f"m3x3_{k}" for k in range(1, 6)]
+    scan = read(put(tmp_path / "a", names))
+    assert (scan.grid, len(scan)) == ((3, 3), 5)
+    (tmp_path / "a" / "m3x3_3.tif").unlink()
+    with pytest.raises(ReadError, match="tile 3 is missing"):
+        read(tmp_path / "a")
+
+
+def test_name_grid_that_does_not_fit_gives_a_series_with_a_note(tmp_path: Path) -> None:
+    scan = read(put(tmp_path / "m2x2", [f"a{k}" for k in range(1, 8)]))
+    assert scan.kind == "series"
+    assert "do not fit" in " ".join(scan.notes)
+
+
+def configure(folder: Path, positions: dict[str, tuple[float, float]], name: str = "") -> None:
+    where = np.array(list(positions.values()))
+    text = tile_configuration_text(list(positions), where)
+    (folder / f"TileConfiguration{name}.txt").write_text(text)
+
+
+def test_tile_configuration_orders_from_bottom_left(tmp_path: Path) -> None:
+    folder = put(tmp_path / "m", ["a", "b", "c", "d"])
+    places = {
+        "a.tif": (0.0, 0.0),
+        "b.tif": (0.0, 20.0),
+        "c.tif": (16.0, 1.0),
+        "d.tif": (17.0, 21.0),
+    }
+    configure(folder, places)
+    scan = read(folder)
+    assert (scan.kind, scan.grid) == ("mosaic", (2, 2))
+    assert scan.names == ("c", "d", "a", "b")
+    assert order(folder) == [2, 3, 0, 1]
+    assert [f.stem for f in scan.source.files] == ["c", "d", "a", "b"]
+    assert scan.positions_px is not None
+    assert scan.positions_px.tolist() == [[16, 1], [17, 21], [0, 0], [0, 20]]
+    assert any("raster order" in note for note in scan.notes)
+
+
+def test_registered_positions_are_preferred_and_start_at_zero(tmp_path: Path) -> None:
+    folder = put(tmp_path / "m", ["a", "b"])
+    configure(folder, {"a.tif": (0.0, 0.0), "b.tif": (0.0, 20.0)})
+    configure(folder, {"a.tif": (-3.5, -2.0), "b.tif": (1.25, 17.5)}, ".registered")
+    positions = read(folder).positions_px
+    assert positions is not None
+    assert positions.tolist() == [[0, 0], [4.75, 19.5]]
+
+
+def test_tile_in_the_table_but_not_in_the_folder_is_named(tmp_path: Path) -> None:
+    folder = put(tmp_path / "m", ["a", "b"])
+    configure(folder, {"a.tif": (0, 0), "b.tif": (0, 20), "lost.tif": (0, 40)})
+    with pytest.raises(ReadError, match=r"tile lost\.tif .* missing"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "dim = 2\nwhat\n", "dim = 2\na.tif; ; (1, nan)\n", "a.tif; ; (0, 1)\na.tif; ; (2, 3)\n"],
+)
+def test_bad_tables_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "TileConfiguration.txt").write_text(text)
+    with pytest.raises(ReadError, match="TileConfiguration"):
+        parse_tile_configuration(tmp_path / "TileConfiguration.txt")
+
+
+def test_tables_of_fiji_and_of_three_dimensions_are_understood(tmp_path: Path) -> None:
+    table = tmp_path / "TileConfiguration.txt"
+    table.write_text("# c\ndim = 3\n\n a b.tif ; 0 ; ( -1.5e1 , 2 , 0.0)\nc.tif;;(4.,.5)\n")
+    assert parse_tile_configuration(table) == {"a b.tif": (2, -15), "c.tif": (0.5, 4)}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 7),
+    columns=st.integers(1, 9),
+    skew=st.floats(-7, 7),
+    overlap=st.floats(0.05, 0.24),
+    seed=st.integers(0, 10**6),
+    absent=st.integers(0, 3),
+)
+def test_grid_is_found_under_jitter_and_skew(
+    rows: int, columns: int, skew: float, overlap: float, seed: int, absent: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    cells = raster_cells((rows, columns))
+    count = max((rows - 1) * columns + 1, rows * columns - absent)
+    cells = cells[:count]
+    step = 512 * (1 - overlap)
+    nominal = cells * step + skew * cells[:, ::-1]
+    points = nominal + rng.uniform(-40, 40, nominal.shape)
+    shuffle = rng.permutation(count)
+    found, grid = order_on_grid(points[shuffle], Path("t"))
+    assert grid == (rows, columns if rows > 1 else count)
+    np.testing.assert_array_equal(shuffle[found], np.arange(count))
+
+
+def test_wide_skewed_mosaic_is_found() -> None:
+    cells = raster_cells((31, 31))
+    points = cells * 409.0 + 7.0 * cells[:, ::-1]  # the last column is 217 px lower than the first
+    found, grid = order_on_grid(points, Path("t"))
+    assert grid == (31, 31)
+    np.testing.assert_array_equal(found, np.arange(961))
+
+
+def test_hole_and_scatter_are_refused() -> None:
+    cells = raster_cells((3, 3)) * 100.0
+    with pytest.raises(ReadError, match="row 2 from the bottom, column 2"):
+        order_on_grid(np.delete(cells, 4, axis=0), Path("t"))
+    with pytest.raises(ReadError, match="do not form one grid"):
+        order_on_grid(np.vstack([cells, cells[:1]]), Path("t"))
+
+
+def test_references_and_darks_beside_the_tiles(tmp_path: Path) -> None:
+    folder = put(
+        tmp_path / "m2x1", ["t_1", "t_2", "ref_1", "ref_2", "Flat", "dark01", "refined_1"]
+    )
+    scan = read(folder, grid=(3, 1))
+    assert len(scan) == 3  # "refined" is a tile
+    assert scan.flats is not None
+    assert sorted(scan.flats[:, 0, 0].tolist()) == [2, 3, 4]
+    assert scan.darks is not None
+    assert scan.darks[:, 0, 0].tolist() == [5]
+
+
+def test_one_stack_with_references_beside_it(tmp_path: Path) -> None:
+    stack = np.arange(5 * 6 * 7, dtype=np.uint16).reshape(5, 6, 7)
+    tifffile.imwrite(tmp_path / "scan.tif", stack, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "flats.tif", stack[:2] + 9, photometric="minisblack")
+    scan = read(tmp_path)
+    assert scan.kind == "series"
+    np.testing.assert_array_equal(scan.tiles[:], stack)
+    assert scan.flats is not None
+    np.testing.assert_array_equal(scan.flats[:], stack[:2] + 9)
+
+
+def test_references_of_another_size_are_refused(tmp_path: Path) -> None:
+    put(tmp_path / "s", ["t1", "t2"])
+    put(tmp_path / "s", ["ref"], shape=(10, 12))
+    with pytest.raises(ReadError, match="flats"):
+        read(tmp_path / "s")
+
+
+def test_read_references_from_files_stacks_and_folders(tmp_path: Path) -> None:
+    scan = read(put(tmp_path / "s", ["t1", "t2"]))
+    one = put(tmp_path / "one", ["x"]) / "x.tif"
+    stack = tmp_path / "stack.tif"
+    tifffile.imwrite(stack, np.full((3, 20, 24), 8, np.uint16), photometric="minisblack")
+    mixed = put(tmp_path / "mixed", ["t1", "t2", "ref1", "ref2"])
+    only = put(tmp_path / "only", ["ref1", "ref2", "ref3"])
+    flats, times = read_references([one, stack, mixed, only], like=scan)
+    assert flats[:, 0, 0].tolist() == [0, 8, 8, 8, 2, 3, 0, 1, 2]
+    assert times is None
+    with pytest.raises(ReadError, match="10 x 12 px for tiles of 20 x 24 px"):
+        read_references([put(tmp_path / "small", ["r"], (10, 12))], like=scan)
+    with pytest.raises(ReadError, match="none given"):
+        read_references([], like=scan)
+
+
+def test_tiles_that_differ_are_named(tmp_path: Path) -> None:
+    folder = put(tmp_path / "s", ["t1", "t2"])
+    put(folder, ["t3"], shape=(20, 25))
+    with pytest.raises(ReadError, match=r"t3\.tif: 20 x 25 px"):
+        read(folder)
+    tifffile.imwrite(folder / "t3.tif", np.zeros((20, 24), np.float64))
+    with pytest.raises(ReadError, match=r"t3\.tif: pixels of type float64"):
+        read(folder)
+    tifffile.imwrite(folder / "t3.tif", np.zeros((2, 20, 24), np.uint16), photometric="minisblack")
+    with pytest.raises(ReadError, match=r"t3\.tif: 2 images"):
+        read(folder)
+    (folder / "t3.tif").write_bytes(b"")
+    with pytest.raises(ReadError, match=r"t3\.tif: the file is empty"):
+        read(folder)
+
+
+def test_tile_that_vanishes_later_is_one_error(tmp_path: Path) -> None:
+    folder = put(tmp_path / "s", ["t1", "t2"])
+    scan = read(folder)
+    (folder / "t2.tif").unlink()
+    with pytest.raises(ReadError, match=r"t2\.tif: no such file"):
+        scan.tiles[1]
+
+
+def test_ten_thousand_unrelated_files_are_refused_without_opening_them(tmp_path: Path) -> None:
+    for k in range(10_000):
+        (tmp_path / f"notes{k}.txt").touch()
+    start = time.process_time()
+    with pytest.raises(ReadError, match="no tiles"):
+        read(tmp_path)
+    assert time.process_time() - start < 5  # the aim is one second; each open would cost far more
+
+
+def test_real_mosaic(txm_data: Path) -> None:
+    scan = read(txm_data / "bl01b_sb_2x2")
+    assert (scan.kind, scan.grid, scan.binning, scan.exposure_s) == ("mosaic", (2, 2), 2, 60)
+    assert [name[-4:] for name in scan.names] == ["0001", "0002", "0003", "0004"]
+    assert scan.positions_px is not None
+    assert scan.positions_px.tolist() == [[409, 0], [409, 409], [0, 0], [0, 409]]
+    assert scan.pixel_nm == pytest.approx(29.3, abs=0.01)
+    medians = np.median(scan.tiles[:], axis=(1, 2))
+    assert ((medians > 5300) & (medians < 6100)).all()
