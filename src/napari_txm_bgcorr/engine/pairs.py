@@ -118,5 +118,6 @@ def batches(source: PairSource, config: TrainConfig, first: int) -> Iterator[Bat
         multiprocessing_context="spawn" if workers else None,
         worker_init_fn=_one_thread,
         pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # its own, so that loading leaves the run's state alone
     )
     return iter(loader)
