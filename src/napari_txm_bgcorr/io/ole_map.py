@@ -296,8 +296,9 @@ def open_container(path: Path) -> Iterator[Container]:
     except RecursionError as error:
         raise ReadError(f"{path}: directory: nested without end; {_AGAIN}") from error
     except OSError as error:  # includes olefile's own errors
+        remedy = "check that it may be read" if error.strerror else _AGAIN
         reason = error.strerror or str(error)
-        raise ReadError(f"{path}: cannot be opened ({reason}); {_AGAIN}") from error
+        raise ReadError(f"{path}: cannot be opened ({reason}); {remedy}") from error
 
 
 def _check_header(path: Path, header: bytes) -> None:

@@ -30,6 +30,7 @@ DTYPES: dict[int, np.dtype[Any]] = {
     10: np.dtype("<f4"), 11: np.dtype("<f8"),
 }  # fmt: skip
 
+_MOST_TILES = 100_000  # a larger grid is a damaged header
 _BY_ITEMSIZE = {1: 3, 2: 5, 4: 10, 8: 11}  # the usual code for a size, where none is given
 
 
@@ -185,6 +186,11 @@ def _layout(ole: Container, fields: Fields, given: tuple[int, int] | None) -> _L
     """Decide what the images are: one, a series, or a mosaic of either format version."""
     height, width = (fields.length(f"ImageInfo/Image{side}") for side in ("Height", "Width"))
     grid = given or _grid(fields)
+    if grid is not None and grid[0] * grid[1] > _MOST_TILES:
+        raise ReadError(
+            f"{fields.path}: a grid of {grid[0]} x {grid[1]} tiles, at most {_MOST_TILES} are "
+            "possible; pass --grid ROWSxCOLUMNS"
+        )
     count = _count(ole, fields, mosaic=grid is not None)
     streams = _streams(ole, count)
     dtype = _dtype(fields, streams[0], height * width)
@@ -194,6 +200,7 @@ def _layout(ole: Container, fields: Fields, given: tuple[int, int] | None) -> _L
         tiles = _TileReader(streams, size, dtype, columns=grid[1])
         return _Layout(tiles, grid[0] * grid[1], "mosaic", grid)
     _check_sizes(fields, streams, (height, width), dtype)
+    _note_interruption(fields, count)
     tiles = _TileReader(streams, (height, width), dtype)
     if grid is not None and count > grid[0] * grid[1]:
         if given:
@@ -246,13 +253,17 @@ def _count(ole: Container, fields: Fields, *, mosaic: bool) -> int:
             f"{fields.path}: ImageInfo/{field} is {count}, but {_stream_name(present + 1)} is "
             "missing; copy the file again from the instrument"
         )
-    planned = max(planned, count)
-    count = min(count, present)
+    if present > count:
+        fields.note(f"{present} images are stored, but only {count} are said to be taken")
+    return min(count, present)
+
+
+def _note_interruption(fields: Fields, count: int) -> None:
+    """Say that images are missing at the end."""
+    taken = fields.integer("ImageInfo/ImagesTaken") or 0
+    planned = max(fields.integer("ImageInfo/NoOfImages") or 0, taken)
     if planned > count:
         fields.note(f"{planned} images were planned, {count} are there: the scan was interrupted")
-    elif present > count:
-        fields.note(f"{present} images are stored, but only {count} are said to be taken")
-    return count
 
 
 def _stream_name(number: int) -> str:

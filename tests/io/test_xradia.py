@@ -1,0 +1,394 @@
+"""Xradia files give the tiles that were written, and what an independent reader gives."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import olefile
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from helpers.ole2 import CODES, write_ole2, write_xradia
+from napari_txm_bgcorr.core.errors import ReadError
+from napari_txm_bgcorr.core.scan import raster_positions
+from napari_txm_bgcorr.io.xradia import DTYPES, can_read, read
+
+RNG = np.random.default_rng(7)
+TILES = RNG.integers(1, 60_000, (6, 40, 48)).astype("u2")
+GRID = (2, 3)
+VERSIONS = pytest.mark.parametrize(
+    "how", [{"canvas": True}, {"canvas": False, "version": 5.0}], ids=["version3", "version5"]
+)
+
+
+def stored(path: Path, name: str, shape: tuple[int, int]) -> np.ndarray:
+    """Pixels as olefile gives them, top row first."""
+    with olefile.OleFileIO(str(path)) as ole:
+        return np.frombuffer(ole.openstream(name).read(), "<u2").reshape(shape)[::-1]
+
+
+def test_real_image_with_its_reference(txm_data: Path) -> None:
+    path = txm_data / "xradia" / "test_chip00.xrm"
+    assert can_read(path)
+    scan = read(path)
+    assert scan.kind == "single" and scan.grid is None and scan.names == ("test_chip00",)
+    np.testing.assert_array_equal(scan.tiles[0], stored(path, "ImageData1/Image1", (512, 512)))
+    assert scan.flats is not None and scan.flats.shape == (1, 512, 512)
+    np.testing.assert_array_equal(scan.flats[0], stored(path, "ReferenceData/Image", (512, 512)))
+    assert scan.pixel_nm == pytest.approx(77.9, abs=0.05)
+    assert scan.energy_ev == pytest.approx(7191, abs=1)
+    assert scan.exposure_s == pytest.approx(39.9, abs=0.05)
+    assert scan.binning == 4
+    assert [str(t) for t in scan.times] == ["2015-11-08T11:58:08"]
+    assert scan.notes == ()
+    json.dumps(scan.facts())
+
+
+def test_real_series(txm_data: Path) -> None:
+    path = txm_data / "xradia" / "txrm_test_chip_tomo.txrm"
+    scan = read(path)
+    assert scan.kind == "series" and scan.tiles.shape == (7, 256, 256)
+    for i in range(7):
+        expected = stored(path, f"ImageData1/Image{i + 1}", (256, 256))
+        np.testing.assert_array_equal(scan.tiles[i], expected)
+    np.testing.assert_allclose(scan.angles_deg, np.arange(-45, 50, 15), atol=0.1)
+    assert scan.times is not None and (np.diff(scan.times) > np.timedelta64(5, "s")).all()
+    assert scan.energy_ev == pytest.approx(9200, abs=1)  # stored as [9200, 0, 0, ...]
+    assert scan.flats is None and scan.exposure_s == 5 and scan.binning == 8
+
+
+@pytest.mark.parametrize("name", ["test_chip00.xrm", "txrm_test_chip_tomo.txrm"])
+def test_real_files_equal_txrm2tiffs(txm_data: Path, name: str) -> None:
+    txrm = pytest.importorskip("txrm2tiff.txrm")
+    scan = read(txm_data / "xradia" / name)
+    with txrm.open_txrm(txm_data / "xradia" / name, strict=False) as theirs:
+        np.testing.assert_array_equal(scan.tiles[:], theirs.get_output(clear_images=False))
+        if scan.flats is not None:
+            np.testing.assert_array_equal(scan.flats[0], theirs.get_reference()[::-1])
+
+
+@VERSIONS
+@pytest.mark.parametrize("sector", [512, 4096])
+@pytest.mark.parametrize("order", [{}, {"interleave": True}, {"shuffle": 1}], ids=str)
+def test_mosaics_of_both_versions(
+    tmp_path: Path, how: dict[str, Any], sector: int, order: dict[str, Any]
+) -> None:
+    path = write_xradia(
+        tmp_path / "m2x3.xrm", TILES, grid=GRID, reference=TILES[0], sector=sector, **how, **order
+    )
+    scan = read(path)
+    assert scan.kind == "mosaic" and scan.grid == GRID
+    np.testing.assert_array_equal(scan.tiles[:], TILES)
+    np.testing.assert_array_equal(scan.flats[0], TILES[0])
+    np.testing.assert_array_equal(scan.positions_px, raster_positions(GRID, (40, 48)))
+    assert scan.names[0] == "m2x3_0001" and len(scan.names) == 6
+    assert scan.angles_deg is None and scan.binning == 2
+    assert scan.pixel_nm == pytest.approx(29.3) and scan.exposure_s == 60
+
+
+@pytest.mark.parametrize("grid", [(2, 3), (3, 3), (3, 2)])
+@VERSIONS
+def test_mosaics_equal_txrm2tiffs(
+    tmp_path: Path, how: dict[str, Any], grid: tuple[int, int]
+) -> None:
+    """The independent reader gives one picture of version 3, and tiles of version 5.
+
+    It stitches version 5 with rows and columns exchanged, so only square grids are compared.
+    """
+    txrm = pytest.importorskip("txrm2tiff.txrm")
+    rows, columns = grid
+    tiles = RNG.integers(1, 60_000, (rows * columns, 40, 48)).astype("u2")
+    reference = tiles[0].astype("f4") / 3
+    path = write_xradia(tmp_path / "m.xrm", tiles, grid=grid, reference=reference, **how)
+    scan = read(path)
+    up = range(rows - 1, -1, -1)
+    picture = np.block([[scan.tiles[r * columns + c] for c in range(columns)] for r in up])
+    with txrm.open_txrm(path, strict=True) as theirs:
+        assert theirs.is_mosaic and theirs.mosaic_dims == [columns, rows]
+        assert tuple(theirs.image_dims) == (48, 40)
+        np.testing.assert_array_equal(theirs.get_reference()[-40:, :48][::-1], scan.flats[0])
+        assert scan.flats.dtype == np.float32
+        if not how["canvas"]:
+            np.testing.assert_array_equal(theirs.get_images()[:, ::-1], scan.tiles[:])
+        if how["canvas"]:
+            np.testing.assert_array_equal(theirs.get_output()[0], picture)
+        elif rows == columns:
+            stitched = theirs.get_output()[0]  # stitched bottom-up, then flipped as a whole
+            np.testing.assert_array_equal(stitched, picture)
+
+
+@pytest.mark.parametrize("dtype", sorted(CODES))
+def test_every_type_of_pixel(tmp_path: Path, dtype: str) -> None:
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        tiles = RNG.normal(0, 1e4, (2, 33, 35)).astype(kind)
+    else:
+        info = np.iinfo(kind)
+        tiles = RNG.integers(info.min, info.max, (2, 33, 35), kind, endpoint=True)
+    scan = read(write_xradia(tmp_path / "a.txrm", tiles, reference=tiles[1]))
+    assert scan.tiles.dtype == kind == DTYPES[CODES[dtype]]
+    np.testing.assert_array_equal(scan.tiles[:], tiles)
+    np.testing.assert_array_equal(scan.flats[0], tiles[1])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    tiles=arrays("u2", st.tuples(st.integers(1, 7), st.integers(1, 50), st.integers(1, 50))),
+    facts=st.fixed_dictionaries(
+        {"shuffle": st.none() | st.integers(0, 99), "sector": st.sampled_from([512, 4096])}
+    ),
+)
+def test_any_size_of_series_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, tiles: np.ndarray, facts: dict[str, Any]
+) -> None:
+    path = write_xradia(tmp_path_factory.getbasetemp() / "size.txrm", tiles, **facts)
+    scan = read(path)
+    np.testing.assert_array_equal(scan.tiles[:], tiles)
+    assert scan.kind == ("single" if len(tiles) == 1 else "series")
+
+
+def test_more_than_a_hundred_images(tmp_path: Path) -> None:
+    tiles = np.arange(203, dtype="u2")[:, None, None] + np.zeros((1, 5, 6), "u2")
+    scan = read(write_xradia(tmp_path / "a.txrm", tiles))
+    np.testing.assert_array_equal(scan.tiles[:], tiles)
+
+
+@pytest.mark.parametrize("rename", [str.lower, str.upper, str.swapcase])
+@VERSIONS
+def test_case_of_names_does_not_matter(tmp_path: Path, how: dict[str, Any], rename: Any) -> None:
+    plain = write_xradia(tmp_path / "a.xrm", TILES, grid=GRID, reference=TILES[0], **how)
+    other = write_xradia(
+        tmp_path / "b.xrm", TILES, grid=GRID, reference=TILES[0], rename=rename, **how
+    )
+    first, second = read(plain).facts(), read(other).facts()
+    first.pop("source"), second.pop("source")
+    assert first == second and can_read(other)
+
+
+def test_correctly_spelt_names_are_known_too(tmp_path: Path) -> None:
+    respelt = {"MosiacRows": "MosaicRows", "MosiacColumns": "MosaicColumns",
+               "MosiacMode": "MosaicMode", "VerticalalBin": "VerticalBin"}  # fmt: skip
+
+    def rename(name: str) -> str:
+        folder, _, last = name.rpartition("/")
+        return f"{folder}/{respelt.get(last, last)}".lstrip("/")
+
+    path = write_xradia(tmp_path / "a.xrm", TILES, grid=GRID, canvas=True, rename=rename)
+    np.testing.assert_array_equal(read(path).tiles[:], TILES)
+
+
+@pytest.mark.parametrize("layout", ["streams absent", "streams of zeros", "canvas of zeros"])
+def test_interrupted_mosaic(tmp_path: Path, layout: str) -> None:
+    taken = 4
+    padded = TILES.copy()
+    padded[taken:] = 0
+    how: dict[str, Any] = {"version": 5.0}
+    if layout == "canvas of zeros":
+        how = {"canvas": True}
+    tiles = TILES[:taken] if layout == "streams absent" else padded
+    path = write_xradia(tmp_path / "a.xrm", tiles, grid=GRID, planned=6, **how)
+    scan = read(path)
+    assert scan.grid == GRID and scan.tiles.shape == (taken, 40, 48)
+    np.testing.assert_array_equal(scan.tiles[:], TILES[:taken])
+    assert scan.positions_px.shape == (taken, 2)
+    assert any("interrupted" in note or "zeros only" in note for note in scan.notes)
+
+
+def test_interrupted_series(tmp_path: Path) -> None:
+    scan = read(write_xradia(tmp_path / "a.txrm", TILES, planned=181))
+    assert scan.tiles.shape[0] == 6
+    assert "181 images were planned, 6 are there: the scan was interrupted" in scan.notes
+
+
+def test_a_blank_scan_is_kept(tmp_path: Path) -> None:
+    scan = read(write_xradia(tmp_path / "a.xrm", TILES * 0, grid=GRID, canvas=True))
+    assert scan.tiles.shape[0] == 6 and "every tile seems to hold zeros only" in scan.notes
+
+
+def test_dates(tmp_path: Path) -> None:
+    def times(dates: list[str], **facts: Any) -> list[str] | None:
+        path = write_xradia(tmp_path / "a.txrm", TILES[: len(dates)], dates=dates, **facts)
+        found = read(path).times
+        return None if found is None else [str(t) for t in found]
+
+    assert times(["02/22/23 10:00:01", "12/31/99 23:59:59"]) == [
+        "2023-02-22T10:00:01",
+        "1999-12-31T23:59:59",
+    ]
+    assert times(["02/22/2023 10:00:01.25"]) == ["2023-02-22T10:00:01"]
+    assert times(["02/30/23 10:00:01"]) is None  # no such day
+    packed = b"02/22/23 10:00:01\0\xff02/22/23 10:01:01\0"
+    assert times(["", ""], replaced={"ImageInfo/Date": packed}) == [
+        "2023-02-22T10:00:01",
+        "2023-02-22T10:01:01",
+    ]
+
+
+def test_reference_of_version_5_has_its_own_header(tmp_path: Path) -> None:
+    path = write_xradia(
+        tmp_path / "a.xrm", TILES[:1], version=5.0, reference=TILES[1].astype("f4"),
+        reference_exposure_s=30, replaced={"ReferenceData/DataType": None},
+    )  # fmt: skip
+    scan = read(path)
+    assert scan.flats.dtype == np.float32
+    np.testing.assert_array_equal(scan.flats[0], TILES[1])
+    assert [str(t) for t in scan.flat_times] == ["2023-02-22T09:30:00"]
+    assert any("exposed 30 s, the images 60 s" in note for note in scan.notes)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"ReferenceData/DataType": b"\x63\0\0\0"}, {"ReferenceData/Image": b"x" * 5000}]
+)
+def test_a_useless_reference_does_not_spoil_the_scan(
+    tmp_path: Path, changed: dict[str, bytes]
+) -> None:
+    scan = read(write_xradia(tmp_path / "a.xrm", TILES[:1], reference=TILES[1], replaced=changed))
+    np.testing.assert_array_equal(scan.tiles[0], TILES[0])
+    assert scan.flats is None and any("left out" in note for note in scan.notes)
+
+
+def test_reference_named_in_the_file_is_passed_on(tmp_path: Path) -> None:
+    name = rb"D:\2023\ref_60s_b2.xrm" + b"\0" + b"\xfe\x07junk" * 20
+    changed = {"ImageInfo/ReferenceFile": name}
+    scan = read(write_xradia(tmp_path / "a.xrm", TILES[:1], replaced=changed))
+    assert scan.notes == (r"no reference inside; at the instrument it was D:\2023\ref_60s_b2.xrm",)
+
+
+OPTIONAL = ["PixelSize", "Energy", "ExpTimes", "Date", "HorizontalBin", "VerticalalBin",
+            "DataType", "ImagesTaken", "NoOfImages"]  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(missing=st.sets(st.sampled_from(OPTIONAL)))
+def test_missing_streams_cost_only_themselves(
+    tmp_path_factory: pytest.TempPathFactory, missing: set[str]
+) -> None:
+    path = write_xradia(
+        tmp_path_factory.getbasetemp() / "miss.txrm", TILES,
+        replaced={f"ImageInfo/{name}": None for name in missing},
+    )  # fmt: skip
+    scan = read(path)
+    np.testing.assert_array_equal(scan.tiles[:], TILES)
+    assert (scan.pixel_nm is None) == ("PixelSize" in missing)
+    assert (scan.energy_ev is None) == ("Energy" in missing)
+    assert (scan.exposure_s is None) == ("ExpTimes" in missing)
+    assert (scan.times is None) == ("Date" in missing)
+    assert (scan.binning is None) == ({"HorizontalBin", "VerticalalBin"} <= missing)
+    assert any("pass --pixel-nm" in note for note in scan.notes) == ("PixelSize" in missing)
+    assert any("DataType is missing" in note for note in scan.notes) == ("DataType" in missing)
+
+
+def test_grid_and_pixel_size_from_the_user(tmp_path: Path) -> None:
+    path = write_xradia(
+        tmp_path / "a.xrm", TILES, grid=GRID, canvas=True,
+        replaced={"ImageInfo/MosiacRows": None, "ImageInfo/MosiacColumns": None},
+    )  # fmt: skip
+    assert read(path).kind == "single"
+    scan = read(path, grid=GRID, pixel_nm=58.6)
+    np.testing.assert_array_equal(scan.tiles[:], TILES)
+    assert scan.pixel_nm == 58.6
+    series = write_xradia(tmp_path / "b.txrm", TILES)
+    assert read(series, grid=GRID).grid == GRID
+    with pytest.raises(ReadError, match="6 images do not fit a grid of 2 x 2"):
+        read(series, grid=(2, 2))
+
+
+def test_mosaic_mode_off_is_one_image(tmp_path: Path) -> None:
+    off = {"ImageInfo/MosiacMode": bytes(4)}
+    path = write_xradia(tmp_path / "a.xrm", TILES, grid=GRID, canvas=True, replaced=off)
+    scan = read(path)
+    assert scan.kind == "single" and scan.tiles.shape == (1, 80, 144)
+    assert any("--grid 2x3" in note for note in scan.notes)
+
+
+@pytest.mark.parametrize("signs", [(1, 1), (1, -1), (-1, 1), (-1, -1)])
+def test_stage_positions_are_used_whatever_way_the_stage_moves(
+    tmp_path: Path, signs: tuple[int, int]
+) -> None:
+    wanted = raster_positions(GRID, (32, 39)) + RNG.uniform(-2, 2, (6, 2))
+    wanted -= wanted.min(axis=0)
+    stage_um = wanted * 0.0293 * np.array(signs) + np.array([-3900.0, 1019.0])
+    facts: dict[str, Any] = {"grid": GRID, "version": 5.0, "stage_um": stage_um}
+    scan = read(write_xradia(tmp_path / "a.xrm", TILES, **facts))
+    np.testing.assert_allclose(scan.positions_px, wanted, atol=0.05)  # float32 micrometres
+
+
+@pytest.mark.parametrize("kind", ["still", "jumps", "too far", "not finite", "too few"])
+def test_senseless_stage_positions_are_not_used(tmp_path: Path, kind: str) -> None:
+    stage_um = raster_positions(GRID, (32, 39)) * 0.0293
+    stage_um = {
+        "still": stage_um * 0,
+        "jumps": stage_um + np.array([[0, 0]] * 5 + [[0, 1.0]]),
+        "too far": stage_um * 40,
+        "not finite": np.full_like(stage_um, np.inf),
+        "too few": stage_um[:4],
+    }[kind]
+    path = write_xradia(tmp_path / "a.xrm", TILES, grid=GRID, version=5.0, stage_um=stage_um)
+    scan = read(path)
+    np.testing.assert_array_equal(scan.positions_px, raster_positions(GRID, (40, 48)))
+    assert any("without overlap" in note for note in scan.notes)
+
+
+class LazyCanvas:
+    """Tiles of a large mosaic, made when asked for; each holds its number."""
+
+    def __init__(self, count: int, side: int) -> None:
+        self.shape = (count, side, side)
+        self.dtype = np.dtype("u2")
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        tile = np.arange(self.shape[1], dtype="u2")[:, None] * np.ones(self.shape[2], "u2")
+        return (tile + i + 1).astype("u2")
+
+
+def test_only_the_tile_asked_for_is_read(tmp_path: Path) -> None:
+    tiles = LazyCanvas(64, 128)
+    path = write_xradia(tmp_path / "a.xrm", tiles, grid=(8, 8), canvas=True, interleave=True)
+    tracemalloc.start()
+    scan = read(path)
+    picked = scan.tiles[37]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(picked, tiles[37])
+    assert peak < 400_000  # the canvas has 2 MB
+    reader = scan.tiles._read
+    stream, width = reader.streams[0], 256
+    read_bytes = np.zeros(path.stat().st_size, np.uint8)
+    for i in range(64):
+        _, first, stride = reader._place(i)
+        for offset, length in stream.pieces(first, stride, width, 128):
+            read_bytes[offset : offset + length] += 1
+    assert read_bytes.max() == 1 and read_bytes.sum() == stream.size  # one pass, every byte once
+
+
+def test_tiles_travel_to_threads_and_processes(tmp_path: Path) -> None:
+    path = write_xradia(tmp_path / "a.xrm", TILES, grid=GRID, canvas=True, shuffle=2)
+    scan = read(path)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(scan.tiles.__getitem__, [i % 6 for i in range(120)]))
+    assert all((tile == TILES[i % 6]).all() for i, tile in enumerate(found))
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(scan.tiles))[3], TILES[3])
+
+
+def test_can_read_goes_by_content(tmp_path: Path) -> None:
+    real = write_xradia(tmp_path / "named.dat", TILES)
+    assert can_read(real) and read(real).tiles.shape == TILES.shape
+    word = write_ole2(tmp_path / "word.xrm", {"WordDocument": b"x" * 5000})
+    assert not can_read(word)
+    text = tmp_path / "text.xrm"
+    text.write_text("no image")
+    assert not can_read(text)
+    assert not can_read(tmp_path) and not can_read(tmp_path / "nothing.xrm")
+    damaged = tmp_path / "damaged.txrm"
+    damaged.write_bytes(real.read_bytes()[:600])
+    assert can_read(damaged)  # so that `read` explains it
+    with pytest.raises(ReadError, match=r"damaged\.txrm"):
+        read(damaged)
