@@ -57,8 +57,7 @@ def test_a_model_comes_back_as_it_was_saved(saved):
     assert {"date", "program_version", "parameters", "metrics"} <= card.keys()
 
 
-def test_half_precision_storage_halves_the_file(saved, tmp_path):
-    path, network = saved
+def test_half_precision_storage_halves_the_file(tmp_path):
     wide = build_generator(NetworkConfig(features=(16, 16)))
     save_model(tmp_path / "a.safetensors", wide, NetworkConfig(features=(16, 16)))
     half = tmp_path / "b.safetensors"

@@ -271,7 +271,7 @@ def test_bad_settings_name_the_key(tmp_path, text, overrides, match):
 
 
 def test_a_missing_config_lists_the_presets():
-    with pytest.raises(ConfigError, match="no such file or preset; presets are .*default"):
+    with pytest.raises(ConfigError, match=r"no such file or preset; presets are .*default"):
         load_config("nowhere.yaml")
 
 

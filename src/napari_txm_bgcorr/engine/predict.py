@@ -93,7 +93,8 @@ class Generator:
             If the prior asked for is not to be had from this scan.
         """
         self._dark, self._prior = scan.dark(), None
-        self._prior = self._choose(scan)
+        with guard(self.device):
+            self._prior = self._choose(scan)
         return self
 
     def _choose(self, scan: Scan) -> Prior | None:
@@ -160,7 +161,7 @@ class Generator:
         DeviceError
             If the device fails or has too little memory for one tile.
         """
-        stack = np.asarray(tiles, np.float32)
+        stack = np.ascontiguousarray(tiles, np.float32)
         if self._dark is not None:
             stack = stack - self._dark
         places: list[int | None] = [None] * len(stack)
@@ -196,6 +197,7 @@ class Generator:
         )
         return None
 
+    @torch.inference_mode()
     def _batch(self, stack: Image, places: list[int | None]) -> Image:
         counts = torch.from_numpy(stack)[:, None].to(self.device)
         prior, rms = None, None
