@@ -19,8 +19,8 @@ from qtpy.QtWidgets import (
 )
 
 from napari_txm_bgcorr.gui.drop_zone import FILE_FILTER, local_paths
+from napari_txm_bgcorr.gui.messages import Choices
 from napari_txm_bgcorr.gui.session import LEARNED, Session
-from napari_txm_bgcorr.gui.tasks import Choices
 
 __all__ = ["ChoicesForm", "PathsField", "narrow_combo"]
 

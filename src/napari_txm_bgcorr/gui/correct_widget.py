@@ -27,10 +27,7 @@ from napari_txm_bgcorr.gui.choices import ChoicesForm
 from napari_txm_bgcorr.gui.compare import CompareBar
 from napari_txm_bgcorr.gui.drop_zone import DropZone
 from napari_txm_bgcorr.gui.layer_book import LayerBook
-from napari_txm_bgcorr.gui.preferences import preferences
-from napari_txm_bgcorr.gui.save_bar import SaveBar
-from napari_txm_bgcorr.gui.session import Session, resolve
-from napari_txm_bgcorr.gui.tasks import (
+from napari_txm_bgcorr.gui.messages import (
     Advanced,
     Choices,
     Failed,
@@ -40,6 +37,11 @@ from napari_txm_bgcorr.gui.tasks import (
     Preparing,
     Saved,
     Started,
+)
+from napari_txm_bgcorr.gui.preferences import preferences
+from napari_txm_bgcorr.gui.save_bar import SaveBar
+from napari_txm_bgcorr.gui.session import Session, resolve
+from napari_txm_bgcorr.gui.tasks import (
     correct_job,
     find_choices,
     read_paths,
@@ -86,7 +88,7 @@ class CorrectWidget(QScrollArea):
         self._make_widgets(method_names())
         self._connect()
         self._look()
-        self.finder.start(find_choices)
+        self.finder.start(lambda stop, tell: find_choices(stop))
 
     # -- building -------------------------------------------------------------------------
 
@@ -178,7 +180,7 @@ class CorrectWidget(QScrollArea):
         self._failures = []
         self.book.remember(job)
         self._show_busy("Starting …")
-        self.runner.start(lambda stop: correct_job(job, stop))
+        self.runner.start(lambda stop, tell: correct_job(job, stop, tell))
 
     def cancel(self) -> None:
         """Stop what is under way; what is done stays."""
@@ -202,7 +204,7 @@ class CorrectWidget(QScrollArea):
         save_format = self.session.save_format
         self._show_busy("Saving …")
         self.runner.start(
-            lambda stop: save_results(results, Path(folder), save_format, overwrite, stop)
+            lambda stop, tell: save_results(results, Path(folder), save_format, overwrite, stop)
         )
 
     def _may_replace(self, targets: list[Path]) -> bool:
@@ -273,7 +275,7 @@ class CorrectWidget(QScrollArea):
             self._failures = []
             self._show_busy(f"Reading {paths[0].name} …")
             self.correct_button.setEnabled(True)
-        self.reader.start(lambda stop: read_paths(paths, stop))
+        self.reader.start(lambda stop, tell: read_paths(paths, stop))
 
     # -- what the panel shows -------------------------------------------------------------
 

@@ -141,6 +141,9 @@ class LayerBook:
         for layer in self._of(result):
             role = role_of(layer) or "corrected"
             layer.metadata.update(metadata(result.scan, role, result.provenance))
+            if not layer.visible:  # napari draws the thumbnail of a shown layer only
+                layer.visible = True
+                layer.visible = False
 
     def redraw(self) -> None:
         """Draw the layers of the latest results and of what was opened anew."""

@@ -227,8 +227,8 @@ def describe_scan(scan: Scan) -> str:
     what = {"single": "single image", "series": f"series of {count}"}.get(scan.kind)
     if what is None:
         rows, columns = scan.grid or (1, count)
-        what = f"mosaic of {rows} × {columns} tiles"
-    parts = [what, f"{width} × {height} px"]
+        what = f"mosaic of {rows} x {columns} tiles"
+    parts = [what, f"{width} x {height} px"]
     if scan.pixel_nm:
         parts.append(f"{scan.pixel_nm:.3g} nm/px")
     if scan.energy_ev:

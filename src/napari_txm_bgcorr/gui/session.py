@@ -1,4 +1,4 @@
-"""What the user has asked for, without Qt: evented choices, and the one step from them to a job."""
+"""What the user has asked for, without Qt: evented choices, and their one step to a job."""
 
 from __future__ import annotations
 
@@ -146,8 +146,7 @@ def _job_input(info: InputInfo, again: bool) -> JobInput:
     _refuse_no_counts(info)
     if info.role == "corrected" and not again:
         raise AlreadyCorrectedError(
-            f"{info.name}: already corrected; select the raw layer, "
-            "or tick “Correct again anyway”"
+            f"{info.name}: already corrected; select the raw layer, or tick “Correct again anyway”"
         )
     if info.role == "background" and not again:
         raise ConfigError(f"{info.name}: a background, not raw data; select the raw layer")

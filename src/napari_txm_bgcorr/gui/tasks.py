@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -14,21 +15,25 @@ from napari_txm_bgcorr.core.correction import BackgroundMethod, correct_tiles
 from napari_txm_bgcorr.core.errors import DeviceError, ReadError, TxmError, WriteError
 from napari_txm_bgcorr.core.provenance import make_provenance, refuse_if_corrected
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan
+from napari_txm_bgcorr.gui.messages import (
+    Advanced,
+    Choices,
+    Failed,
+    Finished,
+    Message,
+    Opened,
+    Preparing,
+    Saved,
+    Started,
+    Tell,
+)
 from napari_txm_bgcorr.gui.results import Pyramid, Result
 from napari_txm_bgcorr.gui.session import FORMAT_SUFFIX, LEARNED, Job, JobInput
 
 __all__ = [
-    "Advanced",
-    "Choices",
-    "Failed",
-    "Finished",
-    "Message",
-    "Opened",
-    "Preparing",
-    "Saved",
-    "Started",
     "Stopped",
     "correct_job",
+    "device_label",
     "errors_in_words",
     "find_choices",
     "read_paths",
@@ -40,75 +45,8 @@ __all__ = [
 MESSAGE_INTERVAL_S = 0.1
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: the user's wish
+class Stopped(Exception):
     """The user has cancelled while a tile was being asked for."""
-
-
-@dataclass(frozen=True, eq=False)
-class Opened:
-    """A path was read: its layer, and the pyramid that is being filled."""
-
-    scan: Scan
-    layer: tuple[Any, dict[str, Any], str]
-
-
-@dataclass(frozen=True)
-class Preparing:
-    """Something is under way whose length is not known."""
-
-    text: str
-
-
-@dataclass(frozen=True, eq=False)
-class Started:
-    """The method is fitted; the result may be shown, empty still."""
-
-    key: int
-    result: Result
-
-
-@dataclass(frozen=True)
-class Advanced:
-    """Tiles done of all, and the time the others will take."""
-
-    done: int
-    total: int
-    seconds_left: float | None
-    text: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Finished:
-    """One scan is done, or as much of it as there was time for."""
-
-    key: int
-    result: Result
-    cancelled: bool
-
-
-@dataclass(frozen=True)
-class Failed:
-    """One path or scan could not be treated; the others go on."""
-
-    error: TxmError
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A result was written."""
-
-    path: Path
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the combo boxes offer: `(name, label)` pairs."""
-
-    models: tuple[tuple[str, str], ...]
-    devices: tuple[tuple[str, str], ...]
-
-
-Message = Opened | Preparing | Started | Advanced | Finished | Failed | Saved | Choices
 
 
 @contextmanager
@@ -194,8 +132,17 @@ def _overview(scan: Scan, pyramid: Pyramid, stop: Event) -> Iterator[Message]:
         yield Failed(error)
 
 
-def correct_job(job: Job, stop: Event) -> Iterator[Message]:
-    """Correct every input of a job, tile by tile."""
+def correct_job(job: Job, stop: Event, tell: Tell = lambda message: None) -> Iterator[Message]:
+    """Correct every input of a job, tile by tile.
+
+    Parameters
+    ----------
+    job : Job
+    stop : Event
+        Set to cancel; heeded at the next tile.
+    tell : callable
+        Takes the messages of steps that cannot yield: a method being fitted.
+    """
     pace = _Pace(sum(len(item.scan) for item in job.inputs))
     try:
         yield Preparing(f"Loading {job.method} …")
@@ -207,7 +154,7 @@ def correct_job(job: Job, stop: Event) -> Iterator[Message]:
         if stop.is_set():
             return
         try:
-            yield from _correct_one(job, item, method, pace, stop)
+            yield from _correct_one(job, item, method, pace, stop, tell)
         except Stopped:
             return
         except TxmError as error:
@@ -215,13 +162,15 @@ def correct_job(job: Job, stop: Event) -> Iterator[Message]:
 
 
 def _correct_one(
-    job: Job, item: JobInput, method: BackgroundMethod, pace: _Pace, stop: Event
+    job: Job, item: JobInput, method: BackgroundMethod, pace: _Pace, stop: Event, tell: Tell
 ) -> Iterator[Message]:
     yield Preparing(f"{item.name}: preparing {job.method} …")
+    fitting = _FitProgress(f"{item.name}: preparing {job.method}", tell)
     with errors_in_words(item.name):
         scan = _prepare(job, item)
-        asked = replace(scan, tiles=_stoppable(scan, stop))
+        asked = replace(scan, tiles=_stoppable(scan, stop, fitting))
         fitted = method.fit(asked)
+        fitting.over = True
         result = Result(scan, item.name)
     yield Started(item.key, result)
     failure: TxmError | None = None
@@ -278,12 +227,29 @@ def _make_method(job: Job) -> BackgroundMethod:
         return make_method(job.method, **learned)
 
 
-def _stoppable(scan: Scan, stop: Event) -> LazyTiles:
+class _FitProgress:
+    """Tells how many tiles a method has looked at while it is fitted."""
+
+    def __init__(self, text: str, tell: Tell) -> None:
+        self.over = False
+        self._text, self._tell = text, tell
+        self._count, self._spoke = 0, 0.0
+
+    def __call__(self) -> None:
+        self._count += 1
+        now = time.monotonic()
+        if not self.over and now - self._spoke > MESSAGE_INTERVAL_S:
+            self._spoke = now
+            self._tell(Preparing(f"{self._text}, {self._count} tiles read …"))
+
+
+def _stoppable(scan: Scan, stop: Event, on_read: Callable[[], None]) -> LazyTiles:
     """Tiles that end the work where one is asked for after cancelling."""
 
     def read(i: int) -> Any:
         if stop.is_set():
             raise Stopped
+        on_read()
         return scan.tiles[i]
 
     shape = tuple(int(n) for n in scan.tiles.shape)
@@ -358,6 +324,16 @@ def write_result(
         writer.close_complete()
 
 
+def device_label(device: Any) -> str:
+    """Name a device shortly enough for a combo box: maker's name and memory."""
+    if device.name == "cpu":
+        cores = (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        )
+        return f"CPU, {cores} cores, {device.memory_gb:.0f} GB"
+    return f"{device.label}, {device.memory_gb:.0f} GB"
+
+
 def find_choices(stop: Event) -> Iterator[Message]:
     """Look for models and devices; loads PyTorch, which takes seconds."""
     try:
@@ -367,7 +343,7 @@ def find_choices(stop: Event) -> Iterator[Message]:
 
             yield Choices(
                 tuple((name, name) for name in list_models()),
-                tuple((d.name, f"{d.label}, {d.memory_gb:.0f} GB") for d in list_devices()),
+                tuple((d.name, device_label(d)) for d in list_devices()),
             )
     except TxmError as error:
         yield Failed(error)

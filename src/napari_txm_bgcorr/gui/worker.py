@@ -10,13 +10,13 @@ from typing import Any
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QObject, Qt, QThread, Signal, Slot
 
-from napari_txm_bgcorr.gui.tasks import Message
+from napari_txm_bgcorr.gui.messages import Message, Tell
 
 __all__ = ["Runner", "Task", "wait_for_threads"]
 
 CLOSE_WAIT_MS = 30_000
 
-Task = Callable[[Event], Iterator[Message]]
+Task = Callable[[Event, Tell], Iterator[Message]]
 
 
 class _Thread(QThread):
@@ -38,12 +38,15 @@ class _Thread(QThread):
     def run(self) -> None:
         """Do the work, in the thread."""
         try:
-            for message in self._task(self.stop):
-                self.told.emit(self._generation, message)
+            for message in self._task(self.stop, self._tell):
+                self._tell(message)
         except Exception as error:  # noqa: BLE001 - a fault of ours, shown with its traceback
             self.broke.emit(self._generation, error)
         finally:
             self.over.emit(self._generation)
+
+    def _tell(self, message: Message) -> None:
+        self.told.emit(self._generation, message)
 
 
 # A thread object that is collected while it runs takes the whole program down: keep them all.
@@ -91,7 +94,7 @@ class Runner(QObject):
         return bool(self._threads)
 
     def start(self, task: Task) -> None:
-        """Run `task(stop)` in a thread; what ran before is stopped and no longer heard."""
+        """Run `task(stop, tell)` in a thread; what ran before is stopped and no longer heard."""
         self.drop()
         self._broken = False
         self._stop = Event()
