@@ -50,7 +50,7 @@ class TrainStep:
         Mean of each loss since the last log line.
     lr : float
         Learning rate.
-    samples_per_second : float
+    samples_per_s : float
         Since the last log line.
     elapsed_s : float
         Training time including earlier parts of a resumed run.
@@ -64,7 +64,7 @@ class TrainStep:
     progress: float
     losses: dict[str, float] = field(default_factory=dict)
     lr: float = 0.0
-    samples_per_second: float = 0.0
+    samples_per_s: float = 0.0
     elapsed_s: float = 0.0
     validation: dict[str, float] = field(default_factory=dict)
     preview: dict[str, NDArray[np.float32]] = field(default_factory=dict)
@@ -377,7 +377,7 @@ def _keep(folder: RunFolder, trainer: Trainer, step: TrainStep) -> None:
             "step": step.step,
             "progress": round(step.progress, 5),
             "lr": step.lr,
-            "samples_per_second": round(step.samples_per_second, 2),
+            "samples_per_s": round(step.samples_per_s, 2),
             "elapsed_s": round(step.elapsed_s, 1),
             "losses": step.losses,
             "validation": step.validation,
