@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from napari_txm_bgcorr.core.errors import ConfigError
-from napari_txm_bgcorr.engine import train
 from napari_txm_bgcorr.engine.checkpoint import load_model
 from napari_txm_bgcorr.engine.config import load_config, preset_names
 from napari_txm_bgcorr.engine.pairs import batches, build_pairs, to_batch
@@ -285,4 +284,4 @@ def test_unknown_kinds_of_pairs_are_refused():
 def test_training_on_a_gpu(tmp_path):
     run_training(toy_config(loss_weights=GAN), tmp_path, device="cuda")
     assert newest(tmp_path)["step"] == 20
-    assert train.Trainer(toy_config(), "cuda").device.type == "cuda"
+    assert Trainer(toy_config(), "cuda").device.type == "cuda"
