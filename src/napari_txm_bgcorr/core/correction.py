@@ -1,0 +1,362 @@
+"""From raw, background and dark to transmission: the only place that divides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_txm_bgcorr.core import pixels
+from napari_txm_bgcorr.core.errors import MethodError
+from napari_txm_bgcorr.core.provenance import Provenance, make_provenance, refuse_if_corrected
+from napari_txm_bgcorr.core.scan import LazyTiles, Scan
+
+__all__ = [
+    "BackgroundMethod",
+    "Correction",
+    "DivideOptions",
+    "Divided",
+    "TileResult",
+    "correct_tiles",
+    "correction",
+    "divide",
+    "optical_density",
+]
+
+Image = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+@runtime_checkable
+class BackgroundMethod(Protocol):
+    """What every background method offers, classical or learned."""
+
+    name: str
+
+    def fit(self, scan: Scan) -> Self:
+        """Learn what the whole scan tells; raise `MethodError` where that is not enough."""
+
+    def background(
+        self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """Backgrounds of tiles.
+
+        Parameters
+        ----------
+        tiles : (N, Y, X) counts
+        index : (N,) int or None
+            Places of these tiles in the fitted scan; None: tiles it does not hold.
+
+        Returns
+        -------
+        (N, Y, X) float32, counts
+            What a reference would read: dark included, finite, greater than 0.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """Parameters for the provenance, JSON-ready."""
+
+
+@dataclass(frozen=True)
+class DivideOptions:
+    """How special pixels are treated; see the page "Correction" of the documentation.
+
+    Attributes
+    ----------
+    invalid : {"fill", "nan"}
+        Fill invalid pixels with defined values, or mark them as NaN.
+    saturation : float or None
+        Full scale of the camera (counts); None: the end of an integer type's range.
+    dim_fraction : float
+        Where background minus dark is below this share of its median, the ratio is noise.
+    outlier_sigma : float or None
+        A dead or hot pixel differs from its neighbours by this many times the noise; None:
+        do not look for them.
+    outlier_contrast : float
+        And by this share of their median. X-ray specimens have no such single pixels: what is
+        one pixel wide is about as thin, and absorbs a few per cent.
+    aperture : bool
+        Look for corners cut off by an aperture.
+    """
+
+    invalid: Literal["fill", "nan"] = "fill"
+    saturation: float | None = None
+    dim_fraction: float = 0.05
+    outlier_sigma: float | None = 8.0
+    outlier_contrast: float = 0.5
+    aperture: bool = True
+
+
+DEFAULT = DivideOptions()
+
+
+class Divided(NamedTuple):
+    """Transmission `(..., Y, X)` float32 and, as bool, where it can be trusted."""
+
+    transmission: Image
+    valid: Mask
+
+
+@dataclass(frozen=True, eq=False)
+class TileResult:
+    """One corrected tile.
+
+    Attributes
+    ----------
+    index : int
+        Place in the scan.
+    raw : (Y, X) counts
+        As read.
+    background : (Y, X) float32, counts
+        Dark included.
+    transmission : (Y, X) float32
+        About 0 to 1.3.
+    valid : (Y, X) bool
+    """
+
+    index: int
+    raw: NDArray[Any]
+    background: Image
+    transmission: Image
+    valid: Mask
+
+
+def divide(
+    raw: NDArray[Any],
+    background: NDArray[Any],
+    dark: NDArray[Any] | None = None,
+    *,
+    options: DivideOptions = DEFAULT,
+) -> Divided:
+    """Transmission: ``(raw - dark) / (background - dark)``.
+
+    Parameters
+    ----------
+    raw : (Y, X) or (N, Y, X), counts
+        In the type of the file, which tells where the camera saturates.
+    background : same shape, counts
+        What a reference reads: dark included.
+    dark : (Y, X) counts or None
+        Image without beam.
+    options : DivideOptions
+
+    Returns
+    -------
+    Divided
+        Never NaN nor infinite unless ``options.invalid == "nan"``. At valid pixels it is
+        exactly the ratio in float32; invalid pixels are filled as documented.
+
+    Raises
+    ------
+    MethodError
+        If shapes differ.
+    """
+    raw, background = np.asarray(raw), np.asarray(background)
+    if raw.shape != background.shape or raw.ndim not in (2, 3):
+        raise MethodError(
+            f"background: shape {background.shape} for a tile of {raw.shape}; "
+            "give a background of the tile's size"
+        )
+    if dark is not None and dark.shape != raw.shape[-2:]:
+        raise MethodError(
+            f"dark: shape {dark.shape} for a tile of {raw.shape[-2:]}; "
+            "give a dark taken with the same binning"
+        )
+    with np.errstate(all="ignore"):  # what overflows or is undefined becomes invalid
+        base = None if dark is None else np.asarray(dark).astype(np.float32)
+        if raw.ndim == 2:
+            return _divide_tile(raw, background, base, options)
+        pairs = [_divide_tile(r, b, base, options) for r, b in zip(raw, background, strict=True)]
+    if not pairs:
+        return Divided(np.empty(raw.shape, np.float32), np.empty(raw.shape, bool))
+    return Divided(np.stack([p.transmission for p in pairs]), np.stack([p.valid for p in pairs]))
+
+
+def _divide_tile(
+    raw: NDArray[Any], background: NDArray[Any], dark: Image | None, options: DivideOptions
+) -> Divided:
+    if raw.size == 0:
+        return Divided(raw.astype(np.float32), np.zeros(raw.shape, bool))
+    signal, beam = raw.astype(np.float32), background.astype(np.float32)
+    if dark is not None:
+        signal, beam = signal - dark, beam - dark
+    floor = max(0.0, options.dim_fraction * pixels.level_of(beam))
+    ratio: Image = signal / beam
+    defined = (beam > floor) & (beam < np.inf) & np.isfinite(ratio)
+    lit = pixels.lit_field(beam) if options.aperture else np.ones(raw.shape, bool)
+    # No camera counts below zero, and none that reads exactly zero saw the beam.
+    valid = defined & lit & (raw > 0) & ~pixels.saturated(raw, options.saturation)
+    if options.outlier_sigma is not None:
+        valid &= ~pixels.outliers(ratio, valid, options.outlier_sigma, options.outlier_contrast)
+    if options.invalid == "nan":
+        ratio[~valid] = np.nan
+    else:
+        _fill(ratio, valid, defined & lit, lit)
+    return Divided(ratio, valid)
+
+
+def _fill(ratio: Image, valid: Mask, defined: Mask, lit: Mask) -> None:
+    """Fill invalid pixels in place.
+
+    Isolated ones by the median of their neighbours; else the ratio itself where it exists (a
+    saturated region keeps its lower bound); else 1, as if nothing were there.
+    """
+    if valid.all():
+        return
+    filled = pixels.fill_isolated(ratio, ~valid & lit, valid)
+    ratio[~defined & ~filled] = 1.0
+
+
+def optical_density(transmission: NDArray[Any], floor: float = 1e-3) -> NDArray[np.float32]:
+    """Optical density ``-ln(transmission)``.
+
+    Parameters
+    ----------
+    transmission : (..., Y, X)
+    floor : float
+        Transmission below it counts as this much, so that noise about zero behind an opaque
+        object gives a finite density: 6.9 for 0.001, one count in a thousand.
+
+    Returns
+    -------
+    (..., Y, X) float32
+        Finite wherever the transmission is finite; NaN stays NaN.
+    """
+    clipped = np.maximum(np.asarray(transmission, np.float32), np.float32(floor))
+    density: NDArray[np.float32] = -np.log(clipped)
+    return density
+
+
+def correct_tiles(
+    scan: Scan,
+    method: BackgroundMethod,
+    *,
+    batch: int = 8,
+    indices: Sequence[int] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    options: DivideOptions = DEFAULT,
+) -> Iterator[TileResult]:
+    """Correct a scan tile by tile, holding no more than one batch.
+
+    Parameters
+    ----------
+    scan : Scan
+    method : BackgroundMethod
+        Fitted already.
+    batch : int
+        Tiles handed to the method at once.
+    indices : sequence of int or None
+        Tiles to correct, in this order; None: all.
+    should_stop : callable
+        Asked before each tile; the tiles given so far stand.
+    options : DivideOptions
+
+    Yields
+    ------
+    TileResult
+        In the order of `indices`.
+
+    Raises
+    ------
+    MethodError
+        If an index is outside the scan, or the method gives a background of another size.
+    """
+    wanted = range(len(scan)) if indices is None else [int(i) for i in indices]
+    outside = [i for i in wanted if not 0 <= i < len(scan)]
+    if outside or batch < 1:
+        wrong = f"tile {outside[0]}" if outside else f"batch {batch}"
+        raise MethodError(
+            f"{scan.source.path}: {wrong}: out of range; there are {len(scan)} tiles"
+        )
+    return _correct(scan, method, wanted, batch, should_stop, options)
+
+
+def _correct(
+    scan: Scan,
+    method: BackgroundMethod,
+    wanted: Sequence[int],
+    batch: int,
+    should_stop: Callable[[], bool],
+    options: DivideOptions,
+) -> Iterator[TileResult]:
+    dark = scan.dark()
+    for first in range(0, len(wanted), batch):
+        if should_stop():
+            return
+        index = np.asarray(wanted[first : first + batch], np.int64)
+        raw = np.stack([np.asarray(scan.tiles[int(i)]) for i in index])
+        backgrounds = method.background(raw, index)
+        for k, i in enumerate(index):
+            if should_stop():
+                return
+            # Copies, so that one tile kept by the caller does not keep the batch.
+            tile, background = raw[k].copy(), np.array(backgrounds[k], np.float32)
+            done = divide(tile, background, dark, options=options)
+            yield TileResult(int(i), tile, background, done.transmission, done.valid)
+
+
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """A whole scan corrected lazily.
+
+    Attributes
+    ----------
+    raw : Scan
+    background : (T, Y, X) lazy float32, counts
+    corrected : (T, Y, X) lazy float32, transmission
+    provenance : Provenance
+    """
+
+    raw: Scan
+    background: LazyTiles
+    corrected: LazyTiles
+    provenance: Provenance
+
+
+def correction(
+    scan: Scan,
+    method: BackgroundMethod,
+    *,
+    device: str = "cpu",
+    force: bool = False,
+    options: DivideOptions = DEFAULT,
+) -> Correction:
+    """Fit a method to a scan and offer its result tile by tile.
+
+    Parameters
+    ----------
+    scan : Scan
+    method : BackgroundMethod
+        Not fitted yet.
+    device : str
+        What the method runs on, for the provenance.
+    force : bool
+        Correct even what is a corrected result already.
+    options : DivideOptions
+
+    Raises
+    ------
+    AlreadyCorrectedError
+        If the scan is a corrected result and `force` is not set.
+    MethodError
+        If the method cannot work on this scan.
+    """
+    refuse_if_corrected(scan, force=force)
+    fitted = method.fit(scan)
+
+    @lru_cache(maxsize=2)  # background and corrected of one tile are asked for together
+    def result(i: int) -> TileResult:
+        return next(correct_tiles(scan, fitted, indices=[i], options=options))
+
+    count, rows, columns = scan.tiles.shape
+    shape = (int(count), int(rows), int(columns))
+    return Correction(
+        scan,
+        LazyTiles(shape, np.float32, lambda i: result(i).background),
+        LazyTiles(shape, np.float32, lambda i: result(i).transmission),
+        make_provenance(scan, fitted, device),
+    )

@@ -1,0 +1,210 @@
+"""Pixels that need care: the lit field, saturated, dead and hot pixels, and their filling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+__all__ = ["fill_isolated", "level_of", "lit_field", "outliers", "saturated"]
+
+Image = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+CELLS = 128  # the aperture is looked for on about this many cells across the field
+DIM = 0.5  # an apertured corner is darker than this share of the median (pedestal included)
+JUMP = 1.25  # and its edge brightens by this factor within `EDGE` cells on either side
+EDGE = 4  # cells: 3 % of the field, where smooth illumination changes by < 10 %
+NEIGHBOURS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
+SIGMA_FLOOR = 0.005  # of the level; below it noise-free (simulated, averaged) data
+ENOUGH = 3  # valid neighbours that a median needs
+
+
+def level_of(image: NDArray[Any]) -> float:
+    """Median of the finite pixels `(Y, X)`, from every fourth row and column; 0.0 if none."""
+    step = 4 if min(image.shape) >= 64 else 1
+    some = image[::step, ::step]
+    some = some[np.isfinite(some)]
+    return float(np.median(some)) if some.size else 0.0
+
+
+def lit_field(image: NDArray[Any]) -> Mask:
+    """Find the part of the field that the aperture leaves open.
+
+    An apertured corner is a dim region (below half of the median) that holds a corner of the
+    field and ends at a sharp edge. A vignette is dim too, yet has no edge; an absorbing
+    specimen has one, yet rarely reaches a corner AND halves the beam. Without a dark image
+    the camera's pedestal lights the corners: at TLS BL01B they read 0.1 to 0.4 of the median.
+
+    Parameters
+    ----------
+    image : (Y, X) counts
+        Background, dark removed where it is known.
+
+    Returns
+    -------
+    (Y, X) bool
+        True where the beam arrives. All True where no aperture is found.
+    """
+    cell = max(1, max(image.shape) // CELLS)
+    coarse = _block_mean(np.asarray(image, np.float32), cell)
+    level = level_of(image)
+    dim = coarse < DIM * level
+    corners = (dim[0, 0], dim[0, -1], dim[-1, 0], dim[-1, -1])
+    lit = np.ones(image.shape, bool)
+    if level <= 0 or min(coarse.shape) < 4 * EDGE or not any(corners):
+        return lit
+    labels, _ = ndimage.label(dim)
+    for label in {int(labels[y, x]) for y in (0, -1) for x in (0, -1)} - {0}:
+        _close_corner(lit, np.asarray(image), labels == label, coarse, cell)
+    return lit
+
+
+def _close_corner(lit: Mask, image: NDArray[Any], region: Mask, coarse: Image, cell: int) -> None:
+    """Mark one dim region as unlit, to the pixel, if its edge is sharp."""
+    # Sides are extended so that an erosion from the border does not thin the corner.
+    inside = ndimage.binary_erosion(region, iterations=EDGE // 2, border_value=1)
+    near = ndimage.binary_dilation(region, iterations=EDGE)
+    beyond = near & ~ndimage.binary_dilation(region, iterations=EDGE // 2)
+    if not inside.any():
+        inside = region
+    if not beyond.any():
+        return
+    low, high = float(np.median(coarse[inside])), float(np.median(coarse[beyond]))
+    rim = float(np.median(coarse[region & ndimage.binary_dilation(~region, iterations=EDGE)]))
+    if high <= JUMP * max(rim, low) or high <= 0:
+        return
+    # The wide reach of the threshold keeps the half-lit rim of the aperture out.
+    limit = low + 0.75 * (high - low)
+    reach = ndimage.binary_dilation(region, iterations=EDGE // 2)
+    full = np.repeat(np.repeat(reach, cell, axis=0), cell, axis=1)
+    full = np.pad(full, [(0, max(0, n - m)) for n, m in zip(lit.shape, full.shape, strict=True)],
+                  mode="edge")[: lit.shape[0], : lit.shape[1]]  # fmt: skip
+    core = np.repeat(np.repeat(region, cell, axis=0), cell, axis=1)
+    lit[full & (np.asarray(image) < limit)] = False
+    lit[: core.shape[0], : core.shape[1]][core] = False
+
+
+def _block_mean(image: Image, cell: int) -> Image:
+    """Means over cells of `cell` x `cell` px; NaN and infinite pixels count as zero."""
+    rows, columns = image.shape[0] // cell, image.shape[1] // cell
+    part = image[: rows * cell, : columns * cell]
+    finite = np.isfinite(part)
+    if not finite.all():
+        part = np.where(finite, part, np.float32(0))
+    summed = np.add.reduceat(part, np.arange(0, columns * cell, cell), axis=1)
+    summed = summed.reshape(rows, cell, columns).sum(axis=1)
+    mean: Image = summed / np.float32(cell * cell)
+    return mean
+
+
+def saturated(raw: NDArray[Any], limit: float | None) -> Mask:
+    """Pixels at the end of the camera's range.
+
+    Parameters
+    ----------
+    raw : (Y, X) counts
+        As read from the file: the type tells the range.
+    limit : float or None
+        Full scale of the camera (counts), for example 4095. None: the greatest value of an
+        integer type; floating-point data has no known end.
+    """
+    if limit is None:
+        if not np.issubdtype(raw.dtype, np.integer):
+            return np.zeros(raw.shape, bool)
+        limit = float(np.iinfo(raw.dtype).max)
+    return np.asarray(raw >= limit)
+
+
+def outliers(ratio: Image, usable: Mask, sigma: float, contrast: float) -> Mask:
+    """Find dead (stuck low) and hot pixels: one pixel far off its eight neighbours.
+
+    A pixel counts as an outlier where it differs from the median of its usable neighbours by
+    more than `sigma` times the noise (the greater of the image's and the neighbours' own) AND
+    by more than `contrast` times that median. Only candidates, found by second differences
+    along rows and columns, are looked at closely.
+
+    Parameters
+    ----------
+    ratio : (Y, X) float32
+        Transmission.
+    usable : (Y, X) bool
+    sigma, contrast : float
+
+    Returns
+    -------
+    (Y, X) bool
+    """
+    if min(ratio.shape) < 3:
+        return np.zeros(ratio.shape, bool)
+    across = np.abs(2 * ratio[:, 1:-1] - ratio[:, :-2] - ratio[:, 2:])
+    along = np.abs(2 * ratio[1:-1] - ratio[:-2] - ratio[2:])
+    noise = level_of(across) * 1.4826 / np.sqrt(6)  # of one pixel
+    noise = max(noise, SIGMA_FLOOR * abs(level_of(ratio)))
+    # A pixel beside another bad one shows half of its deviation in the second difference.
+    limit = np.float32(min(0.9 * sigma * noise, np.finfo(np.float32).max))
+    candidate = np.zeros(ratio.shape, bool)
+    candidate[:, 1:-1] = across > limit
+    candidate[1:-1] |= along > limit
+    y, x = np.nonzero(candidate & usable)
+    around = _neighbours(ratio, usable, y, x)
+    middle, count = _median(around)
+    spread = 1.4826 * _median(np.abs(around - middle[:, None]))[0]
+    value = ratio[y, x].astype(np.float64)
+    off = np.abs(value - middle)
+    bad = (off > sigma * np.maximum(noise, spread)) & (off > contrast * np.abs(middle))
+    found = np.zeros(ratio.shape, bool)
+    found[y, x] = bad & (count >= ENOUGH)
+    return found
+
+
+def fill_isolated(image: Image, bad: Mask, usable: Mask) -> Mask:
+    """Replace, in place, bad pixels by the median of their usable neighbours.
+
+    Parameters
+    ----------
+    image : (Y, X) float32
+    bad : (Y, X) bool
+        Pixels to replace.
+    usable : (Y, X) bool
+        Pixels to take values from.
+
+    Returns
+    -------
+    (Y, X) bool
+        Pixels that were replaced: those with three usable ones among their eight neighbours.
+    """
+    y, x = np.nonzero(bad)
+    middle, count = _median(_neighbours(image, usable, y, x))
+    done = count >= ENOUGH
+    y, x = y[done], x[done]
+    image[y, x] = middle[done]
+    filled = np.zeros(image.shape, bool)
+    filled[y, x] = True
+    return filled
+
+
+def _neighbours(
+    image: Image, usable: Mask, y: NDArray[np.intp], x: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """The eight pixels around each of `n` pixels `(n, 8)`; NaN where outside or unusable."""
+    rows, columns = image.shape
+    out = np.full((y.size, 8), np.nan)
+    for k, (dy, dx) in enumerate(NEIGHBOURS):
+        yy, xx = y + dy, x + dx
+        there = (yy >= 0) & (yy < rows) & (xx >= 0) & (xx < columns)
+        yy, xx = yy[there], xx[there]
+        out[there, k] = np.where(usable[yy, xx], image[yy, xx], np.nan)
+    return out
+
+
+def _median(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Median and count of the numbers in each row `(n, 8)`; NaN where there are none."""
+    ordered = np.sort(values, axis=1)  # NaN last
+    count = np.isfinite(ordered).sum(axis=1)
+    rows = np.arange(len(ordered))
+    low, high = np.maximum(count - 1, 0) // 2, count // 2
+    high = np.minimum(high, values.shape[1] - 1)
+    return (ordered[rows, low] + ordered[rows, high]) / 2, count
