@@ -12,6 +12,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.ole2 import write_ole2
 from napari_txm_bgcorr.core.errors import ReadError
 from napari_txm_bgcorr.core.scan import raster_cells
 from napari_txm_bgcorr.io import read, read_references
@@ -263,6 +264,45 @@ def test_tiles_that_differ_are_named(tmp_path: Path) -> None:
     (folder / "t3.tif").write_bytes(b"")
     with pytest.raises(ReadError, match=r"t3\.tif: the file is empty"):
         read(folder)
+
+
+def test_tile_of_equal_size_but_another_type_is_refused_when_read(tmp_path: Path) -> None:
+    folder = tmp_path
+    tifffile.imwrite(folder / "t1.tif", np.full((20, 24), -1, np.float32))
+    tifffile.imwrite(folder / "t2.tif", np.full((20, 24), -1, np.int32))
+    assert len({f.stat().st_size for f in folder.iterdir()}) == 1
+    scan = read(folder)
+    with pytest.raises(ReadError, match=r"t2\.tif: pixels of type int32"):
+        scan.tiles[1]
+
+
+def xrm(path: Path, value: int, minute: int) -> Path:
+    date = f"02/22/23 10:{minute:02}:00".encode().ljust(40, b"\0")
+    fields = {"ImageWidth": 6, "ImageHeight": 5, "NoOfImages": 1, "ImagesTaken": 1, "DataType": 5}
+    streams = {f"ImageInfo/{k}": np.int32(v).tobytes() for k, v in fields.items()}
+    streams |= {"ImageInfo/Date": date, "ImageInfo/PixelSize": np.float32(0.0293).tobytes()}
+    pixels = np.full((5, 6), value, np.uint16)
+    return write_ole2(path, {**streams, "ImageData1/Image1": pixels.tobytes()})
+
+
+def test_folder_of_xradia_images_keeps_their_times(tmp_path: Path) -> None:
+    for k in range(3):
+        xrm(tmp_path / f"Sb_{k}.xrm", 10 + k, 2 * k)
+        xrm(tmp_path / f"ref_{k}.xrm", 50 + k, 30 + k)
+    scan = read(tmp_path)
+    assert (scan.kind, scan.tiles.shape) == ("series", (3, 5, 6))
+    assert scan.tiles[:, 0, 0].tolist() == [10, 11, 12]
+    assert scan.pixel_nm == pytest.approx(29.3, rel=1e-5)
+    assert [str(t)[11:16] for t in scan.times] == ["10:00", "10:02", "10:04"]  # type: ignore[union-attr]
+    assert scan.flats is not None
+    assert scan.flats[:, 0, 0].tolist() == [50, 51, 52]
+    flats, times = read_references([tmp_path], like=scan)
+    assert flats.shape == (3, 5, 6)
+    assert times is not None
+    assert [str(t)[11:16] for t in times] == ["10:30", "10:31", "10:32"]
+    _, one = read_references([tmp_path / "ref_2.xrm"])
+    assert one is not None
+    assert str(one[0]) == "2023-02-22T10:32:00"
 
 
 def test_tile_that_vanishes_later_is_one_error(tmp_path: Path) -> None:

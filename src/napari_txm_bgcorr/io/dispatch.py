@@ -106,7 +106,7 @@ def read_references(
     ReadError
         If none is given, one cannot be read, or sizes differ.
     """
-    from napari_txm_bgcorr.io.tile_folder import concatenated
+    from napari_txm_bgcorr.io.tile_folder import concatenated, joined
 
     if not paths:
         raise ReadError("references: none given; name files or folders")
@@ -124,9 +124,7 @@ def read_references(
             )
         stacks.append(stack)
         times.append(scan.flat_times if own else scan.times)
-    known = [t for t in times if t is not None]
-    complete = len(known) == len(times)
-    return concatenated(stacks), np.concatenate(known) if complete else None
+    return concatenated(stacks), joined(times)
 
 
 def _size(stack: TileArray) -> str:

@@ -32,7 +32,7 @@ from napari_txm_bgcorr.io.tile_grid import (
     parse_tile_configuration,
 )
 
-__all__ = ["can_read", "concatenated", "read"]
+__all__ = ["can_read", "concatenated", "joined", "read"]
 
 _TIFF = (".tif", ".tiff")
 _XRADIA = (".xrm",)
@@ -137,36 +137,34 @@ def _stack(folder: Path, files: Sequence[Path]) -> Scan:
     _, y, x = first.tiles.shape
     shape, dtype = (y, x), first.tiles.dtype
     size = files[0].stat().st_size
-    for file in files:
-        # equal files sizes of plain TIFF mean equal images; others are opened to be sure
-        if file.stat().st_size != size or len(first) > 1:
-            _check_like(file, shape, dtype)
+    # plain TIFFs of equal size hold equal images, most likely; all else is opened to be sure
+    every = first.times is not None or len(first) > 1
+    odd = [f for f in files if every or f.stat().st_size != size]
+    times = [_image_like(f, shape, dtype).times for f in odd]
     names = tuple(f.stem for f in files)
     return replace(
         first,
-        tiles=LazyTiles((len(files), y, x), dtype, _reader(files, shape)),
+        tiles=LazyTiles(
+            (len(files), y, x), dtype, lambda i: _image_like(files[i], shape, dtype).tiles[0]
+        ),
         kind="series",
         grid=None,
         positions_px=None,
         source=Source(folder, "folder", tuple(files)),
         names=names if len(set(names)) == len(names) else tuple(f.name for f in files),
-        times=None,
+        times=joined(times) if len(times) == len(files) else None,
         angles_deg=None,
     )
 
 
-def _reader(files: Sequence[Path], shape: tuple[int, ...]) -> Any:
-    def tile(i: int) -> NDArray[Any]:
-        scan = _read_image(files[i])
-        if len(scan) != 1 or tuple(scan.tiles.shape[1:]) != shape:
-            _refuse(files[i], scan, shape)
-        return np.asarray(scan.tiles[0])
-
-    return tile
+def joined(times: Sequence[NDArray[np.datetime64] | None]) -> NDArray[np.datetime64] | None:
+    """Return times of several images one after another, or None unless all are known."""
+    known = [t for t in times if t is not None]
+    return np.concatenate(known) if known and len(known) == len(times) else None
 
 
-def _check_like(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Refuse a tile whose size, type or number of pages differs from the first one's."""
+def _image_like(file: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> Scan:
+    """Read one tile; refuse it where size, type or number of images is not the first one's."""
     scan = _read_image(file)
     if len(scan) != 1 or tuple(scan.tiles.shape[1:]) != shape:
         _refuse(file, scan, shape)
@@ -175,6 +173,7 @@ def _check_like(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Non
             f"{file}: pixels of type {scan.tiles.dtype}, the first tile has {dtype}; "
             "remove the file or save all tiles alike"
         )
+    return scan
 
 
 def _refuse(file: Path, scan: Scan, shape: tuple[int, ...]) -> None:
@@ -280,13 +279,16 @@ def _reordered(scan: Scan, index: NDArray[np.int64]) -> Scan:
 
 def _with_references(scan: Scan, listing: _Listing) -> Scan:
     """Attach the references and darks that lie beside the tiles."""
-    notes = list(scan.notes)
-    stacks: dict[str, TileArray | None] = {"flats": scan.flats, "darks": scan.darks}
-    for label, files in (("flats", listing.flats), ("darks", listing.darks)):
+    notes, found = list(scan.notes), {"flats": listing.flats, "darks": listing.darks}
+    stacks: dict[str, Any] = {}
+    for label, files in found.items():
         if files:
-            stacks[label] = concatenated([_read_image(f).tiles for f in files])
+            images = [_read_image(f) for f in files]
+            stacks[label] = concatenated([image.tiles for image in images])
             notes.append(f"{len(files)} files taken as {label} by their names")
-    return replace(scan, flats=stacks["flats"], darks=stacks["darks"], notes=tuple(notes))
+            if label == "flats":
+                stacks["flat_times"] = joined([image.times for image in images])
+    return replace(scan, **stacks, notes=tuple(notes))
 
 
 def concatenated(stacks: Sequence[TileArray]) -> TileArray:
