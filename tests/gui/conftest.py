@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-
 # pytest-qt must take the binding that qtpy, and so napari, takes.
 if os.environ.get("QT_API"):
     os.environ.setdefault("PYTEST_QT_API", os.environ["QT_API"])
@@ -46,9 +45,8 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def steady(monkeypatch):
     """The method ``steady`` in the table; returns its class, to be held or made to fail."""
-    from tests.gui import helpers
-
     from napari_txm_bgcorr.engine.methods import METHODS
+    from tests.gui import helpers
 
     class Own(helpers.Steady):
         hold = threading.Event()

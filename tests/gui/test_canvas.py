@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from tests.gui.helpers import make_scan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_txm_bgcorr.gui import canvas
 from napari_txm_bgcorr.gui.canvas import CachedTiles, Layout, MosaicArray, StackArray
 from napari_txm_bgcorr.gui.results import Pyramid
+from tests.gui.helpers import make_scan
 
 places = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=6)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.gui.helpers import make_scan
 
 from napari_txm_bgcorr.core.errors import AlreadyCorrectedError, ConfigError
 from napari_txm_bgcorr.gui.session import InputInfo, Session, resolve
+from tests.gui.helpers import make_scan
 
 
 def info(name="a raw", role="raw", **more):

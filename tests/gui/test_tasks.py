@@ -5,9 +5,8 @@ from threading import Event
 
 import numpy as np
 import pytest
-
-from napari_txm_bgcorr import io
 from napari_txm_bgcorr.core.correction import correct_tiles
+
 from napari_txm_bgcorr.core.errors import AlreadyCorrectedError, DeviceError, ReadError
 from napari_txm_bgcorr.engine.methods import make_method
 from napari_txm_bgcorr.gui.messages import (
@@ -138,10 +137,16 @@ def test_saved_results_are_read_back_as_corrected(steady, tmp_path, txm_data, sa
     messages = list(save_results([finished.result], tmp_path, save_format, False, Event()))
     assert not only(Failed, messages)
     (saved,) = only(Saved, messages)
-    where = saved.path if save_format == "omezarr" else saved.path / "corrected"
-    back = io.read(where if where.exists() else saved.path)
+    opened_again = only(Opened, list(read_paths([saved.path], Event())))
+    layers = {message.layer[1]["name"]: message.scan for message in opened_again}
+    assert list(layers) == ["scan0 raw", "scan0 background", "scan0 corrected"]
+    back = layers["scan0 corrected"]
     assert back.provenance is not None and back.pixel_nm == pytest.approx(opened.scan.pixel_nm)
     np.testing.assert_array_equal(back.tiles[2], finished.result.corrected[2])
+    np.testing.assert_array_equal(layers["scan0 raw"].tiles[3], opened.scan.tiles[3])
+    np.testing.assert_array_equal(
+        layers["scan0 background"].tiles[1], finished.result.background[1]
+    )
     again = list(save_results([finished.result], tmp_path, save_format, False, Event()))
     assert only(Failed, again)
     again = list(save_results([finished.result], tmp_path, save_format, True, Event()))
@@ -151,11 +156,16 @@ def test_saved_results_are_read_back_as_corrected(steady, tmp_path, txm_data, sa
 def test_half_a_result_is_not_saved(steady, tmp_path):
     steady.fail, steady.fail_at = RuntimeError("no"), 1
     (finished,) = only(Finished, list(correct_job(job_of(make_scan(grid=(4, 4))), Event())))
-    (failed,) = only(Failed, list(save_results([finished.result], tmp_path, "tiff", False, Event())))
+    (failed,) = only(
+        Failed, list(save_results([finished.result], tmp_path, "tiff", False, Event()))
+    )
     assert "of 16 tiles" in str(failed.error)
     assert not list(tmp_path.iterdir())
 
 
 def test_words_for_what_a_disk_says():
-    with pytest.raises(ReadError, match=r"scan.xrm: Input/output error; check"), errors_in_words("s"):
+    with (
+        pytest.raises(ReadError, match=r"scan.xrm: Input/output error; check"),
+        errors_in_words("s"),
+    ):
         raise OSError(5, "Input/output error", "scan.xrm")

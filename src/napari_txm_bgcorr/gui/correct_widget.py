@@ -38,6 +38,7 @@ from napari_txm_bgcorr.gui.messages import (
     Saved,
     Started,
 )
+from napari_txm_bgcorr.gui.outputs import saved_path
 from napari_txm_bgcorr.gui.preferences import preferences
 from napari_txm_bgcorr.gui.save_bar import SaveBar
 from napari_txm_bgcorr.gui.session import Session, resolve
@@ -46,7 +47,6 @@ from napari_txm_bgcorr.gui.tasks import (
     find_choices,
     read_paths,
     save_results,
-    saved_path,
 )
 from napari_txm_bgcorr.gui.worker import Runner
 
@@ -196,7 +196,7 @@ class CorrectWidget(QScrollArea):
         results = self.book.results()
         if self.runner.running or not results:
             return
-        targets = [saved_path(result, folder, self.session.save_format) for result in results]
+        targets = [saved_path(result.name, folder, self.session.save_format) for result in results]
         overwrite = any(target.exists() for target in targets)
         if overwrite and not self._may_replace(targets):
             return

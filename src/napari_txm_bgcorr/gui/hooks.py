@@ -42,13 +42,14 @@ def read_layers(path: PathOrPaths) -> LayerTuples:
     from napari_txm_bgcorr import io
     from napari_txm_bgcorr.core.errors import TxmError
     from napari_txm_bgcorr.gui.layers import scan_layer
+    from napari_txm_bgcorr.gui.outputs import parts
     from napari_txm_bgcorr.gui.tasks import errors_in_words
 
     layers: LayerTuples = []
-    for each in _paths(path):
+    for each, role, name in (part for given in _paths(path) for part in parts(given)):
         try:
             with errors_in_words(str(each)):
-                layer, pyramid = scan_layer(io.read(each))
+                layer, pyramid = scan_layer(io.read(each), role, name)
                 for _ in pyramid.fill() if pyramid is not None else ():
                     pass
             layers.append(layer)

@@ -42,13 +42,19 @@ def scan_name(scan: Scan) -> str:
     return name if scan.source.path.is_dir() else Path(name).stem
 
 
-def scan_layer(scan: Scan) -> tuple[LayerTuple, Pyramid | None]:
+def scan_layer(
+    scan: Scan, role: str | None = None, name: str | None = None
+) -> tuple[LayerTuple, Pyramid | None]:
     """Show a scan as one image layer.
 
     Parameters
     ----------
     scan : Scan
         A single image is shown as (Y, X), a series as (T, Y, X), a mosaic on one canvas.
+    role : str or None
+        Which part of a saved result it is; None: raw, unless the scan says otherwise.
+    name : str or None
+        In place of the name of the scan's file.
 
     Returns
     -------
@@ -58,9 +64,9 @@ def scan_layer(scan: Scan) -> tuple[LayerTuple, Pyramid | None]:
         Coarse levels of a large mosaic that are still empty, to be filled with `Pyramid.fill`.
     """
     data, pyramid = raw_picture(scan)
-    role = "corrected" if scan.provenance else "raw"
+    role = role or ("corrected" if scan.provenance else "raw")
     arguments = {
-        "name": f"{scan_name(scan)} {role}",
+        "name": f"{name or scan_name(scan)} {role}",
         "contrast_limits": CORRECTED_LIMITS
         if role == "corrected"
         else contrast_limits(scan.tiles),

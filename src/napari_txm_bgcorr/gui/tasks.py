@@ -27,8 +27,9 @@ from napari_txm_bgcorr.gui.messages import (
     Started,
     Tell,
 )
+from napari_txm_bgcorr.gui.outputs import parts, saved_path
 from napari_txm_bgcorr.gui.results import Pyramid, Result
-from napari_txm_bgcorr.gui.session import FORMAT_SUFFIX, LEARNED, Job, JobInput
+from napari_txm_bgcorr.gui.session import LEARNED, Job, JobInput
 
 __all__ = [
     "Stopped",
@@ -38,7 +39,6 @@ __all__ = [
     "find_choices",
     "read_paths",
     "save_results",
-    "saved_path",
     "write_result",
 ]
 
@@ -103,14 +103,14 @@ def read_paths(paths: Sequence[Path], stop: Event) -> Iterator[Message]:
     from napari_txm_bgcorr import io
     from napari_txm_bgcorr.gui.layers import scan_layer
 
-    for path in paths:
+    for path, role, name in (part for given in paths for part in parts(given)):
         if stop.is_set():
             return
         yield Preparing(f"Reading {path.name} …")
         try:
             with errors_in_words(str(path)):
                 scan = io.read(path)
-                layer, pyramid = scan_layer(scan)
+                layer, pyramid = scan_layer(scan, role, name)
         except TxmError as error:
             yield Failed(error)
             continue
@@ -277,7 +277,7 @@ def save_results(
     """
     pace = _Pace(sum(len(result) for result in results))
     for result in results:
-        target = saved_path(result, folder, save_format)
+        target = saved_path(result.name, folder, save_format)
         try:
             with errors_in_words(str(target)):
                 for _ in write_result(result, target, save_format, overwrite):
@@ -289,11 +289,6 @@ def save_results(
             yield Failed(error)
             continue
         yield Saved(target)
-
-
-def saved_path(result: Result, folder: Path, save_format: str) -> Path:
-    """Where a result is saved."""
-    return folder / f"{result.name} corrected{FORMAT_SUFFIX[save_format]}"
 
 
 def write_result(

@@ -12,7 +12,7 @@ from qtpy.QtCore import QObject, Qt, QThread, Signal, Slot
 
 from napari_txm_bgcorr.gui.messages import Message, Tell
 
-__all__ = ["Runner", "Task", "wait_for_threads"]
+__all__ = ["Runner", "Task", "threads_at_work", "wait_for_threads"]
 
 CLOSE_WAIT_MS = 30_000
 
@@ -43,6 +43,7 @@ class _Thread(QThread):
         except Exception as error:  # noqa: BLE001 - a fault of ours, shown with its traceback
             self.broke.emit(self._generation, error)
         finally:
+            del self._task  # with it goes the scan
             self.over.emit(self._generation)
 
     def _tell(self, message: Message) -> None:
@@ -51,6 +52,12 @@ class _Thread(QThread):
 
 # A thread object that is collected while it runs takes the whole program down: keep them all.
 _alive: set[_Thread] = set()
+
+
+def threads_at_work() -> int:
+    """Count the plugin's threads, those of closed panels included."""
+    _alive.difference_update([thread for thread in _alive if thread.isFinished()])
+    return len(_alive)
 
 
 @atexit.register
@@ -96,6 +103,7 @@ class Runner(QObject):
     def start(self, task: Task) -> None:
         """Run `task(stop, tell)` in a thread; what ran before is stopped and no longer heard."""
         self.drop()
+        threads_at_work()  # forget those that ended when their panel was gone
         self._broken = False
         self._stop = Event()
         thread = _Thread(task, self._stop, self._generation)

@@ -1,0 +1,50 @@
+"""Saved results: where they are put, and their parts when they are opened again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from napari_txm_bgcorr.gui.session import FORMAT_SUFFIX
+
+__all__ = ["parts", "saved_path"]
+
+ROLES = ("raw", "background", "corrected")
+MARKS = ("provenance.json", "zarr.json")
+
+
+def saved_path(name: str, folder: Path, save_format: str) -> Path:
+    """Where a result called `name` is saved."""
+    return folder / f"{name} corrected{FORMAT_SUFFIX[save_format]}"
+
+
+def parts(path: Path) -> list[tuple[Path, str | None, str | None]]:
+    """Split a saved result into its parts.
+
+    Parameters
+    ----------
+    path : Path
+        File or folder the user wants opened.
+
+    Returns
+    -------
+    list of (path, role, name)
+        One for each part of a saved result; for anything else the path alone, with None for
+        role and name.
+    """
+    if path.is_dir() and any((path / mark).is_file() for mark in MARKS):
+        found = [
+            (part, role, _name(path))
+            for role in ROLES
+            for part in (path / role, path / f"{role}.ome.tif")
+            if part.exists()
+        ]
+        if found:
+            return [*found]
+    return [(path, None, None)]
+
+
+def _name(path: Path) -> str:
+    name = path.name
+    for suffix in FORMAT_SUFFIX.values():
+        name = name.removesuffix(suffix)
+    return name.removesuffix(" corrected") or name
