@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from napari_txm_bgcorr.core.correction import TileResult
 from napari_txm_bgcorr.core.scan import Scan, Source, raster_positions
 from napari_txm_bgcorr.io import open_output
 
@@ -44,11 +44,11 @@ def make_scan(
     )
 
 
-def result(scan: Scan, i: int) -> Any:
+def result(scan: Scan, i: int) -> TileResult:
     """What a correction gives for tile `i`, with values that need all bits of float32."""
     raw = np.asarray(scan.tiles[i])
     background = (raw * np.float32(1.1) + np.float32(0.123456)).astype(np.float32)
-    return SimpleNamespace(
+    return TileResult(
         index=i,
         raw=raw,
         background=background,

@@ -244,6 +244,9 @@ def test_read_references_from_files_stacks_and_folders(tmp_path: Path) -> None:
     flats, times = read_references([one, stack, mixed, only], like=scan)
     assert flats[:, 0, 0].tolist() == [0, 8, 8, 8, 2, 3, 0, 1, 2]
     assert times is None
+    put(mixed, ["dark"])
+    darks, _ = read_references([mixed, one], role="darks")
+    assert darks.shape[0] == 2
     with pytest.raises(ReadError, match="10 x 12 px for tiles of 20 x 24 px"):
         read_references([put(tmp_path / "small", ["r"], (10, 12))], like=scan)
     with pytest.raises(ReadError, match="none given"):

@@ -66,6 +66,8 @@ def test_data_exchange(tmp_path: Path) -> None:
     assert scan.energy_ev == pytest.approx(9200)
     flats, _ = read_references([tmp_path / "a.h5"], like=scan)
     np.testing.assert_array_equal(flats[:], STACK[:2] + 1)
+    darks, _ = read_references([tmp_path / "a.h5"], like=scan, role="darks")
+    np.testing.assert_array_equal(darks[:], STACK[:3] // 9)
 
 
 @pytest.mark.parametrize("linked", [False, True])

@@ -218,8 +218,7 @@ def test_unknown_format_role_and_tile_are_refused(tmp_path: Path) -> None:
         with pytest.raises(WriteError, match="choose from raw"):
             open_output(tmp_path / "o", "tiff", scan, PROVENANCE, save=save)
     with open_output(tmp_path / "o", "tiff", scan, PROVENANCE) as writer:
-        bad = result(scan, 0)
-        bad.index = 6
+        bad = replace(result(scan, 0), index=6)
         with pytest.raises(WriteError, match="tile 6"):
             writer.write(bad)
         small = replace(scan, tiles=scan.tiles[:, 1:])

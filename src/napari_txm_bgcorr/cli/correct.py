@@ -157,7 +157,7 @@ def prepare(path: Path, options: CorrectOptions) -> Scan:
         flats, times = io.read_references(options.references, like=scan)
         scan = replace(scan, flats=flats, flat_times=times)
     if options.darks:
-        darks, _ = io.read_references(options.darks, like=scan)
+        darks, _ = io.read_references(options.darks, like=scan, role="darks")
         scan = replace(scan, darks=darks)
     return scan
 

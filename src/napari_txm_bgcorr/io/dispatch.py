@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +84,10 @@ def _reader_of(path: Path) -> Any:
 
 
 def read_references(
-    paths: Sequence[str | Path], *, like: Scan | None = None
+    paths: Sequence[str | Path],
+    *,
+    like: Scan | None = None,
+    role: Literal["flats", "darks"] = "flats",
 ) -> tuple[TileArray, NDArray[np.datetime64] | None]:
     """Read references (or darks) from files, stacks and folders as one lazy stack.
 
@@ -94,6 +97,8 @@ def read_references(
         Images without sample; of a file or folder that holds both, its own references.
     like : Scan, optional
         The scan they are for; sizes must agree.
+    role : {"flats", "darks"}
+        Which images to take of a file or folder that holds several kinds.
 
     Returns
     -------
@@ -114,8 +119,8 @@ def read_references(
     times: list[NDArray[np.datetime64] | None] = []
     for path in paths:
         scan = read(path)
-        own = scan.flats is not None and scan.source.format in ("folder", "hdf5")
-        stack = scan.flats if own and scan.flats is not None else scan.tiles
+        own = getattr(scan, role) if scan.source.format in ("folder", "hdf5") else None
+        stack: TileArray = scan.tiles if own is None else own
         want = (like.tiles if like is not None else (stacks or [stack])[0]).shape[1:]
         if tuple(stack.shape[1:]) != tuple(want):
             raise ReadError(
@@ -123,7 +128,7 @@ def read_references(
                 "give references taken with the same binning"
             )
         stacks.append(stack)
-        times.append(scan.flat_times if own else scan.times)
+        times.append(scan.times if own is None else scan.flat_times if role == "flats" else None)
     return concatenated(stacks), joined(times)
 
 
