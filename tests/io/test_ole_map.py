@@ -187,6 +187,15 @@ def test_circle_in_the_directory_ends(tmp_path: Path) -> None:
         pass
 
 
+def test_root_within_itself_ends(tmp_path: Path) -> None:
+    path = write_ole2(tmp_path / "a.xrm", {"A": b"x", "B/C": b"y"})
+    with open_container(path) as ole:
+        folder = ole.direntries[ole._find("B")].sid
+    poke(path, 512 + 128 * folder + 76, 0)  # child of B: the root entry
+    with open_container(path) as ole:
+        assert "a" in ole.names
+
+
 @pytest.mark.parametrize(
     ("offset", "value", "message"),
     [

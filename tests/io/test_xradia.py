@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from helpers.ole2 import CODES, write_ole2, write_xradia
+from helpers.ole2 import CODES, Blocks, write_ole2, write_xradia
 from napari_txm_bgcorr.core.errors import ReadError
 from napari_txm_bgcorr.core.scan import raster_positions
 from napari_txm_bgcorr.io.xradia import DTYPES, can_read, read
@@ -367,6 +367,37 @@ def test_only_the_tile_asked_for_is_read(tmp_path: Path) -> None:
         for offset, length in stream.pieces(first, stride, width, 128):
             read_bytes[offset : offset + length] += 1
     assert read_bytes.max() == 1 and read_bytes.sum() == stream.size  # one pass, every byte once
+
+
+def test_canvas_of_two_gigabytes_opens_in_little_memory(tmp_path: Path) -> None:
+    """31 x 31 tiles of 1024 px in sectors of 512 bytes; holes, so no disk is used."""
+    side, columns = 1024, 31
+    size = 2 * (columns * side) ** 2
+    mark = bytes(range(1, 201))
+    at = 2 * (17 * side * columns * side + 5 * side)  # lowest row of tile (17, 5)
+
+    def pieces() -> list[bytes | int]:
+        return [at, mark, size - at - len(mark) - 2, b"\1\1"]
+
+    path = write_xradia(
+        tmp_path / "big.xrm", TILES, interleave=True, canvas=True, grid=GRID,
+        replaced={
+            "ImageInfo/ImageWidth": (columns * side).to_bytes(4, "little"),
+            "ImageInfo/ImageHeight": (columns * side).to_bytes(4, "little"),
+            "ImageInfo/MosiacRows": columns.to_bytes(4, "little"),
+            "ImageInfo/MosiacColumns": columns.to_bytes(4, "little"),
+            "ImageData1/Image1": Blocks(size, pieces),
+        },
+    )  # fmt: skip
+    tracemalloc.start()
+    scan = read(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 60 << 20
+    assert scan.tiles.shape == (961, side, side) and scan.grid == (31, 31)
+    tile = scan.tiles[17 * columns + 5]
+    assert tile[-1, :100].tobytes() == mark and not tile[:-1].any()
+    assert scan.tiles[960][0, -1] == 0x0101
 
 
 def test_tiles_travel_to_threads_and_processes(tmp_path: Path) -> None:

@@ -254,10 +254,13 @@ class Container(olefile.OleFileIO):  # type: ignore[misc]
     def _index(self) -> dict[str, Any]:
         """Directory entries of the streams by lower-case path."""
         entries: dict[str, Any] = {}
-        stack = [("", self.root)]
+        stack, seen = [("", self.root)], {self.root.sid}
         while stack:
             prefix, storage = stack.pop()
             for kid in storage.kids:
+                if kid.sid in seen:  # a damaged directory may hold its own root
+                    continue
+                seen.add(kid.sid)
                 path = f"{prefix}{kid.name}".lower()
                 if kid.entry_type == olefile.STGTY_STREAM:
                     entries.setdefault(path, kid)
