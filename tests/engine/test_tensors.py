@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_txm_bgcorr.engine.tensors import (
@@ -53,6 +53,7 @@ def test_blank_tiles_give_finite_input(value):
     assert torch.isfinite(x).all()
 
 
+@settings(deadline=None)
 @given(gain=st.floats(1e-3, 1e3), prior_gain=st.floats(1e-3, 1e3))
 def test_input_ignores_every_gain(gain, prior_gain):
     raw, prior = shape(16).exp(), shape(16).flip(3).exp()

@@ -83,6 +83,7 @@ class Generator:
         self.field_px = self.model.config.field_px
         self._dark: Image | None = None
         self._prior: Prior | None = None
+        self._last: tuple[Image, Tensor] | None = None
 
     def fit(self, scan: Scan) -> Self:
         """Choose and prepare the prior.
@@ -92,7 +93,7 @@ class Generator:
         MethodError
             If the prior asked for is not to be had from this scan.
         """
-        self._dark, self._prior = scan.dark(), None
+        self._dark, self._prior, self._last = scan.dark(), None, None
         with guard(self.device):
             self._prior = self._choose(scan)
         return self
@@ -121,7 +122,7 @@ class Generator:
     def _predict_blind(self, log_raw: Image) -> Image:
         """Log background of one log tile `(Y, X)`, without a prior."""
         counts = torch.from_numpy(np.exp(log_raw))[None, None]
-        return self._log_background(counts, None, None)[0, 0].numpy()
+        return self._log_background(counts, None, None, None)[0, 0].cpu().numpy()
 
     def _compare(self, scan: Scan) -> float:
         """Expected error of the references, from predictions that do not see them.
@@ -200,23 +201,37 @@ class Generator:
     @torch.inference_mode()
     def _batch(self, stack: Image, places: list[int | None]) -> Image:
         counts = torch.from_numpy(stack)[:, None].to(self.device)
-        prior, rms = None, None
+        prior, coarse, rms = None, None, None
         if self._prior is not None:
-            layers = np.stack([self._prior.of(i) for i in places])
-            prior = torch.from_numpy(layers)[:, None].to(self.device)
+            layers = [self._prior.of(i) for i in places]
+            prior = torch.from_numpy(np.stack(layers))[:, None].to(self.device)
+            coarse = torch.cat([self._coarse(layer) for layer in layers])
             rms = torch.tensor([self._prior.rms(i) for i in places], device=self.device)
-        log_background = self._log_background(counts, prior, rms)
+        log_background = self._log_background(counts, prior, coarse, rms)
         out: Image = log_background.exp_()[:, 0].cpu().numpy()
         return out
 
+    def _coarse(self, layer: Image) -> Tensor:
+        """Prior on the network's field; the last one is kept, since most scans share one."""
+        if self._last is None or self._last[0] is not layer:
+            counts = torch.from_numpy(np.exp(layer))[None, None]
+            self._last = (layer, log_field(counts, self.field_px).to(self.device))
+        return self._last[1]
+
     @torch.inference_mode()
     def _log_background(
-        self, counts: Tensor, log_prior: Tensor | None, rms: Tensor | None
+        self,
+        counts: Tensor,
+        log_prior: Tensor | None,
+        coarse: Tensor | None,
+        rms: Tensor | None,
     ) -> Tensor:
-        """`(N, 1, Y, X)` counts and full-size log prior to the log background, same size."""
+        """`(N, 1, Y, X)` counts to the log background of the same size.
+
+        The prior comes at full size and on the field, `(N, 1, F, F)`, both log counts.
+        """
         size = (counts.shape[-2], counts.shape[-1])
         log_raw = log_field(counts.to(self.device), self.field_px)
-        coarse = None if log_prior is None else log_field(log_prior.exp(), self.field_px)
         x = network_input(log_raw, coarse, rms)
         predicted = self._forward(x.contiguous(memory_format=torch.channels_last))
         if log_prior is None or coarse is None:

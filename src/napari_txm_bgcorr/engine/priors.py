@@ -2,7 +2,7 @@
 
 All stacks here hold logarithms of counts (dark removed where known) at the tiles' full size,
 so that a prior keeps its finest pattern; only the network's correction passes through the
-field. At most `MAX_TILES` tiles, spread over the scan, are read.
+field. At most `MAX_TILES` tiles (fewer where they are large), spread over the scan, are read.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ __all__ = [
 
 Image = NDArray[np.float32]
 MAX_TILES = 64
+MAX_PIXELS = 2**25  # of all tiles read for a prior: 128 MiB a stack
 MAX_FLATS = 16
 LEAVE_ONE_OUT = 16  # scans up to this length: a tile is left out of its own prior
 DRIFT_RMS = 0.10  # two references two months apart
@@ -134,9 +135,10 @@ def _hours(times: NDArray[np.datetime64]) -> NDArray[np.float64]:
 
 def tile_median(scan: Scan, dark: Image | None) -> Prior:
     """Median of the log tiles, each less its own median."""
-    chosen = spread_indices(len(scan), MAX_TILES)
-    logs = [log_counts(scan.tiles[i], dark) for i in chosen]
-    return _median_prior("tile-median", chosen, [log - np.median(log) for log in logs])
+    chosen, logs = _read(scan, dark)
+    for log in logs:
+        log -= np.median(log)
+    return _median_prior("tile-median", chosen, logs)
 
 
 def predicted_median(scan: Scan, dark: Image | None, predict: Callable[[Image], Image]) -> Prior:
@@ -150,16 +152,23 @@ def predicted_median(scan: Scan, dark: Image | None, predict: Callable[[Image], 
     predict : callable
         `(Y, X)` log counts to the log background predicted without a prior.
     """
-    chosen = spread_indices(len(scan), MAX_TILES)
-    logs = [log_counts(scan.tiles[i], dark) for i in chosen]
-    shapes = [predict(log) for log in logs]
-    residues = [log - shape for log, shape in zip(logs, shapes, strict=True)]
-    fine = _median(residues)
-    sigma = 0.05 * min(fine.shape)
-    fine = fine - ndimage.gaussian_filter(fine, sigma, mode="nearest")
-    return _median_prior(
-        "predicted-median", chosen, [shape - np.median(shape) + fine for shape in shapes]
-    )
+    chosen, logs = _read(scan, dark)
+    shapes = []
+    for log in logs:
+        shapes.append(predict(log))
+        log -= shapes[-1]  # the residue, in place: these stacks are large
+    fine = _median(logs)
+    fine -= ndimage.gaussian_filter(fine, 0.05 * min(fine.shape), mode="nearest")
+    for shape in shapes:
+        shape += fine - np.median(shape)
+    return _median_prior("predicted-median", chosen, shapes)
+
+
+def _read(scan: Scan, dark: Image | None) -> tuple[list[int], list[Image]]:
+    """Places and log counts of the tiles that a median is taken over."""
+    limit = max(LEAVE_ONE_OUT, MAX_PIXELS // int(np.prod(scan.tiles.shape[1:])))
+    chosen = spread_indices(len(scan), min(limit, MAX_TILES))
+    return chosen, [log_counts(scan.tiles[i], dark) for i in chosen]
 
 
 def _median_prior(kind: str, chosen: list[int], layers: list[Image]) -> Prior:
