@@ -23,8 +23,8 @@ ENOUGH = 3  # valid neighbours that a median needs
 
 
 def level_of(image: NDArray[Any]) -> float:
-    """Median of the finite pixels `(Y, X)`, from every fourth row and column; 0.0 if none."""
-    step = 4 if min(image.shape) >= 64 else 1
+    """Median of the finite pixels `(Y, X)`, from about 64 x 64 of them; 0.0 if none."""
+    step = max(1, min(image.shape) // 64)
     some = image[::step, ::step]
     some = some[np.isfinite(some)]
     return float(np.median(some)) if some.size else 0.0
@@ -64,27 +64,36 @@ def lit_field(image: NDArray[Any]) -> Mask:
 
 def _close_corner(lit: Mask, image: NDArray[Any], region: Mask, coarse: Image, cell: int) -> None:
     """Mark one dim region as unlit, to the pixel, if its edge is sharp."""
-    # Sides are extended so that an erosion from the border does not thin the corner.
+    # Work in the region's own neighbourhood: it is a small part of the field.
+    rows, columns = ndimage.find_objects(region.view(np.uint8))[0]
+    rows = slice(max(0, rows.start - 2 * EDGE), rows.stop + 2 * EDGE)
+    columns = slice(max(0, columns.start - 2 * EDGE), columns.stop + 2 * EDGE)
+    region, coarse = region[rows, columns], coarse[rows, columns]
+    reach = ndimage.binary_dilation(region, iterations=EDGE // 2)
+    beyond = ndimage.binary_dilation(reach, iterations=EDGE // 2) & ~reach
+    # From outside the field nothing erodes: the corner itself is the darkest part.
     inside = ndimage.binary_erosion(region, iterations=EDGE // 2, border_value=1)
-    near = ndimage.binary_dilation(region, iterations=EDGE)
-    beyond = near & ~ndimage.binary_dilation(region, iterations=EDGE // 2)
-    if not inside.any():
-        inside = region
-    if not beyond.any():
+    rim = region & ~inside
+    if not beyond.any() or not rim.any():
         return
-    low, high = float(np.median(coarse[inside])), float(np.median(coarse[beyond]))
-    rim = float(np.median(coarse[region & ndimage.binary_dilation(~region, iterations=EDGE)]))
-    if high <= JUMP * max(rim, low) or high <= 0:
+    high, edge = float(np.median(coarse[beyond])), float(np.median(coarse[rim]))
+    low = float(np.median(coarse[inside])) if inside.any() else edge
+    if high <= JUMP * max(edge, low):
         return
     # The wide reach of the threshold keeps the half-lit rim of the aperture out.
-    limit = low + 0.75 * (high - low)
-    reach = ndimage.binary_dilation(region, iterations=EDGE // 2)
-    full = np.repeat(np.repeat(reach, cell, axis=0), cell, axis=1)
-    full = np.pad(full, [(0, max(0, n - m)) for n, m in zip(lit.shape, full.shape, strict=True)],
-                  mode="edge")[: lit.shape[0], : lit.shape[1]]  # fmt: skip
-    core = np.repeat(np.repeat(region, cell, axis=0), cell, axis=1)
-    lit[full & (np.asarray(image) < limit)] = False
-    lit[: core.shape[0], : core.shape[1]][core] = False
+    part = np.s_[rows.start * cell : rows.stop * cell, columns.start * cell : columns.stop * cell]
+    here, shape = lit[part], lit[part].shape
+    core = _upsample(region, cell, shape)
+    rim_px = _upsample(reach, cell, shape) & (image[part] < low + 0.75 * (high - low))
+    here[core | rim_px] = False
+
+
+def _upsample(mask: Mask, cell: int, shape: tuple[int, ...]) -> Mask:
+    """Cells to pixels; the last, cut cell takes its neighbour's value."""
+    rows = np.minimum(np.arange(shape[0]) // cell, mask.shape[0] - 1)
+    columns = np.minimum(np.arange(shape[1]) // cell, mask.shape[1] - 1)
+    full: Mask = mask[rows[:, None], columns]
+    return full
 
 
 def _block_mean(image: Image, cell: int) -> Image:
@@ -123,8 +132,9 @@ def outliers(ratio: Image, usable: Mask, sigma: float, contrast: float) -> Mask:
 
     A pixel counts as an outlier where it differs from the median of its usable neighbours by
     more than `sigma` times the noise (the greater of the image's and the neighbours' own) AND
-    by more than `contrast` times that median. Only candidates, found by second differences
-    along rows and columns, are looked at closely.
+    by more than `contrast` times that median. Only candidates are looked at closely: second
+    differences along rows or columns above `sigma` times the noise and above `contrast` / 2
+    of the image's level.
 
     Parameters
     ----------
@@ -139,16 +149,17 @@ def outliers(ratio: Image, usable: Mask, sigma: float, contrast: float) -> Mask:
     """
     if min(ratio.shape) < 3:
         return np.zeros(ratio.shape, bool)
-    across = np.abs(2 * ratio[:, 1:-1] - ratio[:, :-2] - ratio[:, 2:])
-    along = np.abs(2 * ratio[1:-1] - ratio[:-2] - ratio[2:])
+    across = _second_difference(ratio[:, :-2], ratio[:, 1:-1], ratio[:, 2:])
+    along = _second_difference(ratio[:-2], ratio[1:-1], ratio[2:])
     noise = level_of(across) * 1.4826 / np.sqrt(6)  # of one pixel
-    noise = max(noise, SIGMA_FLOOR * abs(level_of(ratio)))
+    level = abs(level_of(ratio))
+    noise = max(noise, SIGMA_FLOOR * level)
     # A pixel beside another bad one shows half of its deviation in the second difference.
-    limit = np.float32(min(0.9 * sigma * noise, np.finfo(np.float32).max))
+    limit = min(max(0.9 * sigma * noise, 0.5 * contrast * level), np.finfo(np.float32).max)
     candidate = np.zeros(ratio.shape, bool)
-    candidate[:, 1:-1] = across > limit
-    candidate[1:-1] |= along > limit
-    y, x = np.nonzero(candidate & usable)
+    candidate[:, 1:-1] = across > np.float32(limit)
+    candidate[1:-1] |= along > np.float32(limit)
+    y, x = _places(candidate & usable)
     around = _neighbours(ratio, usable, y, x)
     middle, count = _median(around)
     spread = 1.4826 * _median(np.abs(around - middle[:, None]))[0]
@@ -158,6 +169,16 @@ def outliers(ratio: Image, usable: Mask, sigma: float, contrast: float) -> Mask:
     found = np.zeros(ratio.shape, bool)
     found[y, x] = bad & (count >= ENOUGH)
     return found
+
+
+def _second_difference(before: Image, here: Image, after: Image) -> Image:
+    """``|2 here - before - after|`` with a single temporary."""
+    out: Image = before + after
+    out *= np.float32(-0.5)
+    out += here
+    np.abs(out, out=out)
+    out *= 2
+    return out
 
 
 def fill_isolated(image: Image, bad: Mask, usable: Mask) -> Mask:
@@ -176,7 +197,7 @@ def fill_isolated(image: Image, bad: Mask, usable: Mask) -> Mask:
     (Y, X) bool
         Pixels that were replaced: those with three usable ones among their eight neighbours.
     """
-    y, x = np.nonzero(bad)
+    y, x = _places(bad)
     middle, count = _median(_neighbours(image, usable, y, x))
     done = count >= ENOUGH
     y, x = y[done], x[done]
@@ -184,6 +205,12 @@ def fill_isolated(image: Image, bad: Mask, usable: Mask) -> Mask:
     filled = np.zeros(image.shape, bool)
     filled[y, x] = True
     return filled
+
+
+def _places(mask: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of the True pixels; for few of them much faster than `nonzero`."""
+    flat = np.flatnonzero(mask)
+    return flat // mask.shape[1], flat % mask.shape[1]
 
 
 def _neighbours(
