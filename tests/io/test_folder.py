@@ -147,6 +147,20 @@ def test_tile_in_the_table_but_not_in_the_folder_is_named(tmp_path: Path) -> Non
         read(folder)
 
 
+def test_grid_of_the_user_wins_over_a_table_that_says_otherwise(tmp_path: Path) -> None:
+    folder = put(tmp_path / "m", ["a", "b"])
+    configure(folder, {"a.tif": (0, 0), "b.tif": (0, 20)})
+    same = read(folder, grid=(1, 2))
+    assert same.positions_px is not None
+    assert same.positions_px.tolist() == [[0, 0], [0, 20]]  # positions of the table are kept
+    other = read(folder, grid=(2, 1))
+    assert other.positions_px is not None
+    assert other.positions_px.tolist() == [[20, 0], [0, 0]]
+    assert any("left out" in note for note in other.notes)
+    (folder / "TileConfiguration.txt").write_text("damaged")
+    assert read(folder, grid=(2, 1)).grid == (2, 1)
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "dim = 2\nwhat\n", "dim = 2\na.tif; ; (1, nan)\n", "a.tif; ; (0, 1)\na.tif; ; (2, 3)\n"],

@@ -12,9 +12,11 @@ import tifffile
 import yaozarrs
 import zarr
 
-from napari_txm_bgcorr.core.errors import ReadError, WriteError
+from napari_txm_bgcorr.core.correction import correct_tiles
+from napari_txm_bgcorr.core.errors import AlreadyCorrectedError, ReadError, WriteError
+from napari_txm_bgcorr.core.provenance import Provenance, make_provenance, refuse_if_corrected
 from napari_txm_bgcorr.core.scan import Scan, Source
-from napari_txm_bgcorr.io import WRITERS, open_output, read
+from napari_txm_bgcorr.io import WRITERS, open_output, read, write_tiff
 from napari_txm_bgcorr.io.tile_grid import parse_tile_configuration
 
 from .outputs import PROVENANCE, make_scan, result, write_all
@@ -179,6 +181,53 @@ def test_tiles_may_come_in_any_order_and_only_what_is_asked_is_saved(
     np.testing.assert_array_equal(read(tmp_path / "out").tiles[:], expected(scan, "corrected"))
     assert not part_of(tmp_path / "out", form, "raw").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+class Half:
+    """Background method that takes half of each tile as its background."""
+
+    name = "half"
+
+    def fit(self, scan: Scan) -> Half:
+        return self
+
+    def background(self, tiles: np.ndarray, index: object = None) -> np.ndarray:
+        return (np.asarray(tiles) / 2).astype(np.float32)
+
+    def describe(self) -> dict[str, object]:
+        return {"factor": 0.5}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_real_correction_is_written_and_not_corrected_again(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "in.tif"
+    pixels = make_scan().tiles[:]
+    tifffile.imwrite(path, pixels, photometric="minisblack")
+    scan, method = read(path), Half()
+    provenance = make_provenance(scan, method).to_dict()
+    before = path.read_bytes()
+    with open_output(tmp_path / "out", form, scan, provenance) as writer:
+        for one in correct_tiles(scan, method):
+            writer.write(one)
+        writer.close_complete()
+    back = read(part_of(tmp_path / "out", form, "corrected"))
+    assert back.tiles[:].mean() == pytest.approx(2, rel=0.1)
+    assert back.provenance is not None
+    assert Provenance.from_dict(back.provenance).to_dict() == provenance
+    assert back.provenance["source_sha256"] == scan.source.sha256
+    with pytest.raises(AlreadyCorrectedError):
+        refuse_if_corrected(back)
+    refuse_if_corrected(read(tmp_path / "out"))
+    assert path.read_bytes() == before
+
+
+def test_large_ome_tiff_is_a_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_tiff, "_BIGTIFF_FROM", 1000)
+    scan = make_scan()
+    out = write_all(tmp_path / "out", "ometiff", scan)
+    with tifffile.TiffFile(out / "raw.ome.tif") as tif:
+        assert tif.is_bigtiff
+    np.testing.assert_array_equal(read(out).tiles[:], scan.tiles[:])
 
 
 def test_names_that_no_file_can_have(tmp_path: Path) -> None:

@@ -189,17 +189,30 @@ def _arranged(scan: Scan, grid: tuple[int, int] | None) -> Scan:
     """Lay the tiles out by TileConfiguration, by `grid`, or by the grid in a name."""
     folder = scan.source.path
     named = name_facts(scan.names[0], folder.name)
-    table = None if grid is not None else find_tile_configuration(folder)
-    block = None if grid is not None else _own_record(scan)
+    block, table = _own_record(scan), find_tile_configuration(folder)
     if block is not None:
-        return _by_record(scan, block)
+        return with_grid(_by_record(scan, block), grid)
     if table is not None:
-        scan = _by_table(scan, table)
+        scan = _by_table_or_grid(scan, table, grid)
     elif grid is not None:
         scan = with_grid(scan, grid)
     elif named.grid is not None:
         scan = _by_name(scan, named.grid)
     return with_name_facts(scan, named)
+
+
+def _by_table_or_grid(scan: Scan, table: Path, grid: tuple[int, int] | None) -> Scan:
+    """Lay the tiles out by Fiji's table, unless the user gave another grid."""
+    try:
+        placed = _by_table(scan, table)
+    except ReadError:
+        if grid is None:
+            raise
+        placed = scan
+    if grid is None or placed.grid == grid:
+        return placed
+    note = f"{table.name} is left out: it does not give the grid {grid[0]} x {grid[1]}"
+    return with_grid(replace(scan, notes=(*scan.notes, note)), grid)
 
 
 def _by_name(scan: Scan, grid: tuple[int, int]) -> Scan:
