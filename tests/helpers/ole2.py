@@ -172,17 +172,12 @@ def _mini(entries: Sequence[_Entry]) -> tuple[bytes, bytes]:
     stream, table = bytearray(), []
     for entry in entries:
         content = entry.content
-        data = content if isinstance(content, bytes) else b"".join(_solid(content))
+        data = content if isinstance(content, bytes) else b"".join(map(bytes, content.pieces()))
         entry.start = len(table)
         count = -(-len(data) // 64)
         table += [*range(len(table) + 1, len(table) + count), END]
         stream += data.ljust(count * 64, b"\0")
     return bytes(stream), struct.pack(f"<{len(table)}I", *table)
-
-
-def _solid(content: Blocks) -> Iterator[bytes]:
-    for piece in content.pieces():
-        yield bytes(piece) if isinstance(piece, int) else piece
 
 
 def _places(

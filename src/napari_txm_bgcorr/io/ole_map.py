@@ -50,7 +50,8 @@ class _Chains:
         if table.size and (not stops.size or stops[-1] != table.size - 1):
             stops = np.append(stops, table.size - 1)
         following = table[stops].astype(np.int64)
-        self._stops = stops.astype(np.int64).data  # a memoryview gives Python integers, fast
+        # As memoryviews, whose items are Python integers: several times faster to step through.
+        self._stops = stops.astype(np.int64, copy=False).data
         self._following = following.data
         self._runs = np.searchsorted(stops, following).astype(np.int64).data
         self._last = stops
