@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from napari_txm_bgcorr.core.errors import WriteError
-from napari_txm_bgcorr.io import WRITERS, open_output, read
+from napari_txm_bgcorr.io import WRITERS, guard, open_output, read
 from napari_txm_bgcorr.io import job as job_module
 
 from . import outputs
@@ -165,20 +165,25 @@ def test_empty_folder_is_used(tmp_path: Path) -> None:
     assert read(write_all(tmp_path / "out", "tiff", make_scan())).tiles.shape[0] == 6
 
 
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), OSError("65536 requested and 9 written")],
+)
 @pytest.mark.parametrize("form", FORMATS)
 def test_full_disk_names_the_free_bytes_and_keeps_what_is_written(
-    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, form: str, error: OSError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scan, out = make_scan(), tmp_path / "out"
     with open_output(out, form, scan, PROVENANCE) as writer:
         writer.write(result(scan, 0))
 
         def full(*_: Any) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise error
 
         with monkeypatch.context() as patch:
             patch.setattr(writer._sink, "write", full)
-            with pytest.raises(WriteError, match=r"out\.part: disk full \(\d+ bytes free\)"):
+            patch.setattr(guard, "_free", lambda path: 4711)
+            with pytest.raises(WriteError, match=r"out\.part: disk full \(4711 bytes free\)"):
                 writer.write(result(scan, 1))
     with open_output(out, form, scan, PROVENANCE) as writer:
         assert writer.done == {0}

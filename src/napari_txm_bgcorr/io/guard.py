@@ -20,6 +20,8 @@ __all__ = ["MAX_PIXELS", "check_frame", "one_line", "reading", "require_file", "
 
 MAX_PIXELS = 2**28  # of one tile; larger than any camera, small enough to be read at all
 
+_FULL = 2**20  # bytes; a disk with less room than this is full
+
 # Everything seen from tifffile, h5py, zarr and their decoders on damaged input. Not listed:
 # KeyboardInterrupt, SystemExit and our own errors.
 _DAMAGE = (
@@ -98,7 +100,9 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        # NumPy's tofile, with which TIFFs are written, reports a full disk without its number
+        unnumbered = error.errno is None and _free(path) < _FULL
+        if unnumbered or error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise WriteError(
                 f"{path}: disk full ({_free(path)} bytes free); make room and run again, "
                 "what is written is kept"
