@@ -1,0 +1,418 @@
+"""Illumination of a full-field X-ray microscope: families, sessions and their drift."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import BSpline, make_interp_spline
+
+from napari_txm_bgcorr.core.random_fields import Floats, Nodes, blurred, coloured, power_law, splat
+
+__all__ = [
+    "FAMILIES",
+    "Drift",
+    "Family",
+    "aperture_mask",
+    "draw_drift",
+    "fine_pattern",
+    "smooth_shape",
+]
+
+Range = tuple[float, float]
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Family:
+    """Ranges from which the sessions of one kind of instrument are drawn.
+
+    Attributes
+    ----------
+    shape : str
+        Name of the smooth shape, see `smooth_shape`.
+    weight : float
+        Share among the families drawn by default.
+    held_out : bool
+        Never drawn unless named: for judging on illumination unseen in training.
+    level : (low, high), counts
+        Raw level (dark included) at the median of the field, drawn log-uniformly.
+    dark : (low, high), counts
+        Pedestal, drawn log-uniformly.
+    span : (low, high)
+        Natural logarithm of brightest over darkest of the smooth part.
+    fine : (low, high)
+        Factor on the fine pattern of BL01B.
+    lines, specks : (low, high)
+        Factors on web lines and cracks, and on specks and rings.
+    cut : float
+        Probability that an aperture cuts corners off.
+    outliers : (low, high)
+        Fraction of hot and dead pixels at 512 px.
+    """
+
+    shape: str
+    weight: float
+    held_out: bool = False
+    level: Range = (3000, 40000)
+    dark: Range = (50, 4000)
+    span: Range = (0.3, 0.9)
+    fine: Range = (0.4, 1.6)
+    lines: Range = (0.3, 1.6)
+    specks: Range = (0.3, 2.0)
+    cut: float = 0.4
+    outliers: Range = (5e-5, 9e-4)
+
+
+FAMILIES: dict[str, Family] = {
+    "bl01b": Family(
+        "offcentre", 0.55, level=(5000, 22000), dark=(1900, 4100), span=(0.36, 0.80),
+        fine=(0.6, 1.6), lines=(0.6, 1.6), specks=(0.6, 1.6), cut=0.88,
+    ),
+    "strong": Family("offcentre", 0.10, span=(0.7, 1.6), fine=(0.6, 2.5), cut=0.7),
+    "ring": Family("ring", 0.06, dark=(50, 2000), span=(0.9, 2.0), outliers=(5e-4, 5e-3)),
+    "radial": Family("radial", 0.09, span=(0.2, 1.4)),
+    "tilt": Family("tilt", 0.08, span=(0.2, 1.0)),
+    "speckled": Family("speckled", 0.12, span=(0.3, 1.0), fine=(0.8, 2.5)),
+    "stripes": Family("stripes", 0.0, held_out=True, span=(0.3, 0.9)),
+    "hollow": Family("hollow", 0.0, held_out=True, span=(0.3, 1.2)),
+}  # fmt: skip
+
+_SMOOTH = power_law(-4.0, 0.6, 3.0)
+
+
+def _grid(size: int) -> tuple[Floats, Floats]:
+    centre = ((np.arange(size) + 0.5) / size).astype(np.float32)
+    return centre[:, None], centre[None, :]
+
+
+def _peak(rng: Rng, y: Floats, x: Floats, cy: float, cx: float) -> Floats:
+    """Broad anisotropic hill of height about 1 around (cy, cx)."""
+    width = rng.uniform(0.45, 1.0, 2)
+    angle = rng.uniform(0, np.pi)
+    a, b = np.cos(angle), np.sin(angle)
+    u = ((x - cx) * a + (y - cy) * b) / width[0]
+    v = ((y - cy) * a - (x - cx) * b) / width[1]
+    hill: Floats = np.exp(-0.5 * (u * u + v * v)).astype(np.float32)
+    return hill
+
+
+def _offcentre(rng: Rng, size: int) -> Floats:
+    y, x = _grid(size)
+    if rng.random() < 0.75:  # as measured: brightest near or below the centre, dark top right
+        cy, cx = rng.normal(0.62, 0.12), rng.normal(0.47, 0.14)
+        towards = np.deg2rad(rng.normal(45, 30))  # darkening direction: right and up
+    else:
+        cy, cx = rng.uniform(0, 1, 2)
+        towards = rng.uniform(0, 2 * np.pi)
+    tilt = (x - 0.5) * np.cos(towards) - (y - 0.5) * np.sin(towards)
+    wave = coloured(int(rng.integers(2**62)), (size, size), size, _SMOOTH)
+    out: Floats = _peak(rng, y, x, cy, cx) * rng.uniform(0.6, 1.4)
+    return out - rng.uniform(0.0, 0.5) * tilt + rng.uniform(0.05, 0.25) * wave
+
+
+def _radial(rng: Rng, size: int) -> Floats:
+    y, x = _grid(size)
+    cy, cx = rng.normal(0.5, 0.12, 2)
+    r2 = (x - cx) ** 2 + (y - cy) ** 2
+    out: Floats = -(r2 ** rng.uniform(0.7, 2.0)).astype(np.float32)
+    return out
+
+
+def _tilt(rng: Rng, size: int) -> Floats:
+    y, x = _grid(size)
+    angle = rng.uniform(0, 2 * np.pi)
+    wave = coloured(int(rng.integers(2**62)), (size, size), size, _SMOOTH)
+    out: Floats = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
+    return out + rng.uniform(0.02, 0.2) * wave
+
+
+def _ring(rng: Rng, size: int) -> Floats:
+    y, x = _grid(size)
+    cy, cx = rng.normal(0.52, 0.08, 2)
+    flat = rng.uniform(0.5, 1.0)
+    r = np.hypot(x - cx, (y - cy) / flat)
+    radius, width = rng.uniform(0.05, 0.14), rng.uniform(0.012, 0.04)
+    ring = np.exp(-0.5 * ((r - radius) / width) ** 2) + rng.uniform(0, 1) * np.exp(
+        -0.5 * (r / width) ** 2
+    )
+    return 0.5 * _offcentre(rng, size) + rng.uniform(0.1, 0.6) * ring.astype(np.float32)
+
+
+def _speckled(rng: Rng, size: int) -> Floats:
+    nodes = power_law(-3.0, rng.choice([1.5, 3.0, 5.0]), rng.choice([8.0, 16.0]))
+    speckle = coloured(int(rng.integers(2**62)), (size, size), size, nodes)
+    return 0.6 * _offcentre(rng, size) + rng.uniform(0.06, 0.2) * speckle
+
+
+def _stripes(rng: Rng, size: int) -> Floats:
+    y, _ = _grid(size)
+    lines = sum(
+        rng.uniform(0.3, 1) / n * np.sin(2 * np.pi * (n * y * 1.3 + rng.random()))
+        for n in range(1, 18)
+    )
+    bend = coloured(int(rng.integers(2**62)), (size, size), size, _SMOOTH)
+    out: Floats = np.asarray(lines, np.float32) * (1 + 0.2 * bend)
+    return out
+
+
+def _hollow(rng: Rng, size: int) -> Floats:
+    y, x = _grid(size)
+    cy, cx = rng.normal(0.5, 0.06, 2)
+    r = np.hypot(x - cx, y - cy)
+    out: Floats = -((r - rng.uniform(0.25, 0.45)) ** 2).astype(np.float32)
+    return out
+
+
+_SHAPES: dict[str, Callable[[Rng, int], Floats]] = {
+    "offcentre": _offcentre,
+    "radial": _radial,
+    "tilt": _tilt,
+    "ring": _ring,
+    "speckled": _speckled,
+    "stripes": _stripes,
+    "hollow": _hollow,
+}
+
+
+def smooth_shape(rng: Rng, size: int, family: Family) -> Floats:
+    """Smooth part of an illumination.
+
+    Returns
+    -------
+    (size, size) float32
+        Natural logarithm of the relative level, median 0.
+    """
+    shape = _SHAPES[family.shape](rng, size)
+    low, high = np.percentile(shape[::4, ::4], (0.5, 99.5))
+    shape = shape * np.float32(rng.uniform(*family.span) / max(high - low, 1e-6))
+    return shape - np.float32(np.median(shape[::2, ::2]))
+
+
+# Power over cycles per field, fitted to the band-wise rms of BL01B flats (benchmarks).
+_FINE: Nodes = (
+    (0.1, 0.02), (2.0, 1.0), (8.0, 0.11), (32.0, 3.0e-3), (90.0, 2.0e-4), (400.0, 1.2e-6),
+)  # fmt: skip
+_FINE_RMS = 0.034
+_KEPT = 0.5  # of the variance of the noise; lines and specks stay as well
+_WEB = power_law(-2.6, 3.0, 60.0)
+_PATCH = power_law(-3.0, 1.0, 6.0)
+
+
+def fine_pattern(rng: Rng, size: int, family: Family) -> tuple[Floats, Floats]:
+    """Fixed fine pattern: coloured noise, branching web, crack, specks and rings.
+
+    Returns
+    -------
+    pattern : (size, size) float32
+        Natural logarithm of the relative level at time 0.
+    exchange : (size, size) float32
+        What is added to it once the exchangeable part has been replaced: the pattern then
+        correlates `_KEPT` with what it was.
+    """
+    strength = rng.uniform(*np.log(family.fine))
+    kept, old, new = (
+        np.float32(_FINE_RMS * np.exp(strength) * np.sqrt(share))
+        * coloured(int(rng.integers(2**62)), (size, size), size, _FINE)
+        for share in (_KEPT, 1 - _KEPT, 1 - _KEPT)
+    )
+    pattern: Floats = kept + old
+    pattern += _web(rng, size) * np.float32(0.035 * np.exp(rng.uniform(*np.log(family.lines))))
+    pattern += _cracks(rng, size) * np.float32(np.exp(rng.uniform(*np.log(family.lines))))
+    pattern += _specks(rng, size) * np.float32(np.exp(rng.uniform(*np.log(family.specks))))
+    return pattern, new - old
+
+
+def _web(rng: Rng, size: int) -> Floats:
+    """Bright branching lines where two of several random fields tie for the highest."""
+    shape = (size, size)
+    fields = [coloured(int(rng.integers(2**62)), shape, size, _WEB) for _ in range(3)]
+    first = np.maximum(fields[0], fields[1])
+    second = np.minimum(fields[0], fields[1])
+    second = np.maximum(second, np.minimum(first, fields[2]))
+    first = np.maximum(first, fields[2])
+    lines = np.exp(-(first - second) / np.float32(rng.uniform(0.05, 0.12)))
+    patch = coloured(int(rng.integers(2**62)), shape, size, _PATCH)
+    out: Floats = lines * np.clip(patch + rng.uniform(-0.5, 0.5), 0, 2).astype(np.float32)
+    return out
+
+
+def _curve(
+    rng: Rng, start: NDArray[np.float64], angle: float, length: float
+) -> NDArray[np.float64]:
+    """Wandering curve of points 1/1500 of the field apart, (N, 2) as (y, x)."""
+    count = max(int(length * 1500), 8)
+    knots = rng.normal(0, 1, (4, 2))
+    s = np.linspace(0, 1, count)
+    turn = angle + sum(
+        knots[n, 0] * 0.5 / (n + 1) ** 1.2 * np.sin(2 * np.pi * (n + 1) * s / 2 + 3 * knots[n, 1])
+        for n in range(4)
+    )
+    step = np.stack([np.sin(turn), np.cos(turn)], axis=1) / 1500
+    return start + np.cumsum(step, axis=0)
+
+
+def _cracks(rng: Rng, size: int) -> Floats:
+    """One long crack, partly bright, partly a row of dark dots, and short branches."""
+    image = np.zeros((size, size), np.float32)
+    for n in range(int(rng.integers(1, 6))):
+        start = np.array([rng.random(), -0.05 if n == 0 else rng.random()])
+        angle = rng.normal(0, 0.35) if n == 0 else rng.uniform(0, 2 * np.pi)
+        points = _curve(rng, start, angle, 1.3 if n == 0 else rng.uniform(0.1, 0.6)) * size
+        along = np.linspace(0, 1, len(points))
+        tone = np.sin(2 * np.pi * (along * rng.uniform(0.5, 2) + rng.random())) + 0.6
+        weight = tone * rng.uniform(0.4, 1.6, len(points)) * rng.uniform(0.015, 0.05)
+        width = rng.uniform(0.8, 2.2) * size / 512
+        scale = size / 1500 * width * 2.5  # a line's height after the blur, whatever the size
+        image += blurred(splat(image.shape, points[:, 0], points[:, 1], weight), width) / (
+            np.float32(1 / max(scale, 1e-6))
+        )
+    return image
+
+
+def _specks(rng: Rng, size: int) -> Floats:
+    """Dark specks of several sizes, and small bright wobbly rings."""
+    image = np.zeros((size, size), np.float32)
+    for sigma_512, count in ((1.2, 60), (2.2, 25), (4.5, 6)):
+        number = rng.poisson(count)
+        y, x = rng.uniform(0, size, (2, number))
+        depth = rng.gamma(1.5, 0.012, number) * np.where(rng.random(number) < 0.85, -1, 1)
+        sigma = sigma_512 * size / 512
+        image += blurred(splat(image.shape, y, x, depth * 2 * np.pi * sigma**2), sigma)
+    for _ in range(rng.poisson(3)):
+        centre, radius = rng.uniform(0, size, 2), rng.uniform(3, 9) * size / 512
+        turn = np.linspace(0, 2 * np.pi, 120, endpoint=False)
+        r = radius * (1 + 0.2 * np.sin(2 * turn + rng.random() * 6))
+        line = splat(image.shape, centre[0] + r * np.sin(turn), centre[1] + r * np.cos(turn))
+        sigma = 0.9 * size / 512
+        height = rng.uniform(0.02, 0.07) * 2 * np.pi * radius / 120 * sigma * 2.5
+        image += blurred(line, sigma) * np.float32(height)
+    return image
+
+
+def aperture_mask(rng: Rng, size: int, family: Family) -> Floats:
+    """Share of the beam that an aperture lets through at the corners on the right.
+
+    Returns
+    -------
+    (size, size) float32
+        1 in the lit field, 0 behind the aperture, an edge a few pixels wide between.
+    """
+    mask = np.ones((size, size), np.float32)
+    if rng.random() >= family.cut:
+        return mask
+    y, x = _grid(size)
+    right = rng.random() < (0.9 if family.shape == "offcentre" else 0.4)
+    for top in (True, False):
+        if rng.random() < 0.1:
+            continue
+        legs = np.exp(rng.uniform(np.log(15), np.log(360), 2) * 1.0) / 512
+        if rng.random() < 0.7:
+            legs = rng.uniform(90, 360) / 512 * np.exp(rng.normal(0, 0.3, 2))
+        u = (1 - x if right else x) / np.float32(legs[0])
+        v = (y if top else 1 - y) / np.float32(legs[1])
+        inside = u + v - 1 + np.float32(rng.uniform(-0.1, 0.3)) * u * v  # slightly curved
+        edge = rng.uniform(1.0, 5.0) / 512 / np.hypot(*legs) * np.float32(1.4)
+        mask *= 1 / (1 + np.exp(-np.clip(inside / edge, -30, 30)))
+    return mask
+
+
+_PERIODS_H = 0.12 * 2.1 ** np.arange(12)  # 7 minutes to 18 days
+_COARSE = 24
+_MOSAIC_H = 16 / 60  # the measured drift is that within a mosaic of 16 minutes
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Slow change of an illumination with time, smooth and bounded.
+
+    Attributes
+    ----------
+    level, modes : arrays
+        `(12, 2)` and `(M, 12, 2)` sine and cosine amplitudes over the periods.
+    shapes : (M, 24, 24) float32
+        Coarse maps of the modes.
+    decay : (amplitude, hours)
+        Loss of beam, saturating.
+    exchange_h : float
+        Hours over which part of the fine pattern is replaced.
+    """
+
+    level: NDArray[np.float64]
+    modes: NDArray[np.float64]
+    shapes: Floats
+    decay: tuple[float, float]
+    exchange_h: float
+
+    def log_level(self, time: float) -> float:
+        """Natural logarithm of the level at `time` (hours) relative to time 0."""
+        amplitude, hours = self.decay
+        return float(_walk(self.level, time) - amplitude * np.tanh(time / hours))
+
+    def log_shape(self, time: float, size: int) -> Floats:
+        """Smooth change at `time` (hours) relative to time 0: (size, size) float32, log."""
+        weights = _walk(self.modes, time).astype(np.float32)
+        coarse = np.tensordot(weights, self.shapes, 1)
+        up = _upsampling(size)
+        out: Floats = up @ coarse @ up.T
+        return out
+
+    def exchanged(self, time: float) -> float:
+        """Share of the exchangeable part of the fine pattern replaced at `time` (hours)."""
+        return float(np.tanh((time / self.exchange_h) ** 2))
+
+
+def _walk(amplitudes: NDArray[np.float64], time: float) -> NDArray[np.float64]:
+    phase = 2 * np.pi * time / _PERIODS_H
+    basis = np.stack([np.sin(phase), np.cos(phase) - 1], axis=-1)  # 0 at time 0
+    out: NDArray[np.float64] = (amplitudes * basis).sum(axis=(-2, -1))
+    return out
+
+
+@lru_cache(maxsize=8)
+def _upsampling(size: int) -> Floats:
+    """Matrix (size, 24) of cubic B-splines that interpolates a coarse axis to `size` pixels."""
+    at = (np.arange(size) + 0.5) / size * _COARSE - 0.5
+    matrix = BSpline(*_natural_spline(), extrapolate=True)(at)
+    return np.ascontiguousarray(matrix, np.float32)
+
+
+def _natural_spline() -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    spline = make_interp_spline(np.arange(_COARSE), np.eye(_COARSE), k=3)
+    return spline.t, spline.c, spline.k
+
+
+def draw_drift(rng: Rng, smooth: Floats) -> Drift:
+    """Draw how an illumination will drift; see `Drift`."""
+    spread = _PERIODS_H**0.27
+    change = np.sqrt((spread**2 * (1 - np.cos(2 * np.pi * _MOSAIC_H / _PERIODS_H))).sum())
+    unit = spread / change  # rms change over 16 minutes is 1
+    shapes, sizes = _modes(rng, smooth)
+    factor = np.exp(rng.normal(0, 0.35))
+    rms = sizes * factor * np.exp(rng.normal(0, 0.25, len(sizes)))
+    modes = rng.normal(0, 1, (len(sizes), len(unit), 2))
+    modes *= unit[:, None] * rms[:, None, None] / np.sqrt(2)
+    level = rng.normal(0, 1, (len(unit), 2)) * unit[:, None] * 0.012 * np.exp(rng.normal(0, 0.4))
+    decay = (rng.uniform(0.0, 0.3), np.exp(rng.uniform(np.log(5), np.log(40))))
+    return Drift(level, modes, shapes, decay, float(np.exp(rng.normal(np.log(900), 0.4))))
+
+
+def _modes(rng: Rng, smooth: Floats) -> tuple[Floats, NDArray[np.float64]]:
+    """Tilts, bowls, shifts of the smooth shape and random maps; with rms change in 16 min."""
+    axis = ((np.arange(_COARSE) + 0.5) / _COARSE * 2 - 1).astype(np.float32)
+    y, x = axis[:, None] + 0 * axis, axis + 0 * axis[:, None]
+    tilts = [y / 2, x / 2]  # edge to edge 1
+    bowls = [1.5 * y * y - 0.5, 1.5 * x * x - 0.5, x * y]
+    waves = [
+        coloured(int(rng.integers(2**62)), (_COARSE, _COARSE), _COARSE, _SMOOTH) for _ in range(4)
+    ]
+    step = smooth.shape[0] / _COARSE
+    at = ((np.arange(_COARSE) + 0.5) * step).astype(int)
+    coarse = smooth[np.ix_(at, at)]
+    shifts = list(np.gradient(coarse, 1 / _COARSE))
+    sizes = [0.022] * 2 + [0.006] * 3 + [0.006] * 4 + [0.012] * 2
+    shapes = np.stack([m - m.mean() for m in tilts + bowls + waves + shifts]).astype(np.float32)
+    return shapes, np.array(sizes)
