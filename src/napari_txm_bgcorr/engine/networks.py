@@ -100,7 +100,7 @@ class ResidualUNet(nn.Module):
 
 
 class SubPixel(nn.Module):
-    """Run a body at half size: 2 x 2 pixels become 4 channels, and back (Shi et al. 2016).
+    """Run a body at reduced size: n x n pixels become channels, and back (Shi et al. 2016).
 
     Two constant coordinate channels are appended, since the illumination is a pattern of the
     whole field fixed to the camera and not translation invariant.
@@ -108,18 +108,21 @@ class SubPixel(nn.Module):
     Parameters
     ----------
     body : Module
-        Takes ``4 * 3 + 2`` channels at half size and gives 4.
+        Takes ``factor**2 * 3 + 2`` channels at reduced size and gives ``factor**2``.
+    factor : int
+        How many times smaller.
     """
 
-    def __init__(self, body: nn.Module) -> None:
+    def __init__(self, body: nn.Module, factor: int = 2) -> None:
         super().__init__()
         self.body = body
+        self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(N, 3, Y, X)` to `(N, 1, Y, X)`; Y and X even."""
-        small = functional.pixel_unshuffle(x, 2)
+        """`(N, 3, Y, X)` to `(N, 1, Y, X)`; Y and X multiples of the factor."""
+        small = functional.pixel_unshuffle(x, self.factor)
         joined = torch.cat([small, _coordinates(small)], dim=1)
-        return functional.pixel_shuffle(self.body(joined), 2)
+        return functional.pixel_shuffle(self.body(joined), self.factor)
 
 
 def _coordinates(x: Tensor) -> Tensor:
@@ -133,8 +136,9 @@ def _coordinates(x: Tensor) -> Tensor:
 class SubPixelUNet(SubPixel):
     """The default body inside `SubPixel`."""
 
-    def __init__(self, features: tuple[int, ...]) -> None:
-        super().__init__(ResidualUNet(4 * IN_CHANNELS + 2, 4, features))
+    def __init__(self, features: tuple[int, ...], factor: int = 2) -> None:
+        cells = factor**2
+        super().__init__(ResidualUNet(cells * IN_CHANNELS + 2, cells, features), factor)
 
 
 class UNet256(nn.Module):
@@ -216,6 +220,11 @@ def _subpixel(config: NetworkConfig) -> nn.Module:
     return PriorResidual(SubPixelUNet(features), 2 ** len(features))
 
 
+def _subpixel4(config: NetworkConfig) -> nn.Module:
+    features = config.features or (72, 96, 128, 192)
+    return PriorResidual(SubPixelUNet(features, 4), 2 ** (len(features) + 1))
+
+
 def _subpixel_basic(config: NetworkConfig) -> nn.Module:
     features = config.features or (32, 48, 96, 160, 192, 32)
     body = BasicUNet(2, 4 * IN_CHANNELS + 2, 4, features, norm=("group", {"num_groups": 4}))
@@ -281,6 +290,7 @@ def _unetr(config: NetworkConfig) -> nn.Module:
 
 NETWORKS: dict[str, Callable[[NetworkConfig], nn.Module]] = {
     "subpixel-unet": _subpixel,
+    "subpixel4-unet": _subpixel4,
     "subpixel-basicunet": _subpixel_basic,
     "unet256": _unet256,
     "basicunet": _basic,

@@ -6,6 +6,7 @@ pattern and shape) costs more than exposing a tile in it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -100,13 +101,13 @@ class _Shots:
 
     def tile(self, k: int, case: str) -> _Tile:
         """Tile `k` with a prior of the named kind."""
-        prior = {
+        draw: dict[str, Callable[[], Image]] = {
             "none": lambda: self.background[k],
             "stale": lambda: self._stale(self.times[k]),
             "tile-median": lambda: self._tile_median(k),
             "smooth": lambda: self._smooth(k),
-        }[case]()
-        return _Tile(self.raw[k], self.background[k], prior, self.lit, case)
+        }
+        return _Tile(self.raw[k], self.background[k], draw[case](), self.lit, case)
 
     def _offset(self, *, raw: bool) -> Any:
         """Dark that is taken off the raw tile, or left in the truth: one or the other."""
@@ -127,7 +128,8 @@ class _Shots:
         frames = rng.integers(1, 11)
         noise = rng.standard_normal(counts.shape, np.float32)
         noisy = counts + noise * np.sqrt(np.maximum(counts, 1) * 2 / frames)
-        return self._log((noisy + self._offset(raw=False))[None])[0]
+        prior: Image = self._log((noisy + self._offset(raw=False))[None])[0]
+        return prior
 
     def _tile_median(self, k: int) -> Image:
         """Median of other tiles' logs: their specimens turned and rolled make more of them.
