@@ -14,6 +14,7 @@ from napari_txm_bgcorr.engine.networks import (
 
 SMALL = {
     "subpixel-unet": {"features": (8, 8, 16)},
+    "subpixel4-unet": {"features": (8, 8, 16)},
     "subpixel-basicunet": {"features": (8, 8, 8, 8, 8, 8)},
     "unet256": {"ngf": 2},
     "basicunet": {"features": (8, 8, 8, 8, 8, 8)},
