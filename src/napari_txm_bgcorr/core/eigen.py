@@ -1,0 +1,152 @@
+"""Eigen flats: the ways in which a day's references vary, fitted to each tile.
+
+V. Van Nieuwenhove et al., "Dynamic intensity normalization using eigen flat fields in X-ray
+imaging", Optics Express 23 (2015) 27975. As there: principal components of the references,
+their number by parallel analysis, and coefficients that give the corrected tile the least
+total variation. Unlike there all is done in logarithms, where the corrected tile is linear
+in the coefficients and the least total variation is a convex problem.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_txm_bgcorr.core.captured import flats_of
+from napari_txm_bgcorr.core.errors import MethodError
+from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core.shapes import Coarse, log_beam, spread_indices, to_counts, upper
+
+__all__ = ["EigenFlats"]
+
+Image = NDArray[np.float32]
+MAX_FLATS = 64
+FIT_CELLS = 128  # the total variation is taken on cells: less photon noise, as in the paper
+SHUFFLES = 5  # of the parallel analysis
+
+
+class EigenFlats:
+    """Mean of the references plus their principal components, fitted to each tile.
+
+    Parameters
+    ----------
+    components : int or None
+        Number of components; None: those that stand out of the noise (parallel analysis).
+    rounds : int
+        Rounds of reweighting in the fit.
+
+    Raises
+    ------
+    MethodError
+        If `components` is negative or `rounds` below 1.
+    """
+
+    name = "eigen-flats"
+
+    def __init__(self, components: int | None = None, rounds: int = 15) -> None:
+        if (components is not None and components < 0) or rounds < 1:
+            raise MethodError(
+                f"components {components}, rounds {rounds}: give 0 components and 1 round or more"
+            )
+        self.components, self.rounds = components, int(rounds)
+        self._dark: Image | None = None
+        self._mean: Image | None = None
+        self._eigen: Image = np.empty((0, 0, 0), np.float32)
+
+    def fit(self, scan: Scan) -> Self:
+        """Take the mean and the components of the references.
+
+        Raises
+        ------
+        MethodError
+            If there are fewer than 3 references.
+        """
+        count = flats_of(scan, 3, self.name)
+        flats: Any = scan.flats
+        self._dark = scan.dark()
+        logs = np.stack([log_beam(flats[i], self._dark) for i in spread_indices(count, MAX_FLATS)])
+        logs -= np.median(logs[:, ::4, ::4], axis=(1, 2), keepdims=True)
+        self._mean = logs.mean(axis=0)
+        logs -= self._mean
+        self._eigen = _components(logs, self.components)
+        return self
+
+    def background(
+        self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """Fit the components to each tile `(N, Y, X)`; see `BackgroundMethod`."""
+        if self._mean is None:
+            raise MethodError("eigen-flats: not fitted; call fit(scan) first")
+        coarse = Coarse(self._mean.shape, FIT_CELLS)
+        mean = coarse.mean(self._mean)
+        eigen = np.stack([coarse.mean(e) for e in self._eigen]) if len(self._eigen) else None
+        out = np.empty(tiles.shape, np.float32)
+        for k, raw in enumerate(tiles):
+            rest = coarse.mean(log_beam(raw, self._dark)) - mean
+            shape = self._mean
+            if eigen is not None:
+                c = _least_variation(rest, eigen, self.rounds)
+                rest = rest - np.tensordot(c, eigen, 1)
+                shape = shape + np.tensordot(c, self._eigen, 1)
+            level = upper(rest, np.ones(rest.shape, bool))
+            out[k] = to_counts(shape + np.float32(level), self._dark)
+        return out
+
+    def describe(self) -> dict[str, Any]:
+        """Parameters for the provenance."""
+        return {"components": self.components, "rounds": self.rounds, "used": len(self._eigen)}
+
+
+def _components(logs: Image, wanted: int | None) -> Image:
+    """Principal components `(K, Y, X)` of log references with their mean removed."""
+    flat = logs.reshape(len(logs), -1)
+    values, vectors = np.linalg.eigh((flat @ flat.T).astype(np.float64))
+    order = np.argsort(values)[::-1]
+    most = len(logs) - 1
+    keep = most if wanted is None else min(wanted, most)
+    if wanted is None:
+        keep = min(most, int((values[order] > _noise_values(flat)).cumprod().sum()))
+    chosen = vectors[:, order[:keep]].astype(np.float32)
+    scale = np.sqrt(np.maximum(values[order[:keep]], 1e-30)).astype(np.float32)
+    eigen: Image = ((chosen / scale).T @ flat).reshape(keep, *logs.shape[1:])
+    return eigen * np.float32(np.sqrt(flat.shape[1]))  # rms 1
+
+
+def _noise_values(flat: Image) -> NDArray[np.float64]:
+    """Eigenvalues that shuffled references show, descending: parallel analysis (Horn 1965).
+
+    Shuffling the pixels of each reference on its own leaves its noise and removes what the
+    references have in common. The mean plus two standard deviations, as in the paper.
+    """
+    rng = np.random.default_rng(0)
+    step = max(1, flat.shape[1] // 65536)
+    some = flat[:, ::step]
+    drawn = []
+    for _ in range(SHUFFLES):
+        mixed = rng.permuted(some, axis=1)
+        mixed -= mixed.mean(axis=0)
+        drawn.append(np.linalg.eigvalsh((mixed @ mixed.T).astype(np.float64))[::-1] * step)
+    values: NDArray[np.float64] = np.mean(drawn, axis=0) + 2 * np.std(drawn, axis=0)
+    return values
+
+
+def _least_variation(rest: Image, eigen: Image, rounds: int) -> NDArray[np.float32]:
+    """Coefficients `(K,)` of ``argmin sum |grad(rest - c . eigen)|`` by reweighting."""
+
+    def slopes(x: Image) -> NDArray[np.float64]:
+        return np.concatenate([np.diff(x, axis=0).ravel(), np.diff(x, axis=1).ravel()]).astype(
+            np.float64
+        )
+
+    y = slopes(rest)
+    a = np.stack([slopes(e) for e in eigen], axis=1)
+    weight = np.ones(y.size)
+    c = np.zeros(len(eigen))
+    for _ in range(rounds):
+        weighted = a * weight[:, None]
+        c = np.linalg.lstsq(weighted.T @ a, weighted.T @ y, rcond=None)[0]
+        off = np.abs(y - a @ c)
+        weight = 1 / np.maximum(off, 0.1 * np.median(off) + 1e-9)
+    return c.astype(np.float32)

@@ -1,0 +1,157 @@
+"""The median over the tiles of a scan: the sample moves, the illumination stays."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_txm_bgcorr.core.errors import MethodError
+from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core.shapes import Coarse, log_beam, spread_indices, to_counts, upper
+
+__all__ = ["TileMedian", "scaled_backgrounds"]
+
+Image = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+STACK_BYTES = 256 << 20  # of log tiles held while fitting
+
+
+class TileMedian:
+    """Median over tiles of the log counts, each tile first brought to one level.
+
+    In each round the tiles are brought to the level that they show where they hold no
+    specimen (upper quantile of tile over shape), and what absorbs more than the scatter
+    allows is left out of the next median. Where fewer than three tiles remain at a pixel,
+    the plain median over all stands there.
+
+    Parameters
+    ----------
+    tiles : int
+        Tiles to use, spread evenly over the scan (fewer where they are large, so that fitting
+        holds 256 MB).
+    rounds : int
+        1: the plain median.
+
+    Raises
+    ------
+    MethodError
+        If `tiles` is below 3 or `rounds` below 1.
+    """
+
+    name = "tile-median"
+
+    def __init__(self, tiles: int = 64, rounds: int = 3) -> None:
+        if tiles < 3 or rounds < 1:
+            raise MethodError(f"tiles {tiles}, rounds {rounds}: give 3 tiles and 1 round or more")
+        self.tiles, self.rounds = int(tiles), int(rounds)
+        self._dark: Image | None = None
+        self._shape: Image | None = None
+        self._used = 0
+
+    def fit(self, scan: Scan) -> Self:
+        """Take the median.
+
+        Raises
+        ------
+        MethodError
+            If the scan has fewer than 3 tiles.
+        """
+        count, rows, columns = (int(n) for n in scan.tiles.shape)
+        if count < 3:
+            raise MethodError(
+                f"{scan.source.path}: {count} tiles, {self.name} needs 3 or more; "
+                "choose smooth, envelope or generator"
+            )
+        self._dark = scan.dark()
+        room = max(3, STACK_BYTES // (4 * rows * columns))
+        chosen = spread_indices(count, min(self.tiles, room))
+        self._used = len(chosen)
+        logs = np.stack([log_beam(scan.tiles[i], self._dark) for i in chosen])
+        self._shape = _robust_median(logs, self.rounds)
+        return self
+
+    def background(
+        self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """The shape at each tile's own level; see `BackgroundMethod`."""
+        if self._shape is None:
+            raise MethodError("tile-median: not fitted; call fit(scan) first")
+        return scaled_backgrounds(tiles, self._shape, self._dark)
+
+    def describe(self) -> dict[str, Any]:
+        """Parameters for the provenance."""
+        return {"tiles": self.tiles, "rounds": self.rounds, "used": self._used}
+
+
+def scaled_backgrounds(tiles: NDArray[Any], shape: Image, dark: Image | None) -> Image:
+    """A log shape `(Y, X)` at the level of each tile `(N, Y, X)`, as counts with dark."""
+    coarse = Coarse(shape.shape)
+    # No corner is left out of a level by its darkness: the shape has it, too.
+    cells = coarse.mean(shape)
+    everywhere = np.ones(cells.shape, bool)
+    out = np.empty(tiles.shape, np.float32)
+    for k, raw in enumerate(tiles):
+        level = upper(coarse.log_cells(raw, dark) - cells, everywhere)
+        out[k] = to_counts(shape + np.float32(level), dark)
+    return out
+
+
+def _robust_median(logs: Image, rounds: int) -> Image:
+    """Shape `(Y, X)` of log tiles `(N, Y, X)`; `logs` is used as scratch."""
+    coarse = Coarse(logs.shape)
+    everywhere = np.ones(coarse.size, bool)
+    logs -= np.median(logs[:, ::4, ::4], axis=(1, 2), keepdims=True)
+    plain = _median(logs)
+    shape = plain
+    for _ in range(rounds - 1):
+        cells = coarse.mean(shape)
+        rest = np.stack([coarse.mean(tile) - cells for tile in logs])
+        for k in range(len(logs)):
+            level = np.float32(upper(rest[k], everywhere))
+            logs[k] -= level
+            rest[k] -= level
+        absorbing = rest < -3 * _scatter(rest)
+        kept = np.stack([_smooth_mask(mask, coarse) for mask in absorbing])
+        shape = _masked_median(logs, kept)
+    return shape
+
+
+def _scatter(rest: Image) -> float:
+    """Spread of cells without specimen: from those above the level, where there is none."""
+    above = rest[rest > 0]
+    return max(1.4826 * float(np.median(above)) if above.size else 0.0, 0.003)
+
+
+def _smooth_mask(absorbing: Mask, coarse: Coarse) -> Mask:
+    """Pixels `(Y, X)` whose cell does not absorb."""
+    (height, width), (rows, columns) = coarse.cell, coarse.shape
+    y = np.minimum(np.arange(rows) // height, absorbing.shape[0] - 1)
+    x = np.minimum(np.arange(columns) // width, absorbing.shape[1] - 1)
+    kept: Mask = ~absorbing[y[:, None], x]
+    return kept
+
+
+def _median(logs: Image) -> Image:
+    """Median over tiles, row by row to hold little."""
+    out = np.empty(logs.shape[1:], np.float32)
+    for y in range(logs.shape[1]):
+        out[y] = np.median(np.ascontiguousarray(logs[:, y].T), axis=1)
+    return out
+
+
+def _masked_median(logs: Image, kept: Mask) -> Image:
+    """Median over the kept tiles at each pixel; over all where fewer than three are kept."""
+    out = np.empty(logs.shape[1:], np.float32)
+    columns = np.arange(logs.shape[2])
+    for y in range(logs.shape[1]):
+        use = kept[:, y]
+        count = use.sum(axis=0)
+        few = count < 3
+        use = use | few
+        count = np.where(few, len(logs), count)
+        ordered = np.sort(np.where(use, logs[:, y], np.inf).T, axis=1)
+        low, high = (count - 1) // 2, count // 2
+        out[y] = (ordered[columns, low] + ordered[columns, high]) / 2
+    return out
