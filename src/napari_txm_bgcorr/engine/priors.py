@@ -38,8 +38,8 @@ MAX_TILES = 64
 MAX_PIXELS = 2**25  # of all tiles read for a prior: 128 MiB a stack
 MAX_FLATS = 16
 LEAVE_ONE_OUT = 16  # scans up to this length: a tile is left out of its own prior
-DRIFT_RMS = 0.10  # two references two months apart
-DRIFT_HOURS = 7.4  # two references ten minutes apart differ by 1.5 %
+FAST_DRIFT = (0.019, 0.12)  # rms and hours: within minutes, then no more
+SLOW_DRIFT = (0.09, 40.0)  # rms and hours: over days
 TILE_DRIFT_RMS = 0.012  # change between the tiles of one mosaic that no fixed shape follows
 
 
@@ -79,12 +79,15 @@ def spread_indices(count: int, limit: int) -> list[int]:
 
 
 def expected_drift(age_h: float) -> float:
-    """Expected error of a reference of that age: ``0.1 sqrt(1 - exp(-age / 7.4 h))``.
+    """Expected error of a reference of that age.
 
-    A bounded random walk through the two figures measured at TLS BL01B: 1.5 % after ten
-    minutes, about 10 % after two months. Never below 0.3 %.
+    ``sqrt(sum(r^2 (1 - exp(-age / t))))`` over a fast part (1.9 % in 0.12 h) and a slow one
+    (9 % in 40 h): two bounded random walks through what was measured at TLS BL01B (1.5 % after
+    ten minutes, about 10 % after two months) and the simulator's medians between. Never below
+    0.3 %.
     """
-    return max(0.003, DRIFT_RMS * float(np.sqrt(1 - np.exp(-abs(age_h) / DRIFT_HOURS))))
+    squares = [r * r * (1 - np.exp(-abs(age_h) / t)) for r, t in (FAST_DRIFT, SLOW_DRIFT)]
+    return max(0.003, float(np.sqrt(sum(squares))))
 
 
 def reference_prior(scan: Scan, dark: Image | None, compared: float) -> Prior:
