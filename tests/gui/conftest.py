@@ -68,7 +68,7 @@ def panel(make_napari_viewer, qtbot, steady, monkeypatch):
     viewer = make_napari_viewer()
     _, widget = viewer.window.add_plugin_dock_widget("napari-txm-bgcorr", "Background correction")
     widget.method_combo.setCurrentIndex(widget.method_combo.findData("steady"))
-    qtbot.waitUntil(lambda: not widget.finder.busy, timeout=20_000)
+    qtbot.waitUntil(lambda: not (widget.finder.busy or widget.busy), timeout=20_000)
     yield widget
     steady.hold.set()
     widget.shut_down()

@@ -7,8 +7,8 @@ from collections import namedtuple
 
 import numpy as np
 import pytest
-from napari_txm_bgcorr.core.correction import TileResult
 
+from napari_txm_bgcorr.core.correction import TileResult
 from napari_txm_bgcorr.core.errors import WriteError
 from napari_txm_bgcorr.gui import canvas, results
 from napari_txm_bgcorr.gui.canvas import Layout, MosaicArray

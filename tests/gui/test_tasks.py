@@ -5,8 +5,8 @@ from threading import Event
 
 import numpy as np
 import pytest
-from napari_txm_bgcorr.core.correction import correct_tiles
 
+from napari_txm_bgcorr.core.correction import correct_tiles
 from napari_txm_bgcorr.core.errors import AlreadyCorrectedError, DeviceError, ReadError
 from napari_txm_bgcorr.engine.methods import make_method
 from napari_txm_bgcorr.gui.messages import (

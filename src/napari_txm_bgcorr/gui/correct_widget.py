@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Layer
@@ -12,12 +15,9 @@ from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import (
     QFrame,
     QHBoxLayout,
-    QLabel,
     QMessageBox,
     QProgressBar,
-    QPushButton,
     QScrollArea,
-    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -42,6 +42,7 @@ from napari_txm_bgcorr.gui.outputs import saved_path
 from napari_txm_bgcorr.gui.preferences import preferences
 from napari_txm_bgcorr.gui.save_bar import SaveBar
 from napari_txm_bgcorr.gui.session import Session, resolve
+from napari_txm_bgcorr.gui.small_parts import named_button, time_left, wrapped_label
 from napari_txm_bgcorr.gui.tasks import (
     correct_job,
     find_choices,
@@ -84,24 +85,32 @@ class CorrectWidget(QScrollArea):
         self._waiting: list[Path] = []
         self._correct_when_read = False
         self._closed = False
+        self._shown = Event()
         self.runner, self.reader, self.finder = Runner(self), Runner(self), Runner(self)
         self._make_widgets(method_names())
         self._connect()
         self._look()
         self.finder.start(lambda stop, tell: find_choices(stop))
 
-    # -- building -------------------------------------------------------------------------
+    @property
+    def busy(self) -> bool:
+        """Whether something is under way or waits to be shown."""
+        return self.runner.busy or self.reader.busy or bool(self._steps)
 
     def _make_widgets(self, methods: list[str]) -> None:
         self.drop_zone = DropZone()
-        self.input_label = _words("input_label")
+        self.input_label = wrapped_label("input_label")
         self.form = ChoicesForm(self.session, methods)
-        self.correct_button = _button("correct_button", "Correct", "Correct the selected layers")
-        self.cancel_button = _button("cancel_button", "Cancel", "Stop; tiles already done stay")
+        self.correct_button = named_button(
+            "correct_button", "Correct", "Correct the selected layers"
+        )
+        self.cancel_button = named_button(
+            "cancel_button", "Cancel", "Stop; tiles already done stay"
+        )
         self.progress_bar = QProgressBar()
         self.progress_bar.setObjectName("progress_bar")
         self.progress_bar.setTextVisible(True)
-        self.status_label = _words("status_label")
+        self.status_label = wrapped_label("status_label")
         self.status_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.compare = CompareBar(self.book.pairs)
         self.save_bar = SaveBar(self.session)
@@ -141,9 +150,9 @@ class CorrectWidget(QScrollArea):
         self.cancel_button.clicked.connect(self.cancel)
         self.save_bar.chosen.connect(self.save)
         for runner in (self.runner, self.reader, self.finder):
-            runner.message.connect(self._hear)
-        self.runner.ended.connect(self._run_ended)
-        self.reader.ended.connect(self._read_ended)
+            runner.message.connect(lambda message: self._later(self._hear(message)))
+        self.runner.ended.connect(lambda broken: self._later(self._run_ended(broken)))
+        self.reader.ended.connect(lambda broken: self._later(self._read_ended(broken)))
         layers = self.viewer.layers
         layers.selection.events.changed.connect(self._look)
         layers.events.inserted.connect(self._look)
@@ -152,10 +161,12 @@ class CorrectWidget(QScrollArea):
         self._timer = QTimer(self)
         self._timer.setInterval(REFRESH_MS)
         self._timer.timeout.connect(self._redraw)
+        self._steps: deque[Iterator[None]] = deque()
+        self._beat = QTimer(self)
+        self._beat.setInterval(0)
+        self._beat.timeout.connect(self._do_step)
         runners = (self.runner, self.reader, self.finder)
         self.destroyed.connect(lambda: [runner.drop() for runner in runners])
-
-    # -- what the user does ---------------------------------------------------------------
 
     def open_paths(self, paths: list[Path]) -> None:
         """Read files and folders and show them; they become the selected layers."""
@@ -165,7 +176,7 @@ class CorrectWidget(QScrollArea):
 
     def correct(self) -> None:
         """Correct the selected layers, or, while files are being read, these when they are."""
-        if self.runner.running:
+        if not self.correct_button.isEnabled():
             return
         if self.reader.running:
             self._correct_when_read = True
@@ -179,8 +190,9 @@ class CorrectWidget(QScrollArea):
             return
         self._failures = []
         self.book.remember(job)
+        shown = self._shown = Event()
+        self.runner.start(lambda stop, tell: correct_job(job, stop, tell, shown))
         self._show_busy("Starting …")
-        self.runner.start(lambda stop, tell: correct_job(job, stop, tell))
 
     def cancel(self) -> None:
         """Stop what is under way; what is done stays."""
@@ -202,19 +214,36 @@ class CorrectWidget(QScrollArea):
             return
         self._failures = []
         save_format = self.session.save_format
-        self._show_busy("Saving …")
         self.runner.start(
             lambda stop, tell: save_results(results, Path(folder), save_format, overwrite, stop)
         )
+        self._show_busy("Saving …")
 
     def _may_replace(self, targets: list[Path]) -> bool:
         there = "\n".join(target.name for target in targets if target.exists())
         answer = QMessageBox.question(self, "Replace?", f"Replace what is there?\n{there}")
         return bool(answer == QMessageBox.StandardButton.Yes)
 
-    # -- what the worker says -------------------------------------------------------------
+    def _later(self, steps: Iterator[None]) -> None:
+        """Do what a message asks for in its turn, one step for each beat of the event loop."""
+        self._steps.append(steps)
+        if len(self._steps) == 1:
+            self._beat.start()
 
-    def _hear(self, message: Message) -> None:
+    def _do_step(self) -> None:
+        try:
+            next(self._steps[0])
+            return
+        except StopIteration:
+            pass
+        except BaseException:
+            self._steps.popleft()
+            raise
+        self._steps.popleft()
+        if not self._steps:
+            self._beat.stop()
+
+    def _hear(self, message: Message) -> Iterator[None]:
         if isinstance(message, Advanced):
             self._show_progress(message)
         elif isinstance(message, Preparing):
@@ -223,10 +252,12 @@ class CorrectWidget(QScrollArea):
             data, arguments, kind = message.layer
             self.book.opened(Layer.create(data, arguments, kind))
         elif isinstance(message, Started):
-            self.book.show(message.key, message.result)
             self.compare.slider.setValue(100)
+            yield from self.book.show(message.key, message.result)
+            self._shown.set()
         elif isinstance(message, Finished):
             self.book.finish(message.result)
+            yield
             self._redraw(force=True)
         elif isinstance(message, Failed):
             self._failures.append(str(message.error))
@@ -240,13 +271,13 @@ class CorrectWidget(QScrollArea):
         self._dirty = True
         self.progress_bar.setRange(0, message.total)
         self.progress_bar.setValue(message.done)
-        self.progress_bar.setFormat(f"%v of %m tiles, {_left(message.seconds_left)} left")
+        self.progress_bar.setFormat(f"%v of %m tiles, {time_left(message.seconds_left)} left")
         if message.text and self.cancel_button.isEnabled():
             self.status_label.setText(message.text)
 
-    def _run_ended(self, broken: bool) -> None:
-        self._redraw(force=True)
+    def _run_ended(self, broken: bool) -> Iterator[None]:
         self._show_idle(self._outcome(broken))
+        yield
 
     def _outcome(self, broken: bool) -> str:
         if broken:
@@ -256,11 +287,12 @@ class CorrectWidget(QScrollArea):
         said = self.status_label.text()
         return said if said.startswith("Saved") else self.book.outcome()
 
-    def _read_ended(self, broken: bool) -> None:
+    def _read_ended(self, broken: bool) -> Iterator[None]:
         if self._waiting:
             self._read_next()
             return
         self._redraw(force=True)
+        yield
         if not self.runner.running:
             self._show_idle("\n".join(self._failures))
         if self._correct_when_read and not broken and not self._failures:
@@ -273,11 +305,9 @@ class CorrectWidget(QScrollArea):
         self.book.begin_opening()
         if not self.runner.running:
             self._failures = []
-            self._show_busy(f"Reading {paths[0].name} …")
-            self.correct_button.setEnabled(True)
         self.reader.start(lambda stop, tell: read_paths(paths, stop))
-
-    # -- what the panel shows -------------------------------------------------------------
+        if not self.runner.running:
+            self._show_busy(f"Reading {paths[0].name} …")
 
     def _look(self, event: Any = None) -> None:
         """Take the selected layers as the input."""
@@ -293,7 +323,9 @@ class CorrectWidget(QScrollArea):
         self.save_button.setEnabled(bool(self.book.results()) and not self.runner.running)
 
     def _show_busy(self, text: str) -> None:
-        self.correct_button.setEnabled(False)
+        # While files are read Correct may be pressed: it follows the reading.
+        reading = self.reader.running and not self.runner.running
+        self.correct_button.setEnabled(reading and not self._correct_when_read)
         self.save_button.setEnabled(False)
         self.cancel_button.setEnabled(True)
         self.progress_bar.setRange(0, 0)
@@ -325,8 +357,6 @@ class CorrectWidget(QScrollArea):
         spent_ms = 1000 * (time.monotonic() - began)
         self._timer.setInterval(max(REFRESH_MS, int(8 * spent_ms)))
 
-    # -- going away -----------------------------------------------------------------------
-
     def event(self, event: QEvent) -> bool:
         """Stop the work when the panel is taken out of its dock or the window closes."""
         if event.type() == QEvent.Type.ParentChange:
@@ -352,32 +382,11 @@ class CorrectWidget(QScrollArea):
             return
         self._closed = True
         self._timer.stop()
+        self._beat.stop()
+        self._steps.clear()
         layers = self.viewer.layers
         layers.selection.events.changed.disconnect(self._look)
         layers.events.inserted.disconnect(self._look)
         layers.events.removed.disconnect(self._look)
         for runner in (self.runner, self.reader, self.finder):
             runner.close()
-
-
-def _words(name: str) -> QLabel:
-    label = QLabel()
-    label.setObjectName(name)
-    label.setWordWrap(True)
-    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
-    return label
-
-
-def _button(name: str, text: str, tip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setObjectName(name)
-    button.setToolTip(tip)
-    return button
-
-
-def _left(seconds: float | None) -> str:
-    if seconds is None:
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -96,8 +96,12 @@ class LayerBook:
             if (layer := by_key.get(item.key)) is not None
         }
 
-    def show(self, key: int, result: Result) -> None:
-        """Add the background and corrected layers of a result, empty as yet."""
+    def show(self, key: int, result: Result) -> Iterator[None]:
+        """Add the background and corrected layers of a result, empty as yet.
+
+        One layer for each step of the iterator: napari takes a tenth of a second for each, and
+        the window is to be served in between.
+        """
         place = self._places.get(key)
         if place is None:
             return
@@ -106,9 +110,11 @@ class LayerBook:
         source = next((layer for layer in self.viewer.layers if id(layer) == key), None)
         if source is not None and place.role is None:
             kept = [self._twin(source, result)]
+            yield
         self._drop_older(result)
         for layer in result_layers(result, place.placement, place.limits):
             self.viewer.add_layer(Layer.create(*layer))
+            yield
         self._select(kept)
 
     def _twin(self, source: Layer, result: Result) -> Layer:

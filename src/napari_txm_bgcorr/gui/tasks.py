@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 MESSAGE_INTERVAL_S = 0.1
+SHOW_WAIT_S = 5.0
 
 
 class Stopped(Exception):
@@ -132,7 +133,12 @@ def _overview(scan: Scan, pyramid: Pyramid, stop: Event) -> Iterator[Message]:
         yield Failed(error)
 
 
-def correct_job(job: Job, stop: Event, tell: Tell = lambda message: None) -> Iterator[Message]:
+def correct_job(
+    job: Job,
+    stop: Event,
+    tell: Tell = lambda message: None,
+    shown: Event | None = None,
+) -> Iterator[Message]:
     """Correct every input of a job, tile by tile.
 
     Parameters
@@ -142,8 +148,11 @@ def correct_job(job: Job, stop: Event, tell: Tell = lambda message: None) -> Ite
         Set to cancel; heeded at the next tile.
     tell : callable
         Takes the messages of steps that cannot yield: a method being fitted.
+    shown : Event or None
+        Set by the panel when the layers of a `Started` are there. Computing waits for it, or
+        the two would fight for Python's lock while napari makes its widgets.
     """
-    pace = _Pace(sum(len(item.scan) for item in job.inputs))
+    run = _Run(job, stop, tell, shown, _Pace(sum(len(item.scan) for item in job.inputs)))
     try:
         yield Preparing(f"Loading {job.method} …")
         method = _make_method(job)
@@ -154,31 +163,50 @@ def correct_job(job: Job, stop: Event, tell: Tell = lambda message: None) -> Ite
         if stop.is_set():
             return
         try:
-            yield from _correct_one(job, item, method, pace, stop, tell)
+            yield from _correct_one(run, item, method)
         except Stopped:
             return
         except TxmError as error:
             yield Failed(error)
 
 
-def _correct_one(
-    job: Job, item: JobInput, method: BackgroundMethod, pace: _Pace, stop: Event, tell: Tell
-) -> Iterator[Message]:
-    yield Preparing(f"{item.name}: preparing {job.method} …")
-    fitting = _FitProgress(f"{item.name}: preparing {job.method}", tell)
+@dataclass(frozen=True)
+class _Run:
+    """A job on its way: what `correct_job` was given, and its pace."""
+
+    job: Job
+    stop: Event
+    tell: Tell
+    shown: Event | None
+    pace: _Pace
+
+    def until_shown(self) -> None:
+        """Wait, but not for ever, until the panel has made its layers."""
+        patience = time.monotonic() + SHOW_WAIT_S
+        while self.shown is not None and not self.stop.is_set():
+            if self.shown.wait(0.05) or time.monotonic() > patience:
+                self.shown.clear()
+                return
+
+
+def _correct_one(run: _Run, item: JobInput, method: BackgroundMethod) -> Iterator[Message]:
+    name = run.job.method
+    yield Preparing(f"{item.name}: preparing {name} …")
+    fitting = _FitProgress(f"{item.name}: preparing {name}", run.tell)
     with errors_in_words(item.name):
-        scan = _prepare(job, item)
-        asked = replace(scan, tiles=_stoppable(scan, stop, fitting))
+        scan = _prepare(run.job, item)
+        asked = replace(scan, tiles=_stoppable(scan, run.stop, fitting))
         fitted = method.fit(asked)
         fitting.over = True
         result = Result(scan, item.name)
     yield Started(item.key, result)
+    run.until_shown()
     failure: TxmError | None = None
     try:
-        with errors_in_words(f"{item.name}: {job.method}"):
-            for tile in correct_tiles(asked, fitted, should_stop=stop.is_set):
+        with errors_in_words(f"{item.name}: {name}"):
+            for tile in correct_tiles(asked, fitted, should_stop=run.stop.is_set):
                 result.put(tile)
-                if message := pace.step(item.name):
+                if message := run.pace.step(item.name):
                     yield message
     except Stopped:
         pass

@@ -1,0 +1,33 @@
+"""Small parts of the panel."""
+
+from __future__ import annotations
+
+from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy
+
+__all__ = ["named_button", "time_left", "wrapped_label"]
+
+
+def wrapped_label(name: str) -> QLabel:
+    """Make a label that breaks lines instead of widening the panel."""
+    label = QLabel()
+    label.setObjectName(name)
+    label.setWordWrap(True)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    return label
+
+
+def named_button(name: str, text: str, tip: str) -> QPushButton:
+    """Make a button with an object name and a tool tip."""
+    button = QPushButton(text)
+    button.setObjectName(name)
+    button.setToolTip(tip)
+    return button
+
+
+def time_left(seconds: float | None) -> str:
+    """Write a time as m:ss or h:mm:ss."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
