@@ -232,7 +232,9 @@ class Scan:
         """Median of the darks `(Y, X)` float32 in counts, or None where there are none."""
         if self.darks is None or self.darks.shape[0] == 0:
             return None
-        return np.median(np.asarray(self.darks[:]), axis=0).astype(np.float32)
+        stack: NDArray[Any] = np.asarray(self.darks[:])
+        dark: NDArray[np.float32] = np.median(stack, axis=0).astype(np.float32)
+        return dark
 
     def facts(self) -> dict[str, Any]:
         """Everything but the pixels, as plain JSON-ready values."""
@@ -288,4 +290,4 @@ def raster_positions(grid: tuple[int, int], step_px: tuple[float, float]) -> NDA
     (rows * columns, 2) float64
         (y, x) in pixels, y downwards, least value 0.
     """
-    return raster_cells(grid) * np.asarray(step_px, np.float64)
+    return np.multiply(raster_cells(grid), np.asarray(step_px), dtype=np.float64)
