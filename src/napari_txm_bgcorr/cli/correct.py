@@ -234,8 +234,10 @@ def _side_by_side(scans: Sequence[Scan]) -> Scan:
 
 
 def _make_method(options: CorrectOptions) -> BackgroundMethod:
-    from napari_txm_bgcorr.engine.methods import make_method
+    from napari_txm_bgcorr.engine.methods import LEARNED, make_method
 
+    if options.method not in LEARNED:
+        return make_method(options.method)
     return make_method(options.method, model=options.model, device=options.device)
 
 

@@ -290,4 +290,5 @@ def raster_positions(grid: tuple[int, int], step_px: tuple[float, float]) -> NDA
     (rows * columns, 2) float64
         (y, x) in pixels, y downwards, least value 0.
     """
-    return np.multiply(raster_cells(grid), np.asarray(step_px), dtype=np.float64)
+    corners: NDArray[np.float64] = raster_cells(grid) * np.asarray(step_px, np.float64)
+    return corners

@@ -10,7 +10,9 @@ from napari_txm_bgcorr.core.classical import CLASSICAL
 from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.errors import MethodError
 
-__all__ = ["METHODS", "make_method", "method_names"]
+__all__ = ["LEARNED", "METHODS", "make_method", "method_names"]
+
+LEARNED = frozenset({"auto", "generator"})  # these take a model and a device
 
 
 def _generator(**parameters: Any) -> BackgroundMethod:
