@@ -39,12 +39,15 @@ class NetworkConfig(_Strict):
         Channels per level, finest first; empty: the network's own default.
     ngf : int
         Channels of the first level of the pix2pix U-Net.
+    scaled : bool
+        Scale the correction to a prior by the prior's expected error.
     """
 
     name: str = "subpixel-unet"
     field_px: int = Field(default=256, ge=16, le=2048)
     features: tuple[int, ...] = ()
     ngf: int = Field(default=64, ge=1, le=512)
+    scaled: bool = False
 
 
 class DataConfig(_Strict):

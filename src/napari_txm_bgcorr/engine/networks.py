@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from napari_txm_bgcorr.core.errors import ConfigError
 from napari_txm_bgcorr.engine.config import NetworkConfig
+from napari_txm_bgcorr.engine.tensors import expected_rms
 
 __all__ = [
     "IN_CHANNELS",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 IN_CHANNELS = 3  # raw, prior, staleness
+FULL_CORRECTION = 0.1  # expected error of a prior that deserves a correction in full
 
 
 class ResidualBlock(nn.Module):
@@ -197,22 +199,29 @@ class PriorResidual(nn.Module):
     body : Module
         `(N, 3, Y, X)` to `(N, 1, Y, X)`.
     multiple : int
-        Y and X must be multiples of it; smaller inputs are padded by reflection at the far
-        edges and cut again, so that odd sizes work.
+        Y and X must be multiples of it; smaller inputs are padded at the far edges and cut
+        again, so that odd sizes work.
+    scaled : bool
+        Measure the correction to a prior in units of `FULL_CORRECTION` of its expected error,
+        so that a prior that is already good is hardly touched. Without a prior the unit is 1.
     """
 
-    def __init__(self, body: nn.Module, multiple: int) -> None:
+    def __init__(self, body: nn.Module, multiple: int, scaled: bool = False) -> None:
         super().__init__()
         self.body = body
         self.multiple = multiple
+        self.scaled = scaled
 
     def forward(self, x: Tensor) -> Tensor:
         """`(N, 3, Y, X)` to `(N, 1, Y, X)`: log background less the median of the log raw."""
         height, width = x.shape[-2:]
         pad = (-width % self.multiple, -height % self.multiple)
         padded = functional.pad(x, (0, pad[0], 0, pad[1]), mode="replicate") if any(pad) else x
-        out: Tensor = x[:, 1:2] + self.body(padded)[..., :height, :width]
-        return out
+        correction: Tensor = self.body(padded)[..., :height, :width]
+        if self.scaled:
+            unit = expected_rms(x[:, 2:3, :1, :1]) / FULL_CORRECTION
+            correction = correction * unit.clamp(0.01, 1)
+        return x[:, 1:2] + correction
 
 
 def _subpixel(config: NetworkConfig) -> nn.Module:
@@ -321,6 +330,8 @@ def build_generator(config: NetworkConfig) -> nn.Module:
         ) from error
     except (ValueError, TypeError, AssertionError, IndexError) as error:
         raise ConfigError(f"network.features: {config.features}: {error}") from error
+    if isinstance(network, PriorResidual):
+        network.scaled = config.scaled
     _zero_last_layer(network)
     return network
 

@@ -19,6 +19,7 @@ __all__ = [
     "Pairs",
     "align_prior",
     "despike",
+    "expected_rms",
     "level_of",
     "log_field",
     "median",
@@ -138,6 +139,13 @@ def staleness_value(rms: Tensor) -> Tensor:
     """
     top = math.log1p(STALENESS_RMS_MAX / 0.005)
     return 0.2 + 0.8 * torch.log1p(rms.clamp(0, STALENESS_RMS_MAX) / 0.005) / top
+
+
+def expected_rms(staleness: Tensor) -> Tensor:
+    """Expected error of the prior back from the third channel; 1 where there is no prior."""
+    top = math.log1p(STALENESS_RMS_MAX / 0.005)
+    rms = 0.005 * torch.expm1((staleness - 0.2).clamp_min(0) / 0.8 * top)
+    return torch.where(staleness > 0.1, rms, torch.ones_like(rms))
 
 
 def network_input(log_raw: Tensor, log_prior: Tensor | None, rms: Tensor | None) -> Tensor:
