@@ -63,10 +63,11 @@ def close_corners(background: Image, raw: NDArray[Any], lit: Mask) -> None:
     if lit.all():
         return
     labels, count = ndimage.label(~lit)
-    where = list(range(1, count + 1))
-    levels = ndimage.median(np.asarray(raw, np.float32), labels, where)
-    table = np.concatenate([[0.0], np.maximum(levels, 1e-6)]).astype(np.float32)
-    background[~lit] = table[labels[~lit]]
+    dark = np.flatnonzero(~lit)
+    owner = labels.ravel()[dark]
+    for corner in range(1, count + 1):
+        here = dark[owner == corner]
+        background.ravel()[here] = max(float(np.median(raw.ravel()[here])), 1e-6)
 
 
 class Coarse:
