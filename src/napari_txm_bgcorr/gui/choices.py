@@ -18,9 +18,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_txm_bgcorr.engine.methods import LEARNED
 from napari_txm_bgcorr.gui.drop_zone import FILE_FILTER, local_paths
 from napari_txm_bgcorr.gui.messages import Choices
-from napari_txm_bgcorr.gui.session import LEARNED, Session
+from napari_txm_bgcorr.gui.session import Session
 
 __all__ = ["ChoicesForm", "PathsField", "narrow_combo"]
 

@@ -15,7 +15,6 @@ from napari_txm_bgcorr.core.scan import Scan
 __all__ = [
     "FORMATS",
     "FORMAT_SUFFIX",
-    "LEARNED",
     "InputInfo",
     "Job",
     "JobInput",
@@ -25,8 +24,6 @@ __all__ = [
 
 FORMATS = {"omezarr": "OME-Zarr", "ometiff": "OME-TIFF", "tiff": "TIFF files"}
 FORMAT_SUFFIX = {"omezarr": ".ome.zarr", "ometiff": " OME-TIFF", "tiff": " TIFF"}
-LEARNED = ("auto", "generator")
-"""Methods that take a model and a device."""
 
 
 @dataclass(frozen=True, eq=False)

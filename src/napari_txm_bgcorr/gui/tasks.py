@@ -29,7 +29,7 @@ from napari_txm_bgcorr.gui.messages import (
 )
 from napari_txm_bgcorr.gui.outputs import parts, saved_path
 from napari_txm_bgcorr.gui.results import Pyramid, Result
-from napari_txm_bgcorr.gui.session import LEARNED, Job, JobInput
+from napari_txm_bgcorr.gui.session import Job, JobInput
 
 __all__ = [
     "Stopped",
@@ -248,7 +248,7 @@ def _refuse_corrected_file(path: Path) -> None:
 
 
 def _make_method(job: Job) -> BackgroundMethod:
-    from napari_txm_bgcorr.engine.methods import make_method
+    from napari_txm_bgcorr.engine.methods import LEARNED, make_method
 
     learned = {"model": job.model, "device": job.device} if job.method in LEARNED else {}
     with errors_in_words(job.method):
