@@ -85,6 +85,11 @@ class Generator:
         self._prior: Prior | None = None
         self._last: tuple[Image, Tensor] | None = None
 
+    @property
+    def prior(self) -> Prior | None:
+        """What the last fit starts from; None: nothing but the tile itself."""
+        return self._prior
+
     def fit(self, scan: Scan) -> Self:
         """Choose and prepare the prior.
 
