@@ -16,7 +16,6 @@ import typer
 from napari_txm_bgcorr.cli.options import Device, JsonFlag
 from napari_txm_bgcorr.cli.simulate import write_simulation
 from napari_txm_bgcorr.core.errors import ConfigError, TxmError
-from napari_txm_bgcorr.core.simulate import simulate_mosaic
 
 __all__ = ["app"]
 
@@ -87,6 +86,8 @@ def correct(
 def _bench_correct(
     folder: Path, tiles: int, size: int, method: str, format: str, device: str
 ) -> dict[str, Any]:
+    from napari_txm_bgcorr.core.simulate import simulate_mosaic
+
     side = max(1, round(math.sqrt(tiles)))
     if side * side != tiles:
         raise ConfigError(f"--tiles {tiles}: give a square number, for example {side * side}")

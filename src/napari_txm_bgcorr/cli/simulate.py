@@ -5,23 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import tifffile
 import typer
-from numpy.typing import NDArray
 
 from napari_txm_bgcorr.cli.options import parse_grid
 from napari_txm_bgcorr.core.errors import ConfigError, WriteError
-from napari_txm_bgcorr.core.simulate import (
-    FAMILIES,
-    SPECIMENS,
-    SimulatedScan,
-    simulate_mosaic,
-    simulate_series,
-    simulate_tile,
-)
+
+if TYPE_CHECKING:
+    from napari_txm_bgcorr.core.simulate import SimulatedScan
 
 __all__ = ["simulate", "write_simulation"]
 
@@ -42,9 +34,12 @@ def simulate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
 ) -> None:
     """Write a simulated scan as TIFF tiles, with its true backgrounds and transmissions."""
-    for name, value, table in (("specimen", specimen, SPECIMENS), ("family", family, FAMILIES)):
-        if value is not None and value not in table:
-            raise ConfigError(f"--{name} {value}: choose from {', '.join(table)}")
+    from napari_txm_bgcorr.core import simulate as simulator
+
+    tables = {"specimen": simulator.SPECIMENS, "family": simulator.FAMILIES}
+    for name, value in (("specimen", specimen), ("family", family)):
+        if value is not None and value not in tables[name]:
+            raise ConfigError(f"--{name} {value}: choose from {', '.join(tables[name])}")
     if kind not in KINDS:
         raise ConfigError(f"{kind}: choose from {', '.join(KINDS)}")
     if size < 32 or size % 8:
@@ -61,11 +56,11 @@ def simulate(
     }
     if kind == "mosaic":
         rows, columns = parse_grid(grid) or (5, 5)
-        simulated = simulate_mosaic(rows, columns, **common)
+        simulated = simulator.simulate_mosaic(rows, columns, **common)
     elif kind == "series":
-        simulated = simulate_series(projections, **common)
+        simulated = simulator.simulate_series(projections, **common)
     else:
-        simulated = simulate_tile(**common)
+        simulated = simulator.simulate_tile(**common)
     write_simulation(simulated, out, {"kind": kind, **common})
     typer.echo(f"{len(simulated.scan)} simulated images: {out}")
 
@@ -111,7 +106,10 @@ def _write_tiles(simulated: SimulatedScan, part: Path) -> None:
         (part / "TileConfiguration.txt").write_text(_tile_configuration(scan.names, scan))
 
 
-def _write(path: Path, image: NDArray[Any], pixel_um: float) -> None:
+def _write(path: Path, image: Any, pixel_um: float) -> None:
+    import numpy as np
+    import tifffile
+
     resolution = (1 / pixel_um, 1 / pixel_um) if pixel_um else None
     tifffile.imwrite(
         path,

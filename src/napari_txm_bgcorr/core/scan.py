@@ -290,5 +290,5 @@ def raster_positions(grid: tuple[int, int], step_px: tuple[float, float]) -> NDA
     (rows * columns, 2) float64
         (y, x) in pixels, y downwards, least value 0.
     """
-    corners: NDArray[np.float64] = raster_cells(grid) * np.asarray(step_px, np.float64)
+    corners: NDArray[np.float64] = raster_cells(grid).astype(np.float64) * np.asarray(step_px)
     return corners
