@@ -84,6 +84,10 @@ FAMILIES: dict[str, Family] = {
 _SMOOTH = power_law(-4.0, 0.6, 3.0)
 
 
+def _seed(rng: Rng) -> int:
+    return int(rng.integers(2**62))
+
+
 def _grid(size: int) -> tuple[Floats, Floats]:
     centre = ((np.arange(size) + 0.5) / size).astype(np.float32)
     return centre[:, None], centre[None, :]
@@ -109,7 +113,7 @@ def _offcentre(rng: Rng, size: int) -> Floats:
         cy, cx = rng.uniform(0, 1, 2)
         towards = rng.uniform(0, 2 * np.pi)
     tilt = (x - 0.5) * np.cos(towards) - (y - 0.5) * np.sin(towards)
-    wave = coloured(int(rng.integers(2**62)), (size, size), size, _SMOOTH)
+    wave = coloured(_seed(rng), (size, size), size, _SMOOTH)
     out: Floats = _peak(rng, y, x, cy, cx) * rng.uniform(0.6, 1.4)
     return out - rng.uniform(0.0, 0.5) * tilt + rng.uniform(0.05, 0.25) * wave
 
@@ -125,7 +129,7 @@ def _radial(rng: Rng, size: int) -> Floats:
 def _tilt(rng: Rng, size: int) -> Floats:
     y, x = _grid(size)
     angle = rng.uniform(0, 2 * np.pi)
-    wave = coloured(int(rng.integers(2**62)), (size, size), size, _SMOOTH)
+    wave = coloured(_seed(rng), (size, size), size, _SMOOTH)
     out: Floats = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
     return out + rng.uniform(0.02, 0.2) * wave
 
@@ -144,7 +148,7 @@ def _ring(rng: Rng, size: int) -> Floats:
 
 def _speckled(rng: Rng, size: int) -> Floats:
     nodes = power_law(-3.0, rng.choice([1.5, 3.0, 5.0]), rng.choice([8.0, 16.0]))
-    speckle = coloured(int(rng.integers(2**62)), (size, size), size, nodes)
+    speckle = coloured(_seed(rng), (size, size), size, nodes)
     return 0.6 * _offcentre(rng, size) + rng.uniform(0.06, 0.2) * speckle
 
 
@@ -154,7 +158,7 @@ def _stripes(rng: Rng, size: int) -> Floats:
         rng.uniform(0.3, 1) / n * np.sin(2 * np.pi * (n * y * 1.3 + rng.random()))
         for n in range(1, 18)
     )
-    bend = coloured(int(rng.integers(2**62)), (size, size), size, _SMOOTH)
+    bend = coloured(_seed(rng), (size, size), size, _SMOOTH)
     out: Floats = np.asarray(lines, np.float32) * (1 + 0.2 * bend)
     return out
 
@@ -189,55 +193,70 @@ def smooth_shape(rng: Rng, size: int, family: Family) -> Floats:
     shape = _SHAPES[family.shape](rng, size)
     low, high = np.percentile(shape[::4, ::4], (0.5, 99.5))
     shape = shape * np.float32(rng.uniform(*family.span) / max(high - low, 1e-6))
-    return shape - np.float32(np.median(shape[::2, ::2]))
+    shape = shape - np.float32(np.median(shape[::2, ::2]))
+    return shape - np.float32(0.3) * shape * shape  # the dark side falls off further
 
 
 # Power over cycles per field, fitted to the band-wise rms of BL01B flats (benchmarks).
 _FINE: Nodes = (
-    (0.1, 0.02), (2.0, 1.0), (8.0, 0.11), (32.0, 3.0e-3), (90.0, 2.0e-4), (400.0, 1.2e-6),
+    (0.1, 0.02), (2.0, 1.0), (8.0, 0.12), (32.0, 2.9e-3), (90.0, 1.6e-4), (400.0, 1.0e-6),
 )  # fmt: skip
-_FINE_RMS = 0.034
+_FINE_RMS = 0.028
 _KEPT = 0.5  # of the variance of the noise; lines and specks stay as well
-_WEB = power_law(-2.6, 3.0, 60.0)
-_PATCH = power_law(-3.0, 1.0, 6.0)
+_WEB = power_law(-4.2, 3.5, 60.0)
+_PATCH = power_law(-3.0, 0.8, 5.0)
+_STREAK = power_law(-3.2, 2.0, 60.0)
+
+
+def _factor(rng: Rng, limits: Range) -> np.float32:
+    """Log-triangular number: mostly near the middle of the range."""
+    return np.float32(np.exp(np.mean(rng.uniform(*np.log(limits), 2))))
 
 
 def fine_pattern(rng: Rng, size: int, family: Family) -> tuple[Floats, Floats]:
-    """Fixed fine pattern: coloured noise, branching web, crack, specks and rings.
+    """Fixed fine pattern: coloured noise, streaks, branching web, cracks, specks and rings.
+
+    The noise is rougher in some parts of the field than in others, as the coating of a
+    condenser or a scintillator is.
 
     Returns
     -------
     pattern : (size, size) float32
         Natural logarithm of the relative level at time 0.
     exchange : (size, size) float32
-        What is added to it once the exchangeable part has been replaced: the pattern then
-        correlates `_KEPT` with what it was.
+        What is added to it once the exchangeable part has been replaced.
     """
-    strength = rng.uniform(*np.log(family.fine))
+    shape = (size, size)
+    strength = np.float32(_FINE_RMS) * _factor(rng, family.fine)
+    patch = coloured(_seed(rng), shape, size, _PATCH)
+    rough = np.exp(np.float32(rng.uniform(0.1, 0.45)) * patch)
     kept, old, new = (
-        np.float32(_FINE_RMS * np.exp(strength) * np.sqrt(share))
-        * coloured(int(rng.integers(2**62)), (size, size), size, _FINE)
+        np.float32(np.sqrt(share)) * coloured(_seed(rng), shape, size, _FINE)
         for share in (_KEPT, 1 - _KEPT, 1 - _KEPT)
     )
-    pattern: Floats = kept + old
-    pattern += _web(rng, size) * np.float32(0.035 * np.exp(rng.uniform(*np.log(family.lines))))
-    pattern += _cracks(rng, size) * np.float32(np.exp(rng.uniform(*np.log(family.lines))))
-    pattern += _specks(rng, size) * np.float32(np.exp(rng.uniform(*np.log(family.specks))))
-    return pattern, new - old
+    pattern: Floats = strength * rough * (kept + old)
+    exchange: Floats = strength * rough * (new - old)
+    streak = (float(rng.choice([2.5, 5.0])), int(rng.integers(16)))
+    pattern += np.float32(rng.uniform(0.1, 0.9)) * strength * coloured(
+        _seed(rng), shape, size, _STREAK, streak=streak
+    )
+    pattern += _web(rng, size, patch) * np.float32(1.5) * _factor(rng, family.lines) * strength
+    pattern += _cracks(rng, size) * _factor(rng, family.lines)
+    pattern += _specks(rng, size) * _factor(rng, family.specks)
+    return pattern, exchange
 
 
-def _web(rng: Rng, size: int) -> Floats:
+def _web(rng: Rng, size: int, patch: Floats) -> Floats:
     """Bright branching lines where two of several random fields tie for the highest."""
     shape = (size, size)
-    fields = [coloured(int(rng.integers(2**62)), shape, size, _WEB) for _ in range(3)]
-    first = np.maximum(fields[0], fields[1])
-    second = np.minimum(fields[0], fields[1])
-    second = np.maximum(second, np.minimum(first, fields[2]))
-    first = np.maximum(first, fields[2])
-    lines = np.exp(-(first - second) / np.float32(rng.uniform(0.05, 0.12)))
-    patch = coloured(int(rng.integers(2**62)), shape, size, _PATCH)
-    out: Floats = lines * np.clip(patch + rng.uniform(-0.5, 0.5), 0, 2).astype(np.float32)
-    return out
+    fields = [coloured(_seed(rng), shape, size, _WEB) for _ in range(3)]
+    low, high = np.minimum(fields[0], fields[1]), np.maximum(fields[0], fields[1])
+    second = np.maximum(low, np.minimum(high, fields[2]))
+    gap = np.maximum(high, fields[2]) - second
+    width = np.float32(rng.uniform(0.06, 0.14)) * np.exp(np.float32(0.4) * fields[0])
+    out: Floats = np.exp(-gap / width)
+    out *= np.clip(patch + np.float32(rng.uniform(-0.2, 0.8)), 0, 2)
+    return blurred(out, float(rng.uniform(0.8, 2.0)) * size / 512)
 
 
 def _curve(
@@ -288,7 +307,7 @@ def _specks(rng: Rng, size: int) -> Floats:
         r = radius * (1 + 0.2 * np.sin(2 * turn + rng.random() * 6))
         line = splat(image.shape, centre[0] + r * np.sin(turn), centre[1] + r * np.cos(turn))
         sigma = 0.9 * size / 512
-        height = rng.uniform(0.02, 0.07) * 2 * np.pi * radius / 120 * sigma * 2.5
+        height = rng.uniform(0.01, 0.045) * 2 * np.pi * radius / 120 * sigma * 2.5
         image += blurred(line, sigma) * np.float32(height)
     return image
 
@@ -309,9 +328,8 @@ def aperture_mask(rng: Rng, size: int, family: Family) -> Floats:
     for top in (True, False):
         if rng.random() < 0.1:
             continue
-        legs = np.exp(rng.uniform(np.log(15), np.log(360), 2) * 1.0) / 512
-        if rng.random() < 0.7:
-            legs = rng.uniform(90, 360) / 512 * np.exp(rng.normal(0, 0.3, 2))
+        leg = np.exp(rng.uniform(np.log(14), np.log(300)))
+        legs = np.minimum(leg * np.exp(rng.normal(0, 0.3, 2)), 360) / 512
         u = (1 - x if right else x) / np.float32(legs[0])
         v = (y if top else 1 - y) / np.float32(legs[1])
         inside = u + v - 1 + np.float32(rng.uniform(-0.1, 0.3)) * u * v  # slightly curved
@@ -407,7 +425,7 @@ def _modes(rng: Rng, smooth: Floats) -> tuple[Floats, NDArray[np.float64]]:
     tilts = [y / 2, x / 2]  # edge to edge 1
     bowls = [1.5 * y * y - 0.5, 1.5 * x * x - 0.5, x * y]
     waves = [
-        coloured(int(rng.integers(2**62)), (_COARSE, _COARSE), _COARSE, _SMOOTH) for _ in range(4)
+        coloured(_seed(rng), (_COARSE, _COARSE), _COARSE, _SMOOTH) for _ in range(4)
     ]
     step = smooth.shape[0] / _COARSE
     at = ((np.arange(_COARSE) + 0.5) * step).astype(int)

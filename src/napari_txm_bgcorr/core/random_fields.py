@@ -1,8 +1,8 @@
 """Seeded random fields that show the same structure at every pixel count.
 
 Lengths are fractions of the field of view, frequencies are cycles per field. The Fourier
-coefficients of a seed are drawn in rings of rising frequency, so that a field of 256 px is the field of
-512 px with its finest octave left out.
+coefficients of a seed are drawn in rings of rising frequency, so that a field of 256 px is
+the field of 512 px with its finest octave left out.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ _RINGS = (
     *(4, 8, 16, 24, 32, 48, 64, 80, 96, 112, 128, 144, 161, 176, 192, 224, 256, 288, 321),
     *(352, 384, 448, 512, 576, 641, 768, 1024, 1281, 1536, 2048, 2561, 3072, 4097, 8193, 16385),
 )
+_CACHED = 1_200_000  # pixels; amplitudes of larger fields are made anew
 _TAIL = 3e-5  # share of the variance left out where a spectrum falls for good
 _REFERENCE_PX = 512  # variances are defined for the field at this pixel count
 
@@ -45,7 +46,14 @@ def power_law(slope: float, low: float = 1.0, high: float = 1e4) -> Nodes:
     return ((0.1, 1.0), (low, 1.0), (high, end), (high * 2, end * 1e-4), (high * 1e4, 0.0))
 
 
-def coloured(seed: int, shape: tuple[int, int], field_px: int, nodes: Nodes) -> Floats:
+def coloured(
+    seed: int,
+    shape: tuple[int, int],
+    field_px: int,
+    nodes: Nodes,
+    *,
+    streak: tuple[float, int] = (1.0, 0),
+) -> Floats:
     """Gaussian random field with a given radial power spectrum, mean 0, variance 1.
 
     Parameters
@@ -58,6 +66,8 @@ def coloured(seed: int, shape: tuple[int, int], field_px: int, nodes: Nodes) -> 
         Pixels along one field of view.
     nodes : tuple of (cycles per field, power)
         Power spectrum, interpolated linearly in logarithms.
+    streak : (stretch, direction)
+        Structure is drawn out by `stretch` along `direction`, in sixteenths of a half turn.
 
     Returns
     -------
@@ -65,7 +75,8 @@ def coloured(seed: int, shape: tuple[int, int], field_px: int, nodes: Nodes) -> 
         The variance is 1 over many fields of 512 px, not in each single one.
     """
     torus = _torus(shape)
-    amplitude, used = _amplitude(torus, field_px, nodes)
+    make = _amplitude if torus[0] * torus[1] < _CACHED else _amplitude.__wrapped__
+    amplitude, used = make(torus, field_px, nodes, streak)
     spectrum = _coefficients(seed, torus, used)
     spectrum *= amplitude
     field = scipy.fft.irfft2(spectrum, torus, norm="forward", overwrite_x=True)
@@ -77,16 +88,19 @@ def _torus(shape: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=96)
 def _amplitude(
-    torus: tuple[int, int], field_px: int, nodes: Nodes
+    torus: tuple[int, int], field_px: int, nodes: Nodes, streak: tuple[float, int]
 ) -> tuple[NDArray[np.complex64], int]:
-    ky = scipy.fft.fftfreq(torus[0], 1 / field_px)[:, None]
-    kx = scipy.fft.rfftfreq(torus[1], 1 / field_px)[None]
-    k = np.hypot(ky, kx)
+    ky = scipy.fft.fftfreq(torus[0], 1 / field_px).astype(np.float32)[:, None]
+    kx = scipy.fft.rfftfreq(torus[1], 1 / field_px).astype(np.float32)[None]
+    stretch, turn = streak
+    a, b = np.float32(np.cos(np.pi * turn / 16)), np.float32(np.sin(np.pi * turn / 16))
+    root = np.float32(np.sqrt(stretch))
+    k = np.hypot((kx * a + ky * b) * root, (ky * a - kx * b) / root)
     power = _power(k, nodes)
     power[0, 0] = 0
-    reference = np.arange(1, _REFERENCE_PX * _MARGIN / 2) / _MARGIN  # cycles per field
+    reference = np.arange(1, _REFERENCE_PX * _MARGIN / 2, dtype=np.float32) / _MARGIN
     cells = torus[0] * torus[1] / (field_px * _MARGIN) ** 2  # lattice points per reference one
     rings = 2 * 2 * np.pi * reference * _MARGIN * _power(reference, nodes)
     total = rings.sum() * cells
@@ -94,15 +108,15 @@ def _amplitude(
     if tail.any():
         power[k >= reference[tail.argmax()]] = 0
     centre = np.exp(1j * np.pi * (kx + ky) / field_px)  # samples sit in the middle of pixels
-    amplitude = (np.sqrt(power / total) * centre).astype(np.complex64)
+    amplitude = np.sqrt(power / total).astype(np.float32) * centre.astype(np.complex64)
     amplitude.flags.writeable = False
     return amplitude, _highest_used(power)
 
 
-def _power(k: NDArray[np.float64], nodes: Nodes) -> NDArray[np.float64]:
+def _power(k: Floats, nodes: Nodes) -> Floats:
     x, y = np.asarray(nodes, np.float64).T
     logs = np.interp(np.log(np.maximum(k, 1e-9)), np.log(x), np.log(np.maximum(y, 1e-30)))
-    power: NDArray[np.float64] = np.exp(logs)
+    power: Floats = np.exp(logs.astype(np.float32))
     power[power < 1e-18] = 0
     return power
 
@@ -150,7 +164,7 @@ def _fill_ring(out: NDArray[np.complex64], rng: np.random.Generator, low: int, h
             out[height - inside + 1 :, low:across] = block[low : low + inside - 1][::-1]
 
 
-def _highest_used(power: NDArray[np.float64]) -> int:
+def _highest_used(power: Floats) -> int:
     rows = np.flatnonzero(power.any(axis=1))
     columns = np.flatnonzero(power.any(axis=0))
     height = power.shape[0]

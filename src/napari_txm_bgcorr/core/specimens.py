@@ -61,7 +61,7 @@ def image_of(rng: Rng, thickness: Floats, field_px: int) -> Floats:
         wide = blurred(image, _log_uniform(rng, 2.0, 9.0) * scale)
         move = np.rint(rng.normal(0, 2.5, 2) * scale).astype(int)
         wide = np.roll(wide, tuple(move), (0, 1))
-        image = image - np.float32(_log_uniform(rng, 0.08, 0.6)) * (wide - near)
+        image = image - np.float32(_log_uniform(rng, 0.12, 0.9)) * (wide - near)
     return np.clip(np.exp(-image), LEAST, MOST).astype(np.float32)
 
 
@@ -150,7 +150,7 @@ def _cells(rng: Rng, shape: Shape, px: int) -> Floats:
 
 def _membranes(rng: Rng, shape: Shape, px: int) -> Floats:
     """Thin folded sheets: level lines of a random field over a weak film."""
-    field = _noise(rng, shape, px, -rng.uniform(2.8, 3.6), 1.5)
+    field = _noise(rng, shape, px, -rng.uniform(4.0, 5.0), rng.uniform(1.5, 6.0))
     width = _log_uniform(rng, 0.02, 0.12)
     lines = np.exp(-((field / np.float32(width)) ** 2))
     second = np.exp(-(((field - np.float32(rng.uniform(0.3, 1.0))) / np.float32(width)) ** 2))
@@ -225,15 +225,15 @@ def _electrode(rng: Rng, shape: Shape, px: int) -> Floats:
     """Large crystal flakes, dendrites or a coated foil with debris around them."""
     out = np.zeros(shape, np.float32)
     height = _log_uniform(rng, 0.2, 1.1)
-    for _ in range(max(_count(rng, rng.uniform(0.5, 3), shape, px), 1)):
+    for _ in range(max(_count(rng, _log_uniform(rng, 0.3, 3), shape, px), 1)):
         y, x = rng.uniform(-0.1, 1.1, 2) * shape
         radius = _log_uniform(rng, 0.12, 1.0) * px
         _stamp(out, y, x, radius, _polygon(rng, height * rng.uniform(0.4, 1.2)))
     inside = np.minimum(out / np.float32(height), 1)
-    mottle = _noise(rng, shape, px, -rng.uniform(2.4, 3.2), 2.0)
-    out *= 1 + np.float32(rng.uniform(0.02, 0.15)) * mottle
+    mottle = _noise(rng, shape, px, -rng.uniform(2.6, 3.4), 2.0)
+    out *= 1 + np.float32(rng.uniform(0.02, 0.12)) * mottle
     cloud = np.maximum(_noise(rng, shape, px, -3.0, 1.5) - np.float32(rng.uniform(0, 1.5)), 0)
-    out += np.float32(_log_uniform(rng, 0.01, 0.2)) * cloud * (1 - 0.7 * inside)
+    out += np.float32(_log_uniform(rng, 0.01, 0.15)) * cloud * (1 - 0.7 * inside)
     if rng.random() < 0.35:
         out = out + np.float32(0.6) * _fibres(rng, shape, px)
     return np.maximum(out, 0)
