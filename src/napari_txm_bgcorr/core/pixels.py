@@ -19,6 +19,7 @@ JUMP = 1.25  # and its edge brightens by this factor within `EDGE` cells on eith
 EDGE = 4  # cells: 3 % of the field, where smooth illumination changes by < 10 %
 NEIGHBOURS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 SIGMA_FLOOR = 0.005  # of the level; below it noise-free (simulated, averaged) data
+SPREADS = 3  # of the neighbours, robust, that an outlier lies beyond
 ENOUGH = 3  # valid neighbours that a median needs
 
 
@@ -49,12 +50,14 @@ def lit_field(image: NDArray[Any]) -> Mask:
         True where the beam arrives. All True where no aperture is found.
     """
     cell = max(1, max(image.shape) // CELLS)
+    lit = np.ones(image.shape, bool)
+    if min(image.shape) < 4 * EDGE * cell:
+        return lit
     coarse = _block_mean(np.asarray(image, np.float32), cell)
     level = level_of(image)
     dim = coarse < DIM * level
     corners = (dim[0, 0], dim[0, -1], dim[-1, 0], dim[-1, -1])
-    lit = np.ones(image.shape, bool)
-    if level <= 0 or min(coarse.shape) < 4 * EDGE or not any(corners):
+    if level <= 0 or not any(corners):
         return lit
     labels, _ = ndimage.label(dim)
     for label in {int(labels[y, x]) for y in (0, -1) for x in (0, -1)} - {0}:
@@ -83,9 +86,9 @@ def _close_corner(lit: Mask, image: NDArray[Any], region: Mask, coarse: Image, c
     # The wide reach of the threshold keeps the half-lit rim of the aperture out.
     part = np.s_[rows.start * cell : rows.stop * cell, columns.start * cell : columns.stop * cell]
     here, shape = lit[part], lit[part].shape
-    core = _upsample(region, cell, shape)
-    rim_px = _upsample(reach, cell, shape) & (image[part] < low + 0.75 * (high - low))
-    here[core | rim_px] = False
+    core = ndimage.binary_erosion(region, border_value=1)
+    dim = image[part] < low + 0.75 * (high - low)
+    here[_upsample(core, cell, shape) | (_upsample(reach, cell, shape) & dim)] = False
 
 
 def _upsample(mask: Mask, cell: int, shape: tuple[int, ...]) -> Mask:
@@ -131,10 +134,10 @@ def outliers(ratio: Image, usable: Mask, sigma: float, contrast: float) -> Mask:
     """Find dead (stuck low) and hot pixels: one pixel far off its eight neighbours.
 
     A pixel counts as an outlier where it differs from the median of its usable neighbours by
-    more than `sigma` times the noise (the greater of the image's and the neighbours' own) AND
-    by more than `contrast` times that median. Only candidates are looked at closely: second
-    differences along rows or columns above `sigma` times the noise and above `contrast` / 2
-    of the image's level.
+    more than `sigma` times the image's noise, by more than three times the neighbours' own
+    spread (edges), AND by more than `contrast` times that median. Only candidates are looked
+    at closely: second differences along rows or columns above `sigma` times the noise and
+    above `contrast` / 2 of the image's level.
 
     Parameters
     ----------
@@ -165,7 +168,7 @@ def outliers(ratio: Image, usable: Mask, sigma: float, contrast: float) -> Mask:
     spread = 1.4826 * _median(np.abs(around - middle[:, None]))[0]
     value = ratio[y, x].astype(np.float64)
     off = np.abs(value - middle)
-    bad = (off > sigma * np.maximum(noise, spread)) & (off > contrast * np.abs(middle))
+    bad = (off > sigma * noise) & (off > SPREADS * spread) & (off > contrast * np.abs(middle))
     found = np.zeros(ratio.shape, bool)
     found[y, x] = bad & (count >= ENOUGH)
     return found
