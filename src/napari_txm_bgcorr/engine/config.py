@@ -78,6 +78,9 @@ class DataConfig(_Strict):
         Log-normal spread of the staleness told to the network round the true one.
     p_flip : float
         Share of tiles that are flipped. Low: the shape is fixed to the camera.
+    pool_sessions, pool_specimens : int
+        How many simulated sessions and specimens each worker keeps at hand and uses about
+        four times (specimens turned and thickened); 0: every one is used once.
     validation_sessions : int
         Fixed sessions of the validation set, four tiles each.
     validation_seed : int
@@ -98,6 +101,8 @@ class DataConfig(_Strict):
     drift: tuple[float, float] = (0.06, 2.5)
     staleness_sigma: float = Field(default=0.4, ge=0)
     p_flip: float = Field(default=0.25, ge=0, le=1)
+    pool_sessions: int = Field(0, ge=0)
+    pool_specimens: int = Field(0, ge=0)
     validation_sessions: int = Field(default=12, ge=1)
     validation_seed: int = 990_001
 

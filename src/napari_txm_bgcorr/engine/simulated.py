@@ -7,7 +7,7 @@ pattern and shape) costs more than exposing a tile in it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_txm_bgcorr.core.simulate import Session, draw_session, draw_specimen
-from napari_txm_bgcorr.engine.config import TrainConfig
+from napari_txm_bgcorr.engine.config import DataConfig, TrainConfig
 from napari_txm_bgcorr.engine.tensors import Pairs, log_field, scale_free_rms
 
-__all__ = ["CASES", "SimulatedPairs"]
+__all__ = ["CASES", "Pool", "SimulatedPairs", "varied"]
 
+T = TypeVar("T")
 Image = NDArray[np.float32]
 CASES = ("none", "stale", "tile-median", "smooth")
 UNLIT_WEIGHT = 0.05
+REUSE = 4  # with pools, a session or specimen serves in about this many batches
 VARIANTS = (5, 20)  # other tiles whose median is a prior
 
 
@@ -39,6 +41,32 @@ class SimulatedPairs:
         self.field_px = config.network.field_px
         self.seed = config.seed
         self.per_session = config.batch // config.data.sessions_per_batch
+        data, size = config.data, config.data.simulate_px
+        self._sessions = Pool(
+            lambda rng: draw_session(rng, size=size, family=_family(data, rng)),
+            (self.seed, 3),
+            data.pool_sessions,
+            max(1, data.sessions_per_batch // REUSE),
+        )
+        self._specimens = Pool(
+            lambda rng: draw_specimen(rng, (size, size)),
+            (self.seed, 4),
+            data.pool_specimens,
+            max(1, config.batch // REUSE),
+        )
+
+    def session(self, rng: np.random.Generator, batch: int | None) -> Session:
+        """A session for batch number `batch`; None (validation): one of its own."""
+        if batch is None or not self._sessions.size:
+            return draw_session(rng, size=self.data.simulate_px, family=_family(self.data, rng))
+        return self._sessions.draw(rng, batch)
+
+    def specimen(self, rng: np.random.Generator, batch: int | None) -> Image:
+        """A transmission `(Y, X)`, as `session`; one from the pool is turned and thickened."""
+        size = self.data.simulate_px
+        if batch is None or not self._specimens.size:
+            return draw_specimen(rng, (size, size))
+        return varied(self._specimens.draw(rng, batch), rng)
 
     def draw(self, index: int) -> Pairs:
         """Batch `index` of the training stream."""
@@ -49,7 +77,7 @@ class SimulatedPairs:
         rng = np.random.default_rng(sequence)
         tiles: list[_Tile] = []
         for _ in range(self.data.sessions_per_batch):
-            shot = _Shots(self, rng, self.per_session)
+            shot = _Shots(self, rng, self.per_session, index)
             cases = rng.choice(len(CASES), self.per_session, p=share / share.sum())
             tiles += [shot.tile(k, CASES[case]) for k, case in enumerate(cases)]
         return _stack(tiles, self.data.staleness_sigma, rng)
@@ -59,13 +87,77 @@ class SimulatedPairs:
         found: dict[str, list[_Tile]] = {case: [] for case in CASES[:3]}
         for session in range(self.data.validation_sessions):
             key = np.random.SeedSequence(self.data.validation_seed, spawn_key=(1, session))
-            shot = _Shots(self, np.random.default_rng(key), 4)
+            shot = _Shots(self, np.random.default_rng(key), 4, None)
             for case, tiles in found.items():
                 tiles += [shot.tile(k, case) for k in range(4)]
         rng = np.random.default_rng(self.data.validation_seed)
         return {
             case: _stack(tiles, self.data.staleness_sigma, rng) for case, tiles in found.items()
         }
+
+
+class Pool(Generic[T]):
+    """Things that are made once and used for a while, since making them costs more than use.
+
+    Thing number `j` is a pure function of the seed and `j`; batch `i` may use the `size`
+    numbers from ``i * fresh`` on. So a run that is resumed draws what it would have drawn.
+
+    Parameters
+    ----------
+    make : callable
+        Makes a thing with a random generator.
+    key : tuple of int
+        Seed and kind.
+    size : int
+        How many are at hand; 0: no pool.
+    fresh : int
+        How many new ones come with each batch.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[np.random.Generator], T],
+        key: tuple[int, int],
+        size: int,
+        fresh: int,
+    ) -> None:
+        self.make, self.key, self.size, self.fresh = make, key, size, fresh
+        self._made: dict[int, T] = {}
+
+    def draw(self, rng: np.random.Generator, batch: int) -> T:
+        """One of the things that batch number `batch` may use."""
+        first = batch * self.fresh
+        for old in [j for j in self._made if j < first]:
+            del self._made[old]
+        number = first + int(rng.integers(self.size))
+        if number not in self._made:
+            seed, kind = self.key
+            sequence = np.random.SeedSequence(seed, spawn_key=(kind, number))
+            self._made[number] = self.make(np.random.default_rng(sequence))
+        return self._made[number]
+
+
+def varied(transmission: Image, rng: np.random.Generator) -> Image:
+    """Turn, mirror and thicken a specimen: ``t ** k`` is the same one ``k`` times as thick.
+
+    Parameters
+    ----------
+    transmission : (N, N) float32
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    (N, N) float32
+        In (0, 1.6].
+    """
+    turned = np.rot90(transmission, int(rng.integers(4)))
+    turned = turned[::-1] if rng.random() < 0.5 else turned
+    thickness = np.float32(np.exp(rng.uniform(np.log(0.5), np.log(1.6))))
+    return np.asarray(np.clip(turned**thickness, 1e-3, 1.6), np.float32)
+
+
+def _family(data: DataConfig, rng: np.random.Generator) -> str | None:
+    return str(rng.choice(data.families)) if data.families else None
 
 
 class _Tile:
@@ -79,11 +171,12 @@ class _Tile:
 class _Shots:
     """Some tiles of one session: exposures, true backgrounds, and priors for them."""
 
-    def __init__(self, source: SimulatedPairs, rng: np.random.Generator, count: int) -> None:
-        data, size = source.data, source.data.simulate_px
+    def __init__(
+        self, source: SimulatedPairs, rng: np.random.Generator, count: int, batch: int | None
+    ) -> None:
+        data = source.data
         self.rng, self.field_px, self.max_age_h = rng, source.field_px, data.max_age_h
-        family = str(rng.choice(data.families)) if data.families else None
-        self.session: Session = draw_session(rng, size=size, family=family)
+        self.session = source.session(rng, batch)
         self.pedestal = rng.random() < data.p_pedestal
         low, high = np.log(data.drift)
         self.drift = float(np.exp(rng.uniform(low, high)))
@@ -91,7 +184,7 @@ class _Shots:
         self.times = start + gap_h * np.arange(count)
         raws, beams = [], []
         for time in self.times:
-            transmission = draw_specimen(rng, (size, size))
+            transmission = source.specimen(rng, batch)
             raws.append(self.session.expose(transmission, time, rng, drift=self.drift))
             beams.append(self.session.background(time, drift=self.drift))
         self.raw = self._log(np.stack(raws) - self._offset(raw=True))
