@@ -1,26 +1,16 @@
-"""Illumination of a full-field X-ray microscope: families, sessions and their drift."""
+"""Illumination of a full-field X-ray microscope: families, smooth shapes, fine patterns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import BSpline, make_interp_spline
 
 from napari_txm_bgcorr.core.random_fields import Floats, Nodes, blurred, coloured, power_law, splat
 
-__all__ = [
-    "FAMILIES",
-    "Drift",
-    "Family",
-    "aperture_mask",
-    "draw_drift",
-    "fine_pattern",
-    "smooth_shape",
-]
+__all__ = ["FAMILIES", "SMOOTH", "Family", "aperture_mask", "fine_pattern", "smooth_shape"]
 
 Range = tuple[float, float]
 Rng = np.random.Generator
@@ -81,7 +71,8 @@ FAMILIES: dict[str, Family] = {
     "hollow": Family("hollow", 0.0, held_out=True, span=(0.3, 1.2)),
 }  # fmt: skip
 
-_SMOOTH = power_law(-4.0, 0.6, 3.0)
+SMOOTH = power_law(-4.0, 0.6, 3.0)
+"""Power spectrum of what varies as slowly as an illumination."""
 
 
 def _seed(rng: Rng) -> int:
@@ -113,9 +104,9 @@ def _offcentre(rng: Rng, size: int) -> Floats:
         cy, cx = rng.uniform(0, 1, 2)
         towards = rng.uniform(0, 2 * np.pi)
     tilt = (x - 0.5) * np.cos(towards) - (y - 0.5) * np.sin(towards)
-    wave = coloured(_seed(rng), (size, size), size, _SMOOTH)
+    wave = coloured(_seed(rng), (size, size), size, SMOOTH)
     out: Floats = _peak(rng, y, x, cy, cx) * rng.uniform(0.6, 1.4)
-    return out - rng.uniform(0.0, 0.5) * tilt + rng.uniform(0.05, 0.25) * wave
+    return out - rng.uniform(0.0, 0.5) * tilt + rng.uniform(0.03, 0.16) * wave
 
 
 def _radial(rng: Rng, size: int) -> Floats:
@@ -129,7 +120,7 @@ def _radial(rng: Rng, size: int) -> Floats:
 def _tilt(rng: Rng, size: int) -> Floats:
     y, x = _grid(size)
     angle = rng.uniform(0, 2 * np.pi)
-    wave = coloured(_seed(rng), (size, size), size, _SMOOTH)
+    wave = coloured(_seed(rng), (size, size), size, SMOOTH)
     out: Floats = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
     return out + rng.uniform(0.02, 0.2) * wave
 
@@ -158,7 +149,7 @@ def _stripes(rng: Rng, size: int) -> Floats:
         rng.uniform(0.3, 1) / n * np.sin(2 * np.pi * (n * y * 1.3 + rng.random()))
         for n in range(1, 18)
     )
-    bend = coloured(_seed(rng), (size, size), size, _SMOOTH)
+    bend = coloured(_seed(rng), (size, size), size, SMOOTH)
     out: Floats = np.asarray(lines, np.float32) * (1 + 0.2 * bend)
     return out
 
@@ -199,11 +190,11 @@ def smooth_shape(rng: Rng, size: int, family: Family) -> Floats:
 
 # Power over cycles per field, fitted to the band-wise rms of BL01B flats (benchmarks).
 _FINE: Nodes = (
-    (0.1, 0.02), (2.0, 1.0), (8.0, 0.12), (32.0, 2.9e-3), (90.0, 1.6e-4), (400.0, 1.0e-6),
+    (0.1, 0.02), (2.0, 0.62), (8.0, 0.12), (32.0, 3.9e-3), (90.0, 2.4e-4), (400.0, 1.4e-6),
 )  # fmt: skip
-_FINE_RMS = 0.028
+_FINE_RMS = 0.0282
 _KEPT = 0.5  # of the variance of the noise; lines and specks stay as well
-_WEB = power_law(-4.2, 3.5, 60.0)
+_WEB = power_law(-4.0, 3.0, 80.0)
 _PATCH = power_law(-3.0, 0.8, 5.0)
 _STREAK = power_law(-3.2, 2.0, 60.0)
 
@@ -237,8 +228,10 @@ def fine_pattern(rng: Rng, size: int, family: Family) -> tuple[Floats, Floats]:
     pattern: Floats = strength * rough * (kept + old)
     exchange: Floats = strength * rough * (new - old)
     streak = (float(rng.choice([2.5, 5.0])), int(rng.integers(16)))
-    pattern += np.float32(rng.uniform(0.1, 0.9)) * strength * coloured(
-        _seed(rng), shape, size, _STREAK, streak=streak
+    pattern += (
+        np.float32(rng.uniform(0.1, 0.9))
+        * strength
+        * coloured(_seed(rng), shape, size, _STREAK, streak=streak)
     )
     pattern += _web(rng, size, patch) * np.float32(1.5) * _factor(rng, family.lines) * strength
     pattern += _cracks(rng, size) * _factor(rng, family.lines)
@@ -256,7 +249,7 @@ def _web(rng: Rng, size: int, patch: Floats) -> Floats:
     width = np.float32(rng.uniform(0.06, 0.14)) * np.exp(np.float32(0.4) * fields[0])
     out: Floats = np.exp(-gap / width)
     out *= np.clip(patch + np.float32(rng.uniform(-0.2, 0.8)), 0, 2)
-    return blurred(out, float(rng.uniform(0.8, 2.0)) * size / 512)
+    return blurred(out, float(rng.uniform(0.5, 1.4)) * size / 512)
 
 
 def _curve(
@@ -336,101 +329,3 @@ def aperture_mask(rng: Rng, size: int, family: Family) -> Floats:
         edge = rng.uniform(1.0, 5.0) / 512 / np.hypot(*legs) * np.float32(1.4)
         mask *= 1 / (1 + np.exp(-np.clip(inside / edge, -30, 30)))
     return mask
-
-
-_PERIODS_H = 0.12 * 2.1 ** np.arange(12)  # 7 minutes to 18 days
-_COARSE = 24
-_MOSAIC_H = 16 / 60  # the measured drift is that within a mosaic of 16 minutes
-
-
-@dataclass(frozen=True)
-class Drift:
-    """Slow change of an illumination with time, smooth and bounded.
-
-    Attributes
-    ----------
-    level, modes : arrays
-        `(12, 2)` and `(M, 12, 2)` sine and cosine amplitudes over the periods.
-    shapes : (M, 24, 24) float32
-        Coarse maps of the modes.
-    decay : (amplitude, hours)
-        Loss of beam, saturating.
-    exchange_h : float
-        Hours over which part of the fine pattern is replaced.
-    """
-
-    level: NDArray[np.float64]
-    modes: NDArray[np.float64]
-    shapes: Floats
-    decay: tuple[float, float]
-    exchange_h: float
-
-    def log_level(self, time: float) -> float:
-        """Natural logarithm of the level at `time` (hours) relative to time 0."""
-        amplitude, hours = self.decay
-        return float(_walk(self.level, time) - amplitude * np.tanh(time / hours))
-
-    def log_shape(self, time: float, size: int) -> Floats:
-        """Smooth change at `time` (hours) relative to time 0: (size, size) float32, log."""
-        weights = _walk(self.modes, time).astype(np.float32)
-        coarse = np.tensordot(weights, self.shapes, 1)
-        up = _upsampling(size)
-        out: Floats = up @ coarse @ up.T
-        return out
-
-    def exchanged(self, time: float) -> float:
-        """Share of the exchangeable part of the fine pattern replaced at `time` (hours)."""
-        return float(np.tanh((time / self.exchange_h) ** 2))
-
-
-def _walk(amplitudes: NDArray[np.float64], time: float) -> NDArray[np.float64]:
-    phase = 2 * np.pi * time / _PERIODS_H
-    basis = np.stack([np.sin(phase), np.cos(phase) - 1], axis=-1)  # 0 at time 0
-    out: NDArray[np.float64] = (amplitudes * basis).sum(axis=(-2, -1))
-    return out
-
-
-@lru_cache(maxsize=8)
-def _upsampling(size: int) -> Floats:
-    """Matrix (size, 24) of cubic B-splines that interpolates a coarse axis to `size` pixels."""
-    at = (np.arange(size) + 0.5) / size * _COARSE - 0.5
-    matrix = BSpline(*_natural_spline(), extrapolate=True)(at)
-    return np.ascontiguousarray(matrix, np.float32)
-
-
-def _natural_spline() -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-    spline = make_interp_spline(np.arange(_COARSE), np.eye(_COARSE), k=3)
-    return spline.t, spline.c, spline.k
-
-
-def draw_drift(rng: Rng, smooth: Floats) -> Drift:
-    """Draw how an illumination will drift; see `Drift`."""
-    spread = _PERIODS_H**0.27
-    change = np.sqrt((spread**2 * (1 - np.cos(2 * np.pi * _MOSAIC_H / _PERIODS_H))).sum())
-    unit = spread / change  # rms change over 16 minutes is 1
-    shapes, sizes = _modes(rng, smooth)
-    factor = np.exp(rng.normal(0, 0.35))
-    rms = sizes * factor * np.exp(rng.normal(0, 0.25, len(sizes)))
-    modes = rng.normal(0, 1, (len(sizes), len(unit), 2))
-    modes *= unit[:, None] * rms[:, None, None] / np.sqrt(2)
-    level = rng.normal(0, 1, (len(unit), 2)) * unit[:, None] * 0.012 * np.exp(rng.normal(0, 0.4))
-    decay = (rng.uniform(0.0, 0.3), np.exp(rng.uniform(np.log(5), np.log(40))))
-    return Drift(level, modes, shapes, decay, float(np.exp(rng.normal(np.log(900), 0.4))))
-
-
-def _modes(rng: Rng, smooth: Floats) -> tuple[Floats, NDArray[np.float64]]:
-    """Tilts, bowls, shifts of the smooth shape and random maps; with rms change in 16 min."""
-    axis = ((np.arange(_COARSE) + 0.5) / _COARSE * 2 - 1).astype(np.float32)
-    y, x = axis[:, None] + 0 * axis, axis + 0 * axis[:, None]
-    tilts = [y / 2, x / 2]  # edge to edge 1
-    bowls = [1.5 * y * y - 0.5, 1.5 * x * x - 0.5, x * y]
-    waves = [
-        coloured(_seed(rng), (_COARSE, _COARSE), _COARSE, _SMOOTH) for _ in range(4)
-    ]
-    step = smooth.shape[0] / _COARSE
-    at = ((np.arange(_COARSE) + 0.5) * step).astype(int)
-    coarse = smooth[np.ix_(at, at)]
-    shifts = list(np.gradient(coarse, 1 / _COARSE))
-    sizes = [0.022] * 2 + [0.006] * 3 + [0.006] * 4 + [0.012] * 2
-    shapes = np.stack([m - m.mean() for m in tilts + bowls + waves + shifts]).astype(np.float32)
-    return shapes, np.array(sizes)

@@ -1,219 +1,367 @@
-"""Physics simulator of a full-field X-ray microscope: sessions, exposures and whole scans.
+"""Physics simulator of a full-field X-ray microscope: tiles, series and mosaics with truth.
 
-``raw = dark + gain * Poisson(background * transmission / gain) + read noise``, with a
-background that keeps its fine pattern and drifts slowly in its smooth shape and level.
+A session (`draw_session`) is one instrument on one day, a specimen (`draw_specimen`) a map of
+transmission; a scan exposes parts of the one under the other. Everything is made when it is
+asked for, and is the same for the same seed.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import ConfigError
-from napari_txm_bgcorr.core.illumination import (
-    FAMILIES,
-    Drift,
-    Family,
-    aperture_mask,
-    draw_drift,
-    fine_pattern,
-    smooth_shape,
-)
-from napari_txm_bgcorr.core.random_fields import Floats, coloured, power_law
+from napari_txm_bgcorr.core.illumination import FAMILIES, Family
+from napari_txm_bgcorr.core.random_fields import Floats
+from napari_txm_bgcorr.core.scan import Kind, LazyTiles, Scan, Source, raster_positions
+from napari_txm_bgcorr.core.simulated_session import Session, draw_session
 from napari_txm_bgcorr.core.specimens import SPECIMENS, draw_specimen
 
-__all__ = ["FAMILIES", "SPECIMENS", "Family", "Session", "draw_session", "draw_specimen"]
+__all__ = [
+    "FAMILIES",
+    "SPECIMENS",
+    "Family",
+    "Session",
+    "SimulatedScan",
+    "draw_session",
+    "draw_specimen",
+    "simulate_mosaic",
+    "simulate_series",
+    "simulate_tile",
+]
 
-Rng = np.random.Generator
-_SATURATION = 65535
+FIELD_NM = 15_000  # side of the field of view
+_CANVAS_PX = 2560  # a specimen larger than this is continued by mirroring
+_START = np.datetime64("2026-01-01T08:00:00", "s")
+_LAYERS = 4  # of a rotating specimen
 
 
 @dataclass(frozen=True, eq=False)
-class Session:
-    """One instrument on one day: everything that stays fixed while tiles are taken.
+class SimulatedScan:
+    """A scan with everything a real one hides.
 
     Attributes
     ----------
-    size : int
-        Pixels along the square field.
-    family : str
-        Name in `FAMILIES`.
-    dark : (Y, X) float32, counts
-        Image without beam.
-    aperture : (Y, X) bool
-        True where the beam reaches the detector.
-    level : float, counts
-        Median of the beam alone at time 0.
-    gain : float
-        Counts per quantum at this pixel size.
-    read_noise : float, counts
-        Standard deviation of one pixel.
+    scan : Scan
+        Raw tiles and what a reader would know: nominal positions, times, references.
+    backgrounds : (T, Y, X) lazy float32, counts
+        Beam alone, without dark.
+    transmissions : (T, Y, X) lazy float32
+        Of the specimen, in (0, 1.6].
+    session : Session
+        The instrument; `session.dark` is the pedestal.
+    hours : (T,) float64
+        When each tile was taken, since the first one.
+    positions_px : (T, 2) float64 or None
+        True top left corners (y, x) of a mosaic's tiles, whole pixels.
     """
 
-    size: int
-    family: str
-    dark: Floats
-    aperture: NDArray[np.bool_]
-    level: float
-    gain: float
-    read_noise: float
-    _log_beam: Floats
-    _exchange: Floats
-    _drift: Drift
-    _bad: tuple[NDArray[np.int64], Floats, float]
-
-    def background(self, time: float, *, drift: float = 1.0) -> Floats:
-        """Beam alone, without specimen and without the dark pedestal.
-
-        Parameters
-        ----------
-        time : float, hours
-            Since the first image of the session; may be negative or months.
-        drift : float
-            Factor on all change since time 0; 0 freezes the background.
-
-        Returns
-        -------
-        (Y, X) float32, counts
-        """
-        log = self._drift.log_shape(time, self.size) * np.float32(drift)
-        log += self._log_beam + np.float32(drift * self._drift.log_level(time))
-        swapped = min(drift * self._drift.exchanged(time), 1.0)
-        if swapped > 1e-4:
-            log += np.float32(swapped) * self._exchange
-        return np.exp(log, out=log)
-
-    def expose(
-        self,
-        transmission: NDArray[np.floating],
-        time: float,
-        rng: Rng,
-        *,
-        drift: float = 1.0,
-    ) -> NDArray[np.uint16]:
-        """Raw image of a specimen.
-
-        Parameters
-        ----------
-        transmission : (Y, X) float
-            Of the specimen; ones for a reference image.
-        time : float, hours
-        rng : numpy.random.Generator
-            Source of the noise.
-        drift : float
-            See `background`.
-
-        Returns
-        -------
-        (Y, X) uint16, counts
-        """
-        quanta = self.background(time, drift=drift)
-        quanta *= np.asarray(transmission, np.float32)
-        quanta *= np.float32(1 / self.gain)
-        counts = _poisson(quanta, rng)
-        counts *= np.float32(self.gain)
-        counts += self.dark
-        counts += rng.standard_normal(counts.shape, np.float32) * np.float32(self.read_noise)
-        self._spoil(counts, rng)
-        np.clip(np.rint(counts, out=counts), 0, _SATURATION, out=counts)
-        return counts.astype(np.uint16)
-
-    def _spoil(self, counts: Floats, rng: Rng) -> None:
-        """Hot and dead pixels, the same in every image, and some that strike once."""
-        fixed, factor, rate = self._bad
-        flat = counts.reshape(-1)
-        flat[fixed] *= factor
-        once = rng.integers(0, flat.size, rng.poisson(rate * flat.size))
-        flat[once] *= 1 + rng.exponential(1.0, once.size).astype(np.float32)
+    scan: Scan
+    backgrounds: LazyTiles
+    transmissions: LazyTiles
+    session: Session
+    hours: NDArray[np.float64]
+    positions_px: NDArray[np.float64] | None = None
 
 
-def _poisson(mean: Floats, rng: Rng) -> Floats:
-    """Poisson numbers: exact below 50, above it a normal number with the right skewness."""
-    z = rng.standard_normal(mean.shape, np.float32)
-    out = mean + np.sqrt(mean) * z + (z * z - 1) / np.float32(6)  # Cornish-Fisher, first order
-    few = mean < 50
-    if few.any():
-        out[few] = rng.poisson(mean[few])
-    return np.asarray(out, np.float32)
+def simulate_tile(
+    *,
+    size: int = 512,
+    specimen: str | None = None,
+    family: str | None = None,
+    drift: float = 1.0,
+    references: int = 0,
+    reference_hours: float = 0.25,
+    darks: int = 0,
+    seed: int = 0,
+) -> SimulatedScan:
+    """Simulate one image; see `simulate_mosaic` for the parameters."""
+    stage = _Stage(size, specimen, family, drift, references, reference_hours, darks, seed)
+    canvas = _once(lambda: draw_specimen(stage.rng(1), (size, size), specimen))
+    return stage.scan("single", np.zeros(1), lambda _: canvas())
 
 
-def draw_session(rng: Rng, *, size: int = 512, family: str | None = None) -> Session:
-    """Draw a session: fixed pattern, smooth shape, aperture, drift, camera.
+def simulate_mosaic(
+    rows: int,
+    columns: int,
+    *,
+    size: int = 512,
+    overlap: float = 0.2,
+    jitter_px: float = 20.0,
+    skew_px: float = 3.0,
+    specimen: str | None = None,
+    family: str | None = None,
+    drift: float = 1.0,
+    hours_per_tile: float = 1 / 60,
+    references: int = 0,
+    reference_hours: float = 0.25,
+    darks: int = 0,
+    seed: int = 0,
+) -> SimulatedScan:
+    """Simulate overlapping tiles of one large specimen, row by row from the bottom left.
 
     Parameters
     ----------
-    rng : numpy.random.Generator
-        Read once; the same state gives the same session, and the same field at every size.
+    rows, columns : int
     size : int
-        Pixels along the square field.
+        Pixels along a tile; every size shows the same field.
+    overlap : float
+        Nominal share of a tile that its neighbour shows again.
+    jitter_px : float
+        Greatest error of the stage in each direction, in pixels of a 512 px tile.
+    skew_px : float
+        Sideways shift from row to row, in pixels of a 512 px tile.
+    specimen : str or None
+        Name in `SPECIMENS`; None mixes kinds.
     family : str or None
-        Name in `FAMILIES`; None draws one by weight, never a held-out one.
+        Name in `FAMILIES`; None draws one that is not held out.
+    drift : float
+        Factor on the usual change of the background with time.
+    hours_per_tile : float
+    references : int
+        Images without specimen: the first half before the scan, the rest after it.
+    reference_hours : float
+        How long before the first or after the last tile.
+    darks : int
+        Images without beam.
+    seed : int
 
     Returns
     -------
-    Session
+    SimulatedScan
 
     Raises
     ------
     ConfigError
-        If the family is unknown or the size is below 32.
+        If a number is out of range or a name is unknown.
     """
-    if size < 32:
-        raise ConfigError(f"simulate: size {size}: too small; give at least 32 pixels")
-    own = np.random.default_rng(int(rng.integers(2**62)))
-    name = _draw_family(own) if family is None else family
-    if name not in FAMILIES:
-        raise ConfigError(f"simulate: family {name!r}: unknown; choose {', '.join(FAMILIES)}")
-    return _build(own, size, name, FAMILIES[name])
-
-
-def _draw_family(rng: Rng) -> str:
-    names = [name for name, family in FAMILIES.items() if not family.held_out]
-    weights = np.array([FAMILIES[name].weight for name in names])
-    return str(rng.choice(names, p=weights / weights.sum()))
-
-
-def _build(rng: Rng, size: int, name: str, family: Family) -> Session:
-    optics, pattern, camera = (np.random.default_rng(int(s)) for s in rng.integers(2**62, size=3))
-    raw_level = np.exp(camera.uniform(*np.log(family.level)))
-    pedestal = min(np.exp(camera.uniform(*np.log(family.dark))), 0.45 * raw_level)
-    beam = raw_level - pedestal
-    contrast = np.float32(raw_level / beam)  # domain figures are of raw counts
-    smooth = smooth_shape(optics, size, family) * contrast
-    fine, exchange = fine_pattern(pattern, size, family)
-    mask = aperture_mask(optics, size, family)
-    log_beam = smooth + contrast * fine + np.float32(np.log(beam)) + np.log(np.maximum(mask, 2e-3))
-    return Session(
-        size=size,
-        family=name,
-        dark=_dark(camera, size, float(pedestal)),
-        aperture=mask > 0.5,
-        level=float(beam),
-        gain=camera.uniform(1.3, 2.7) * (size / 512) ** 2,
-        read_noise=camera.uniform(3, 20) * size / 512,
-        _log_beam=log_beam.astype(np.float32),
-        _exchange=(contrast * exchange).astype(np.float32),
-        _drift=draw_drift(optics, smooth),
-        _bad=_bad_pixels(camera, size, family),
+    if min(rows, columns) < 1:
+        raise ConfigError(f"simulate: grid {rows} x {columns}: give at least 1 x 1")
+    if not 0 <= overlap < 0.9:
+        raise ConfigError(f"simulate: overlap {overlap}: give a share from 0 to below 0.9")
+    stage = _Stage(size, specimen, family, drift, references, reference_hours, darks, seed)
+    nominal = raster_positions((rows, columns), (round(size * (1 - overlap)),) * 2)
+    at = _true_positions(
+        stage.rng(2), nominal, columns, jitter_px * size / 512, skew_px * size / 512
+    )
+    whole = tuple(int(n) + size for n in at.max(axis=0))
+    most = max(size, min(_CANVAS_PX, 8 * size))
+    shape = (min(whole[0], most), min(whole[1], most))
+    canvas = _once(lambda: draw_specimen(stage.rng(1), shape, specimen, field_px=size))
+    hours = np.arange(rows * columns, dtype=np.float64) * hours_per_tile
+    return stage.scan(
+        "mosaic",
+        hours,
+        lambda i: _cut(canvas(), (int(at[i, 0]), int(at[i, 1])), size),
+        true=at,
+        grid=(rows, columns),
+        positions_px=nominal,
     )
 
 
-def _dark(rng: Rng, size: int, pedestal: float) -> Floats:
-    shape = (size, size)
-    slow = coloured(int(rng.integers(2**62)), shape, size, power_law(-3.0, 1.0, 20.0))
-    return (pedestal * (1 + rng.uniform(0.001, 0.01) * slow)).astype(np.float32)
+def simulate_series(
+    projections: int,
+    *,
+    size: int = 512,
+    specimen: str | None = None,
+    family: str | None = None,
+    drift: float = 1.0,
+    hours_per_tile: float = 1 / 60,
+    angles_deg: tuple[float, float] = (-60.0, 60.0),
+    references: int = 0,
+    reference_hours: float = 0.25,
+    darks: int = 0,
+    seed: int = 0,
+) -> SimulatedScan:
+    """Simulate projections of a flat specimen that rotates about a vertical axis.
+
+    The specimen is a few layers at different depths: with the angle they shift against each
+    other, shrink sideways and grow thicker.
+
+    Parameters
+    ----------
+    projections : int
+    angles_deg : (first, last)
+        Within (-70, 70).
+    size, specimen, family, drift, hours_per_tile, references, reference_hours, darks, seed
+        As in `simulate_mosaic`.
+
+    Raises
+    ------
+    ConfigError
+        If a number is out of range or a name is unknown.
+    """
+    if projections < 1:
+        raise ConfigError(f"simulate: projections {projections}: give at least 1")
+    if max(map(abs, angles_deg)) > 70:
+        raise ConfigError(f"simulate: angles {angles_deg}: give angles within -70 to 70 degrees")
+    stage = _Stage(size, specimen, family, drift, references, reference_hours, darks, seed)
+    angles = np.linspace(*angles_deg, projections)
+    layers = _once(lambda: _draw_layers(stage.rng(1), size, specimen))
+    return stage.scan(
+        "series",
+        np.arange(projections, dtype=np.float64) * hours_per_tile,
+        lambda i: _project(layers(), np.deg2rad(angles[i]), size),
+        angles_deg=angles,
+    )
 
 
-def _bad_pixels(rng: Rng, size: int, family: Family) -> tuple[NDArray[np.int64], Floats, float]:
-    """Positions and factors of the fixed bad pixels, and the rate of single strikes."""
-    share = np.exp(rng.uniform(*np.log(family.outliers)))
-    coarser = (512 / size) ** 2  # camera pixels averaged into one
-    count = int(rng.poisson(0.6 * share * 512**2))
-    at = np.unique((rng.random((count, 2)) * size).astype(np.int64), axis=0)
-    hot = rng.random(len(at)) < 0.7
-    factor = np.where(hot, 1 + rng.exponential(1.0, len(at)), rng.uniform(0, 0.7, len(at)))
-    factor = 1 + (factor - 1) / max(coarser, 1.0)
-    index = at[:, 0] * size + at[:, 1]
-    return index, factor.astype(np.float32), float(0.4 * share)
+@dataclass(frozen=True)
+class _Stage:
+    """What the three kinds of scan share: the instrument, the clock and the seeds."""
+
+    size: int
+    specimen: str | None
+    family: str | None
+    drift: float
+    references: int
+    reference_hours: float
+    darks: int
+    seed: int
+
+    def rng(self, *tag: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *tag])
+
+    def scan(
+        self,
+        kind: Kind,
+        hours: NDArray[np.floating],
+        cut: Callable[[int], Floats],
+        *,
+        true: NDArray[np.float64] | None = None,
+        **facts: Any,
+    ) -> SimulatedScan:
+        """Scan whose tile `i` shows the transmission `cut(i)` at `hours[i]`."""
+        if self.specimen is not None and self.specimen not in SPECIMENS:
+            known = ", ".join(SPECIMENS)
+            raise ConfigError(f"simulate: specimen {self.specimen!r}: unknown; choose {known}")
+        session = draw_session(self.rng(0), size=self.size, family=self.family)
+        shape = (len(hours), self.size, self.size)
+
+        def raw(i: int) -> NDArray[np.uint16]:
+            return session.expose(cut(i), hours[i], self.rng(3, i), drift=self.drift)
+
+        def beam(i: int) -> Floats:
+            return session.background(hours[i], drift=self.drift)
+
+        scan = Scan(
+            tiles=LazyTiles(shape, np.uint16, raw),
+            kind=kind,
+            source=Source(Path("simulated"), "simulated"),
+            names=tuple(f"sim_{i + 1:04d}" for i in range(len(hours))),
+            times=_START + _seconds(hours),
+            pixel_nm=FIELD_NM / self.size,
+            energy_ev=8500.0,
+            exposure_s=60.0,
+            binning=1024 // self.size if 1024 % self.size == 0 else None,
+            **self._references(session, hours),
+            **facts,
+        )
+        backgrounds = LazyTiles(shape, np.float32, beam)
+        return SimulatedScan(
+            scan,
+            backgrounds,
+            LazyTiles(shape, np.float32, cut),
+            session,
+            np.asarray(hours, np.float64),
+            true,
+        )
+
+    def _references(self, session: Session, hours: NDArray[np.floating]) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        clear = np.ones((self.size, self.size), np.float32)
+        if self.references > 0:
+            before = (self.references + 1) // 2
+            when = np.full(self.references, hours[-1] + self.reference_hours)
+            when[:before] = -self.reference_hours
+            when += np.arange(self.references) / 60
+
+            def flat(i: int) -> NDArray[np.uint16]:
+                return session.expose(clear, when[i], self.rng(4, i), drift=self.drift)
+
+            out["flats"] = LazyTiles((self.references, *clear.shape), np.uint16, flat)
+            out["flat_times"] = _START + _seconds(when)
+        if self.darks > 0:
+
+            def dark(i: int) -> NDArray[np.uint16]:
+                return session.expose(0 * clear, 0.0, self.rng(5, i))
+
+            out["darks"] = LazyTiles((self.darks, *clear.shape), np.uint16, dark)
+        return out
+
+
+def _seconds(hours: NDArray[np.floating]) -> NDArray[np.timedelta64]:
+    return np.rint(hours * 3600).astype("timedelta64[s]")
+
+
+def _once(make: Callable[[], Any]) -> Callable[[], Any]:
+    """Call `make` on the first use only, whichever thread comes first."""
+    lock = threading.Lock()
+    made: list[Any] = []
+
+    def get() -> Any:
+        with lock:
+            if not made:
+                made.append(make())
+        return made[0]
+
+    return get
+
+
+def _true_positions(
+    rng: np.random.Generator,
+    nominal: NDArray[np.float64],
+    columns: int,
+    jitter: float,
+    skew: float,
+) -> NDArray[np.float64]:
+    at = nominal + rng.uniform(-jitter, jitter, nominal.shape)
+    at[:, 1] += np.arange(len(at)) // columns * skew
+    at = np.rint(at)
+    out: NDArray[np.float64] = at - at.min(axis=0)
+    return out
+
+
+def _cut(canvas: Floats, corner: tuple[int, int], size: int) -> Floats:
+    """Tile of a canvas that goes on beyond its edges as its own mirror image."""
+    y, x = (
+        _mirrored(np.arange(start, start + size), length)
+        for start, length in zip(corner, canvas.shape, strict=True)
+    )
+    return canvas[np.ix_(y, x)]
+
+
+def _mirrored(index: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    folded = index % (2 * length)
+    return np.where(folded < length, folded, 2 * length - 1 - folded)
+
+
+def _draw_layers(
+    rng: np.random.Generator, size: int, specimen: str | None
+) -> list[tuple[float, Floats]]:
+    """(depth in pixels, optical thickness (H, 3 H) float32) of each layer."""
+    layers = []
+    for depth in np.linspace(-0.12, 0.12, _LAYERS):
+        image = draw_specimen(rng, (size, 3 * size), specimen, field_px=size)
+        layers.append((depth * size, -np.log(image) * np.float32(1.4 / _LAYERS)))
+    return layers
+
+
+def _project(layers: list[tuple[float, Floats]], angle: float, size: int) -> Floats:
+    """Transmission through tilted layers."""
+    thickness = np.zeros((size, size), np.float32)
+    across = np.arange(size) - (size - 1) / 2
+    for depth, layer in layers:
+        x = (across - depth * np.sin(angle)) / np.cos(angle) + (layer.shape[1] - 1) / 2
+        x = np.clip(x, 0, layer.shape[1] - 1.001)
+        left = x.astype(np.int64)
+        part = (x - left).astype(np.float32)
+        thickness += layer[:, left] * (1 - part) + layer[:, left + 1] * part
+    thickness /= np.float32(np.cos(angle))
+    return np.clip(np.exp(-thickness), 0.02, 1.6).astype(np.float32)

@@ -1,0 +1,112 @@
+"""Slow change of an illumination with time: level, tilt, smooth shape, fine pattern."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import BSpline, make_interp_spline
+
+from napari_txm_bgcorr.core.illumination import SMOOTH
+from napari_txm_bgcorr.core.random_fields import Floats, coloured
+
+__all__ = ["Drift", "draw_drift"]
+
+_PERIODS_H = 0.12 * 2.1 ** np.arange(12)  # 7 minutes to 18 days
+_COARSE = 24
+_MOSAIC_H = 16 / 60  # the measured drift is that within a mosaic of 16 minutes
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Slow change of an illumination with time, smooth and bounded.
+
+    Attributes
+    ----------
+    level, modes : arrays
+        `(12, 2)` and `(M, 12, 2)` sine and cosine amplitudes over the periods.
+    shapes : (M, 24, 24) float32
+        Coarse maps of the modes.
+    decay : (amplitude, hours)
+        Loss of beam, saturating.
+    exchange_h : float
+        Hours over which part of the fine pattern is replaced.
+    """
+
+    level: NDArray[np.float64]
+    modes: NDArray[np.float64]
+    shapes: Floats
+    decay: tuple[float, float]
+    exchange_h: float
+
+    def log_level(self, time: float) -> float:
+        """Natural logarithm of the level at `time` (hours) relative to time 0."""
+        amplitude, hours = self.decay
+        return float(_walk(self.level, time) - amplitude * np.tanh(time / hours))
+
+    def log_shape(self, time: float, size: int) -> Floats:
+        """Smooth change at `time` (hours) relative to time 0: (size, size) float32, log."""
+        weights = _walk(self.modes, time).astype(np.float32)
+        coarse = np.tensordot(weights, self.shapes, 1)
+        up = _upsampling(size)
+        out: Floats = up @ coarse @ up.T
+        return out
+
+    def exchanged(self, time: float) -> float:
+        """Share of the exchangeable part of the fine pattern replaced at `time` (hours)."""
+        return float(np.tanh((time / self.exchange_h) ** 2))
+
+
+def _walk(amplitudes: NDArray[np.float64], time: float) -> NDArray[np.float64]:
+    phase = 2 * np.pi * time / _PERIODS_H
+    basis = np.stack([np.sin(phase), np.cos(phase) - 1], axis=-1)  # 0 at time 0
+    out: NDArray[np.float64] = (amplitudes * basis).sum(axis=(-2, -1))
+    return out
+
+
+@lru_cache(maxsize=8)
+def _upsampling(size: int) -> Floats:
+    """Matrix (size, 24) of cubic B-splines that interpolates a coarse axis to `size` pixels."""
+    at = (np.arange(size) + 0.5) / size * _COARSE - 0.5
+    matrix = BSpline(*_natural_spline(), extrapolate=True)(at)
+    return np.ascontiguousarray(matrix, np.float32)
+
+
+def _natural_spline() -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    spline = make_interp_spline(np.arange(_COARSE), np.eye(_COARSE), k=3)
+    return spline.t, spline.c, spline.k
+
+
+def draw_drift(rng: np.random.Generator, smooth: Floats) -> Drift:
+    """Draw how an illumination will drift; see `Drift`."""
+    spread = _PERIODS_H**0.27
+    change = np.sqrt((spread**2 * (1 - np.cos(2 * np.pi * _MOSAIC_H / _PERIODS_H))).sum())
+    unit = spread / change  # rms change over 16 minutes is 1
+    shapes, sizes = _modes(rng, smooth)
+    factor = np.exp(rng.normal(0, 0.35))
+    rms = sizes * factor * np.exp(rng.normal(0, 0.25, len(sizes)))
+    modes = rng.normal(0, 1, (len(sizes), len(unit), 2))
+    modes *= unit[:, None] * rms[:, None, None] / np.sqrt(2)
+    level = rng.normal(0, 1, (len(unit), 2)) * unit[:, None] * 0.012 * np.exp(rng.normal(0, 0.4))
+    decay = (rng.uniform(0.0, 0.3), np.exp(rng.uniform(np.log(5), np.log(40))))
+    return Drift(level, modes, shapes, decay, float(np.exp(rng.normal(np.log(900), 0.4))))
+
+
+def _modes(rng: np.random.Generator, smooth: Floats) -> tuple[Floats, NDArray[np.float64]]:
+    """Tilts, bowls, shifts of the smooth shape and random maps; with rms change in 16 min."""
+    axis = ((np.arange(_COARSE) + 0.5) / _COARSE * 2 - 1).astype(np.float32)
+    y, x = axis[:, None] + 0 * axis, axis + 0 * axis[:, None]
+    tilts = [y / 2, x / 2]  # edge to edge 1
+    bowls = [1.5 * y * y - 0.5, 1.5 * x * x - 0.5, x * y]
+    waves = [
+        coloured(int(rng.integers(2**62)), (_COARSE, _COARSE), _COARSE, SMOOTH) for _ in range(4)
+    ]
+    step = smooth.shape[0] / _COARSE
+    at = ((np.arange(_COARSE) + 0.5) * step).astype(int)
+    coarse = smooth[np.ix_(at, at)]
+    shifts = list(np.gradient(coarse, 1 / _COARSE))
+    sizes = [0.022] * 2 + [0.006] * 3 + [0.006] * 4 + [0.012] * 2
+    shapes = np.stack([m - m.mean() for m in tilts + bowls + waves + shifts]).astype(np.float32)
+    return shapes, np.array(sizes)

@@ -1,0 +1,217 @@
+"""One simulated instrument on one day: its fixed pattern, its drift, and exposures.
+
+``raw = dark + gain * Poisson(background * transmission / gain) + read noise``, with a
+background that keeps its fine pattern and drifts slowly in its smooth shape and level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_txm_bgcorr.core.errors import ConfigError
+from napari_txm_bgcorr.core.illumination import (
+    FAMILIES,
+    Family,
+    aperture_mask,
+    fine_pattern,
+    smooth_shape,
+)
+from napari_txm_bgcorr.core.illumination_drift import Drift, draw_drift
+from napari_txm_bgcorr.core.random_fields import Floats, coloured, power_law
+
+__all__ = ["Session", "draw_session"]
+
+Rng = np.random.Generator
+_SATURATION = 65535
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """One instrument on one day: everything that stays fixed while tiles are taken.
+
+    Attributes
+    ----------
+    size : int
+        Pixels along the square field.
+    family : str
+        Name in `FAMILIES`.
+    dark : (Y, X) float32, counts
+        Image without beam.
+    aperture : (Y, X) bool
+        True where the beam reaches the detector.
+    level : float, counts
+        Median of the beam alone at time 0.
+    gain : float
+        Counts per quantum at this pixel size.
+    read_noise : float, counts
+        Standard deviation of one pixel.
+    """
+
+    size: int
+    family: str
+    dark: Floats
+    aperture: NDArray[np.bool_]
+    level: float
+    gain: float
+    read_noise: float
+    _log_beam: Floats
+    _exchange: Floats
+    _drift: Drift
+    _bad: tuple[NDArray[np.int64], Floats, float]
+
+    def background(self, time: float, *, drift: float = 1.0) -> Floats:
+        """Beam alone, without specimen and without the dark pedestal.
+
+        Parameters
+        ----------
+        time : float, hours
+            Since the first image of the session; may be negative or months.
+        drift : float
+            Factor on all change since time 0; 0 freezes the background.
+
+        Returns
+        -------
+        (Y, X) float32, counts
+        """
+        log = self._drift.log_shape(time, self.size) * np.float32(drift)
+        log += self._log_beam + np.float32(drift * self._drift.log_level(time))
+        swapped = min(drift * self._drift.exchanged(time), 1.0)
+        if swapped > 1e-4:
+            log += np.float32(swapped) * self._exchange
+        return np.asarray(np.exp(log, out=log), np.float32)
+
+    def expose(
+        self,
+        transmission: NDArray[np.floating],
+        time: float,
+        rng: Rng,
+        *,
+        drift: float = 1.0,
+    ) -> NDArray[np.uint16]:
+        """Raw image of a specimen.
+
+        Parameters
+        ----------
+        transmission : (Y, X) float
+            Of the specimen; ones for a reference image.
+        time : float, hours
+        rng : numpy.random.Generator
+            Source of the noise.
+        drift : float
+            See `background`.
+
+        Returns
+        -------
+        (Y, X) uint16, counts
+        """
+        quanta = self.background(time, drift=drift)
+        quanta *= np.asarray(transmission, np.float32)
+        quanta *= np.float32(1 / self.gain)
+        counts = _poisson(quanta, rng)
+        counts *= np.float32(self.gain)
+        counts += self.dark
+        counts += rng.standard_normal(counts.shape, np.float32) * np.float32(self.read_noise)
+        self._spoil(counts, rng)
+        np.clip(np.rint(counts, out=counts), 0, _SATURATION, out=counts)
+        return counts.astype(np.uint16)
+
+    def _spoil(self, counts: Floats, rng: Rng) -> None:
+        """Hot and dead pixels, the same in every image, and some that strike once."""
+        fixed, factor, rate = self._bad
+        flat = counts.reshape(-1)
+        flat[fixed] *= factor
+        once = rng.integers(0, flat.size, rng.poisson(rate * flat.size))
+        flat[once] *= 1 + rng.exponential(1.0, once.size).astype(np.float32)
+
+
+def _poisson(mean: Floats, rng: Rng) -> Floats:
+    """Poisson numbers: exact below 50, above it a normal number with the right skewness."""
+    z = rng.standard_normal(mean.shape, np.float32)
+    out = mean + np.sqrt(mean) * z + (z * z - 1) / np.float32(6)  # Cornish-Fisher, first order
+    few = mean < 50
+    if few.any():
+        out[few] = rng.poisson(mean[few])
+    return np.asarray(out, np.float32)
+
+
+def draw_session(rng: Rng, *, size: int = 512, family: str | None = None) -> Session:
+    """Draw a session: fixed pattern, smooth shape, aperture, drift, camera.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Read once; the same state gives the same session, and the same field at every size.
+    size : int
+        Pixels along the square field.
+    family : str or None
+        Name in `FAMILIES`; None draws one by weight, never a held-out one.
+
+    Returns
+    -------
+    Session
+
+    Raises
+    ------
+    ConfigError
+        If the family is unknown or the size is below 16.
+    """
+    if size < 16:
+        raise ConfigError(f"simulate: size {size}: too small; give at least 16 pixels")
+    own = np.random.default_rng(int(rng.integers(2**62)))
+    name = _draw_family(own) if family is None else family
+    if name not in FAMILIES:
+        raise ConfigError(f"simulate: family {name!r}: unknown; choose {', '.join(FAMILIES)}")
+    return _build(own, size, name, FAMILIES[name])
+
+
+def _draw_family(rng: Rng) -> str:
+    names = [name for name, family in FAMILIES.items() if not family.held_out]
+    weights = np.array([FAMILIES[name].weight for name in names])
+    return str(rng.choice(names, p=weights / weights.sum()))
+
+
+def _build(rng: Rng, size: int, name: str, family: Family) -> Session:
+    optics, pattern, camera = (np.random.default_rng(int(s)) for s in rng.integers(2**62, size=3))
+    raw_level = np.exp(camera.uniform(*np.log(family.level)))
+    pedestal = min(np.exp(camera.uniform(*np.log(family.dark))), 0.45 * raw_level)
+    beam = raw_level - pedestal
+    contrast = np.float32(raw_level / beam)  # domain figures are of raw counts
+    smooth = smooth_shape(optics, size, family) * contrast
+    fine, exchange = fine_pattern(pattern, size, family)
+    mask = aperture_mask(optics, size, family)
+    log_beam = smooth + contrast * fine + np.float32(np.log(beam)) + np.log(np.maximum(mask, 2e-3))
+    return Session(
+        size=size,
+        family=name,
+        dark=_dark(camera, size, float(pedestal)),
+        aperture=mask > 0.5,
+        level=float(beam),
+        gain=camera.uniform(1.3, 2.7) * (size / 512) ** 2,
+        read_noise=camera.uniform(3, 20) * size / 512,
+        _log_beam=log_beam.astype(np.float32),
+        _exchange=(contrast * exchange).astype(np.float32),
+        _drift=draw_drift(optics, smooth),
+        _bad=_bad_pixels(camera, size, family),
+    )
+
+
+def _dark(rng: Rng, size: int, pedestal: float) -> Floats:
+    shape = (size, size)
+    slow = coloured(int(rng.integers(2**62)), shape, size, power_law(-3.0, 1.0, 20.0))
+    return (pedestal * (1 + rng.uniform(0.001, 0.01) * slow)).astype(np.float32)
+
+
+def _bad_pixels(rng: Rng, size: int, family: Family) -> tuple[NDArray[np.int64], Floats, float]:
+    """Positions and factors of the fixed bad pixels, and the rate of single strikes."""
+    share = np.exp(rng.uniform(*np.log(family.outliers)))
+    coarser = (512 / size) ** 2  # camera pixels averaged into one
+    count = int(rng.poisson(0.6 * share * 512**2))
+    at = np.unique((rng.random((count, 2)) * size).astype(np.int64), axis=0)
+    hot = rng.random(len(at)) < 0.7
+    factor = np.where(hot, 1 + rng.exponential(1.0, len(at)), rng.uniform(0, 0.7, len(at)))
+    factor = 1 + (factor - 1) / max(coarser, 1.0)
+    index = at[:, 0] * size + at[:, 1]
+    return index, factor.astype(np.float32), float(0.4 * share)
