@@ -7,6 +7,7 @@ pattern and shape) costs more than exposing a tile in it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -41,15 +42,15 @@ class SimulatedPairs:
         self.field_px = config.network.field_px
         self.seed = config.seed
         self.per_session = config.batch // config.data.sessions_per_batch
-        data, size = config.data, config.data.simulate_px
+        data = config.data
         self._sessions = Pool(
-            lambda rng: draw_session(rng, size=size, family=_family(data, rng)),
+            partial(_new_session, data),
             (self.seed, 3),
             data.pool_sessions,
             max(1, data.sessions_per_batch // REUSE),
         )
         self._specimens = Pool(
-            lambda rng: draw_specimen(rng, (size, size)),
+            partial(_new_specimen, data),
             (self.seed, 4),
             data.pool_specimens,
             max(1, config.batch // REUSE),
@@ -58,14 +59,13 @@ class SimulatedPairs:
     def session(self, rng: np.random.Generator, batch: int | None) -> Session:
         """A session for batch number `batch`; None (validation): one of its own."""
         if batch is None or not self._sessions.size:
-            return draw_session(rng, size=self.data.simulate_px, family=_family(self.data, rng))
+            return _new_session(self.data, rng)
         return self._sessions.draw(rng, batch)
 
     def specimen(self, rng: np.random.Generator, batch: int | None) -> Image:
         """A transmission `(Y, X)`, as `session`; one from the pool is turned and thickened."""
-        size = self.data.simulate_px
         if batch is None or not self._specimens.size:
-            return draw_specimen(rng, (size, size))
+            return _new_specimen(self.data, rng)
         return varied(self._specimens.draw(rng, batch), rng)
 
     def draw(self, index: int) -> Pairs:
@@ -105,7 +105,7 @@ class Pool(Generic[T]):
     Parameters
     ----------
     make : callable
-        Makes a thing with a random generator.
+        Makes a thing with a random generator; can be pickled, for the worker processes.
     key : tuple of int
         Seed and kind.
     size : int
@@ -156,8 +156,14 @@ def varied(transmission: Image, rng: np.random.Generator) -> Image:
     return np.asarray(np.clip(turned**thickness, 1e-3, 1.6), np.float32)
 
 
-def _family(data: DataConfig, rng: np.random.Generator) -> str | None:
-    return str(rng.choice(data.families)) if data.families else None
+def _new_session(data: DataConfig, rng: np.random.Generator) -> Session:
+    family = str(rng.choice(data.families)) if data.families else None
+    return draw_session(rng, size=data.simulate_px, family=family)
+
+
+def _new_specimen(data: DataConfig, rng: np.random.Generator) -> Image:
+    image: Image = draw_specimen(rng, (data.simulate_px, data.simulate_px))
+    return image
 
 
 class _Tile:
@@ -172,7 +178,11 @@ class _Shots:
     """Some tiles of one session: exposures, true backgrounds, and priors for them."""
 
     def __init__(
-        self, source: SimulatedPairs, rng: np.random.Generator, count: int, batch: int | None
+        self,
+        source: SimulatedPairs,
+        rng: np.random.Generator,
+        count: int,
+        batch: int | None = None,
     ) -> None:
         data = source.data
         self.rng, self.field_px, self.max_age_h = rng, source.field_px, data.max_age_h
