@@ -5,7 +5,7 @@ import torch
 from napari_txm_bgcorr.engine import simulated
 from napari_txm_bgcorr.engine.config import TrainConfig
 from napari_txm_bgcorr.engine.pairs import batches, build_pairs, to_batch
-from napari_txm_bgcorr.engine.simulated import CASES, SimulatedPairs, _Shots
+from napari_txm_bgcorr.engine.simulated import CASES, Pool, SimulatedPairs, _Shots, varied
 from napari_txm_bgcorr.engine.tensors import scale_free_rms, staleness_value
 
 
@@ -135,3 +135,48 @@ def test_flips_turn_all_channels_alike():
             for dims in ([], [1], [2], [1, 2])
         ]
         assert sum(matches) >= 1
+
+
+POOLED = {"pool_sessions": 3, "pool_specimens": 6}
+
+
+def test_pools_leave_batches_a_function_of_seed_and_number():
+    straight, resumed = SimulatedPairs(config(**POOLED)), SimulatedPairs(config(**POOLED))
+    for i in range(5):
+        straight.draw(i)
+    for a, b in zip(straight.draw(5), resumed.draw(5), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_worker_processes_draw_the_same_batches_from_pools():
+    alone, helped = config(**POOLED), config(workers=1, **POOLED)
+    here = next(batches(build_pairs(alone), alone, 0))
+    there = next(batches(build_pairs(helped), helped, 0))
+    assert all(torch.equal(x, y) for x, y in zip(here, there, strict=True))
+
+
+def test_a_pool_makes_few_things_renews_them_and_forgets_the_old():
+    made = []
+    pool = Pool(lambda rng: made.append(1) or len(made), (0, 3), size=4, fresh=2)
+    rng = np.random.default_rng(0)
+    for batch in range(50):
+        for _ in range(8):
+            pool.draw(rng, batch)
+        assert len(pool._made) <= 4
+        assert min(pool._made) >= 2 * batch
+    assert 90 < len(made) <= 2 * 50 + 4
+
+
+def test_validation_does_not_use_pools():
+    one = SimulatedPairs(config(validation_sessions=1, **POOLED)).validation()["none"]
+    two = SimulatedPairs(config(validation_sessions=1)).validation()["none"]
+    assert torch.equal(one.log_raw, two.log_raw)
+
+
+def test_a_varied_specimen_is_the_same_one_turned_and_thickened():
+    image = np.random.default_rng(0).uniform(0.2, 1.2, (16, 16)).astype(np.float32)
+    for seed in range(8):
+        out = varied(image, np.random.default_rng(seed))
+        assert out.shape == image.shape and out.min() > 0 and out.max() <= 1.6
+        order = np.log(np.sort(out.ravel())[:64]) / np.log(np.sort(image.ravel())[:64])
+        assert np.ptp(order) < 1e-3 and 0.5 <= order[0] <= 1.6

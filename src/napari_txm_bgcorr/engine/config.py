@@ -101,8 +101,8 @@ class DataConfig(_Strict):
     drift: tuple[float, float] = (0.06, 2.5)
     staleness_sigma: float = Field(default=0.4, ge=0)
     p_flip: float = Field(default=0.25, ge=0, le=1)
-    pool_sessions: int = Field(0, ge=0)
-    pool_specimens: int = Field(0, ge=0)
+    pool_sessions: int = Field(default=0, ge=0)
+    pool_specimens: int = Field(default=0, ge=0)
     validation_sessions: int = Field(default=12, ge=1)
     validation_seed: int = 990_001
 
