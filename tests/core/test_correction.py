@@ -42,9 +42,8 @@ def noisy(image, seed=1):
 
 def cut_corner(image, legs, value):
     """Cut the top right corner off along a straight line."""
-    rows, columns = image.shape
     y, x = np.indices(image.shape)
-    unlit = y / legs[0] + (columns - 1 - x) / legs[1] < 1
+    unlit = y / legs[0] + (image.shape[1] - 1 - x) / legs[1] < 1
     return np.where(unlit, value, image), ~unlit
 
 
@@ -414,7 +413,7 @@ def test_stopping_ends_within_the_tile():
     scan, read = scan_of(40)
     seen = []
     for result in correct_tiles(scan, Constant(), batch=4, should_stop=lambda: len(seen) >= 6):
-        seen.append(result.index)
+        seen.append(result.index)  # noqa: PERF401 the question looks at it
     assert seen == list(range(6))
     assert max(read) < 8
 

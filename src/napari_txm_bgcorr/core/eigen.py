@@ -23,8 +23,9 @@ __all__ = ["EigenFlats"]
 
 Image = NDArray[np.float32]
 MAX_FLATS = 64
-FIT_CELLS = 128  # the total variation is taken on cells: less photon noise, as in the paper
+FIT_CELLS = 64  # the total variation is taken on cells: less photon noise, as in the paper
 SHUFFLES = 5  # of the parallel analysis
+SAMPLE = 16384  # pixels it looks at
 
 
 class EigenFlats:
@@ -100,36 +101,39 @@ class EigenFlats:
 
 
 def _components(logs: Image, wanted: int | None) -> Image:
-    """Principal components `(K, Y, X)` of log references with their mean removed."""
+    """Principal components `(K, Y, X)`, rms 1, of log references with their mean removed."""
     flat = logs.reshape(len(logs), -1)
     values, vectors = np.linalg.eigh((flat @ flat.T).astype(np.float64))
     order = np.argsort(values)[::-1]
     most = len(logs) - 1
-    keep = most if wanted is None else min(wanted, most)
-    if wanted is None:
-        keep = min(most, int((values[order] > _noise_values(flat)).cumprod().sum()))
+    keep = _significant(flat, vectors[:, order]) if wanted is None else min(wanted, most)
     chosen = vectors[:, order[:keep]].astype(np.float32)
     scale = np.sqrt(np.maximum(values[order[:keep]], 1e-30)).astype(np.float32)
     eigen: Image = ((chosen / scale).T @ flat).reshape(keep, *logs.shape[1:])
-    return eigen * np.float32(np.sqrt(flat.shape[1]))  # rms 1
+    return eigen * np.float32(np.sqrt(flat.shape[1]))
 
 
-def _noise_values(flat: Image) -> NDArray[np.float64]:
-    """Eigenvalues that shuffled references show, descending: parallel analysis (Horn 1965).
+def _significant(flat: Image, vectors: NDArray[np.float64]) -> int:
+    """Number of components that stand out of the noise: parallel analysis (Horn 1965).
 
-    Shuffling the pixels of each reference on its own leaves its noise and removes what the
-    references have in common. The mean plus two standard deviations, as in the paper.
+    One by one, the greatest eigenvalue of what the components so far leave is compared with
+    that of the same rows with their pixels shuffled: noise stays, what rows share goes. The
+    threshold is the mean plus two standard deviations over shuffles, as in the paper.
     """
     rng = np.random.default_rng(0)
-    step = max(1, flat.shape[1] // 65536)
-    some = flat[:, ::step]
-    drawn = []
-    for _ in range(SHUFFLES):
-        mixed = rng.permuted(some, axis=1)
-        mixed -= mixed.mean(axis=0)
-        drawn.append(np.linalg.eigvalsh((mixed @ mixed.T).astype(np.float64))[::-1] * step)
-    values: NDArray[np.float64] = np.mean(drawn, axis=0) + 2 * np.std(drawn, axis=0)
-    return values
+    count = len(flat)
+    rest = flat[:, :: max(1, flat.shape[1] // SAMPLE)].astype(np.float64)
+    rest = rest - rest.mean(axis=1, keepdims=True)
+    for k in range(count - 1):
+        drawn = [rng.permuted(rest, axis=1) for _ in range(SHUFFLES)]
+        tops = [np.linalg.eigvalsh(mixed @ mixed.T)[-1] for mixed in drawn]
+        # The rows span count - 1 - k directions, the shuffled ones count.
+        limit = (np.mean(tops) + 2 * np.std(tops)) * count / (count - 1 - k)
+        if np.linalg.eigvalsh(rest @ rest.T)[-1] <= limit:
+            return k
+        one = vectors[:, k : k + 1]
+        rest = rest - one @ (one.T @ rest)
+    return count - 1
 
 
 def _least_variation(rest: Image, eigen: Image, rounds: int) -> NDArray[np.float32]:
@@ -143,7 +147,7 @@ def _least_variation(rest: Image, eigen: Image, rounds: int) -> NDArray[np.float
     y = slopes(rest)
     a = np.stack([slopes(e) for e in eigen], axis=1)
     weight = np.ones(y.size)
-    c = np.zeros(len(eigen))
+    c: NDArray[np.floating[Any]] = np.zeros(len(eigen))
     for _ in range(rounds):
         weighted = a * weight[:, None]
         c = np.linalg.lstsq(weighted.T @ a, weighted.T @ y, rcond=None)[0]
