@@ -297,7 +297,7 @@ class _Stage:
 
 
 def _seconds(hours: NDArray[np.floating]) -> NDArray[np.timedelta64]:
-    return np.rint(hours * 3600).astype("timedelta64[s]")
+    return np.asarray(np.rint(hours * 3600), "timedelta64[s]")
 
 
 def _once(make: Callable[[], Any]) -> Callable[[], Any]:
