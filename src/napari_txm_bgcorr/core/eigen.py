@@ -23,7 +23,9 @@ __all__ = ["EigenFlats"]
 
 Image = NDArray[np.float32]
 MAX_FLATS = 64
-FIT_CELLS = 64  # the total variation is taken on cells: less photon noise, as in the paper
+FIT_CELLS = (
+    32  # the variation is taken between cells: single pixels are noise, as the eigen flats are
+)
 SHUFFLES = 5  # of the parallel analysis
 SAMPLE = 16384  # pixels it looks at
 
