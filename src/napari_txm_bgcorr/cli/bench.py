@@ -67,6 +67,7 @@ def correct(
     tiles: Annotated[int, typer.Option("--tiles", help="Tiles of the mosaic.")] = 961,
     size: Annotated[int, typer.Option("--size", help="Tile size (px).")] = 512,
     method: Annotated[str, typer.Option("--method", help="Background method.")] = "auto",
+    model: Annotated[str, typer.Option("--model", help="Model of learned methods.")] = "default",
     format: Annotated[str, typer.Option("--format", help="omezarr or tiff.")] = "omezarr",
     device: Device = "auto",
     as_json: JsonFlag = False,
@@ -75,7 +76,8 @@ def correct(
     if format not in PLAIN:
         raise ConfigError(f"--format {format}: choose from {', '.join(PLAIN)}")
     with tempfile.TemporaryDirectory(prefix="txm-bench-") as folder:
-        row = _bench_correct(Path(folder), tiles, size, method, format, device)
+        options = ["--method", method, "--model", model, "--device", device]
+        row = _bench_correct(Path(folder), tiles, size, format, options)
     if as_json:
         typer.echo(json.dumps(row))
         return
@@ -84,7 +86,7 @@ def correct(
 
 
 def _bench_correct(
-    folder: Path, tiles: int, size: int, method: str, format: str, device: str
+    folder: Path, tiles: int, size: int, format: str, options: list[str]
 ) -> dict[str, Any]:
     from napari_txm_bgcorr.core.simulate import simulate_mosaic
 
@@ -96,15 +98,15 @@ def _bench_correct(
     io_seconds, _ = _timed([sys.executable, "-c", PLAIN[format], str(source), str(folder / "io")])
     command = [
         sys.executable, "-c", "from napari_txm_bgcorr.cli import main; main()", "correct",
-        str(source), "-o", str(folder / "out"), "--method", method, "--format", format,
-        "--save", "background,corrected", "--device", device, "--json",
+        str(source), "-o", str(folder / "out"), "--format", format,
+        "--save", "background,corrected", "--json", *options,
     ]  # fmt: skip
     seconds, printed = _timed(command)
     summary = json.loads(printed)
     return {
         "tiles": tiles,
         "size": size,
-        "method": method,
+        "method": summary["results"][0]["method"],
         "format": format,
         "device": summary["results"][0]["device"],
         "seconds": round(seconds, 2),

@@ -26,6 +26,10 @@ def train(
     from napari_txm_bgcorr.engine.train import TrainStep, run_training
 
     def show(step: TrainStep) -> None:
+        for case, error in step.validation.items():
+            typer.echo(f"step {step.step}  error {case} {100 * error:.2f} %")
+        if not step.losses:
+            return
         losses = "  ".join(f"{name} {value:.4g}" for name, value in step.losses.items())
         typer.echo(f"step {step.step}  {losses}  {step.samples_per_s:.1f} samples/s")
 
