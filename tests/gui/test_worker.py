@@ -1,5 +1,6 @@
 """Threads: messages arrive in the window's thread, stale ones do not, and none is left behind."""
 
+import sys
 import threading
 
 import pytest
@@ -106,3 +107,16 @@ def test_leaving_the_program_stops_what_is_left(qtbot):
     runner.start(task)
     worker.wait_for_threads()
     assert over == [True] and not worker.threads_at_work()
+
+
+def test_the_lock_changes_hands_faster_only_while_a_thread_works(runner, qtbot):
+    usual, seen = sys.getswitchinterval(), []
+
+    def task(stop, tell):
+        seen.append(sys.getswitchinterval())
+        yield Preparing("begun")
+        raise ValueError
+
+    runner.start(task)
+    qtbot.waitUntil(lambda: runner.ends == [True])
+    assert seen[0] < usual == sys.getswitchinterval()

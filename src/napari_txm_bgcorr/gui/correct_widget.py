@@ -83,7 +83,7 @@ class CorrectWidget(QScrollArea):
         self.book = LayerBook(napari_viewer)
         self._failures: list[str] = []
         self._waiting: list[Path] = []
-        self._correct_when_read = False
+        self._reading = self._correct_when_read = False
         self._closed = False
         self._shown = Event()
         self.runner, self.reader, self.finder = Runner(self), Runner(self), Runner(self)
@@ -171,14 +171,14 @@ class CorrectWidget(QScrollArea):
     def open_paths(self, paths: list[Path]) -> None:
         """Read files and folders and show them; they become the selected layers."""
         self._waiting.extend(Path(path) for path in paths)
-        if not self.reader.running:
+        if not self._reading:
             self._read_next()
 
     def correct(self) -> None:
         """Correct the selected layers, or, while files are being read, these when they are."""
         if not self.correct_button.isEnabled():
             return
-        if self.reader.running:
+        if self._reading:
             self._correct_when_read = True
             self.correct_button.setEnabled(False)
             return
@@ -293,6 +293,7 @@ class CorrectWidget(QScrollArea):
             return
         self._redraw(force=True)
         yield
+        self._reading = False
         if not self.runner.running:
             self._show_idle("\n".join(self._failures))
         if self._correct_when_read and not broken and not self._failures:
@@ -301,6 +302,7 @@ class CorrectWidget(QScrollArea):
         self._correct_when_read = False
 
     def _read_next(self) -> None:
+        self._reading = True
         paths, self._waiting = self._waiting, []
         self.book.begin_opening()
         if not self.runner.running:
@@ -324,7 +326,7 @@ class CorrectWidget(QScrollArea):
 
     def _show_busy(self, text: str) -> None:
         # While files are read Correct may be pressed: it follows the reading.
-        reading = self.reader.running and not self.runner.running
+        reading = self._reading and not self.runner.running
         self.correct_button.setEnabled(reading and not self._correct_when_read)
         self.save_button.setEnabled(False)
         self.cancel_button.setEnabled(True)
