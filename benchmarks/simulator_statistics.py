@@ -168,9 +168,9 @@ def draw(
         low, high = np.percentile(tile, (2, 99.8))
         axis.imshow(tile, cmap="gray", vmin=low, vmax=high)
         axis.set_title(f"{label}: raw tile", fontsize=9)
-    commons = [("simulated", p[1]) for p in pictures[:2]]
+    commons = [("simulated", p[1]) for p in pictures[:3]]
     commons = ([("real", shared(real))] if real else []) + commons
-    for axis, (label, log) in zip(axes.flat[6:9], commons, strict=False):
+    for axis, (label, log) in zip(axes.flat[6:10], commons, strict=False):
         axis.imshow(log - gaussian_filter(log, 30), cmap="gray", vmin=-0.08, vmax=0.08)
         axis.set_title(f"{label}: shared pattern, high-passed", fontsize=9)
     for axis in axes.flat[:10]:

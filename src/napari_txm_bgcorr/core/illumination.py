@@ -192,7 +192,7 @@ def smooth_shape(rng: Rng, size: int, family: Family) -> Floats:
 _FINE: Nodes = (
     (0.1, 0.02), (2.0, 0.62), (8.0, 0.12), (32.0, 3.9e-3), (90.0, 2.4e-4), (400.0, 1.4e-6),
 )  # fmt: skip
-_FINE_RMS = 0.0282
+_FINE_RMS = 0.0265
 _KEPT = 0.5  # of the variance of the noise; lines and specks stay as well
 _WEB = power_law(-4.0, 3.0, 80.0)
 _PATCH = power_law(-3.0, 0.8, 5.0)
@@ -233,7 +233,7 @@ def fine_pattern(rng: Rng, size: int, family: Family) -> tuple[Floats, Floats]:
         * strength
         * coloured(_seed(rng), shape, size, _STREAK, streak=streak)
     )
-    pattern += _web(rng, size, patch) * np.float32(1.5) * _factor(rng, family.lines) * strength
+    pattern += _web(rng, size, patch) * np.float32(2.0) * _factor(rng, family.lines) * strength
     pattern += _cracks(rng, size) * _factor(rng, family.lines)
     pattern += _specks(rng, size) * _factor(rng, family.specks)
     return pattern, exchange

@@ -55,10 +55,10 @@ def image_of(rng: Rng, thickness: Floats, field_px: int) -> Floats:
         Transmission in (0, 1.6].
     """
     scale = field_px / 512
-    image = blurred(thickness, rng.uniform(0.6, 1.6) * scale)
+    image = blurred(thickness, _log_uniform(rng, 0.6, 4.0) * scale)  # depth beyond the focus
     if rng.random() < 0.75:
         near = blurred(image, rng.uniform(0.8, 2.0) * scale)
-        wide = blurred(image, _log_uniform(rng, 2.0, 9.0) * scale)
+        wide = blurred(image, _log_uniform(rng, 2.5, 12.0) * scale)
         move = np.rint(rng.normal(0, 2.5, 2) * scale).astype(int)
         wide = np.roll(wide, tuple(move), (0, 1))
         image = image - np.float32(_log_uniform(rng, 0.12, 0.9)) * (wide - near)
@@ -234,7 +234,7 @@ def _electrode(rng: Rng, shape: Shape, px: int) -> Floats:
     out *= 1 + np.float32(rng.uniform(0.02, 0.12)) * mottle
     cloud = np.maximum(_noise(rng, shape, px, -3.0, 1.5) - np.float32(rng.uniform(0, 1.5)), 0)
     out += np.float32(_log_uniform(rng, 0.01, 0.15)) * cloud * (1 - 0.7 * inside)
-    if rng.random() < 0.35:
+    if rng.random() < 0.15:
         out = out + np.float32(0.6) * _fibres(rng, shape, px)
     return np.maximum(out, 0)
 
