@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import islice
 from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -239,8 +242,9 @@ def correct_tiles(
     indices: Sequence[int] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     options: DivideOptions = DEFAULT,
+    workers: int | None = None,
 ) -> Iterator[TileResult]:
-    """Correct a scan tile by tile, holding no more than one batch.
+    """Correct a scan tile by tile, holding no more than a few batches.
 
     Parameters
     ----------
@@ -254,6 +258,9 @@ def correct_tiles(
     should_stop : callable
         Asked before each tile; the tiles given so far stand.
     options : DivideOptions
+    workers : int or None
+        Threads that each take one tile at a time; None: as many as the method asks for by an
+        attribute `workers`, else 1. The results are the same bits.
 
     Yields
     ------
@@ -272,31 +279,56 @@ def correct_tiles(
         raise MethodError(
             f"{scan.source.path}: {wrong}: out of range; there are {len(scan)} tiles"
         )
-    return _correct(scan, method, wanted, batch, should_stop, options)
+    threads = int(getattr(method, "workers", 1)) if workers is None else workers
+    size = batch if threads == 1 else 1
+    groups = (wanted[first : first + size] for first in range(0, len(wanted), size))
+    return _in_order(
+        partial(_correct, scan, method, scan.dark(), options), groups, threads, should_stop
+    )
 
 
 def _correct(
     scan: Scan,
     method: BackgroundMethod,
-    wanted: Sequence[int],
-    batch: int,
-    should_stop: Callable[[], bool],
+    dark: Image | None,
     options: DivideOptions,
+    group: Sequence[int],
+) -> list[TileResult]:
+    """Read, predict and divide one group of tiles."""
+    index = np.asarray(group, np.int64)
+    raw = np.stack([np.asarray(scan.tiles[int(i)]) for i in index])
+    results = []
+    for tile, background, i in zip(raw, method.background(raw, index), index, strict=True):
+        # Copies, so that one tile kept by the caller does not keep the batch.
+        one, below = tile.copy(), np.array(background, np.float32)
+        done = divide(one, below, dark, options=options)
+        results.append(TileResult(int(i), one, below, done.transmission, done.valid))
+    return results
+
+
+def _in_order(
+    work: Callable[[Sequence[int]], list[TileResult]],
+    groups: Iterator[Sequence[int]],
+    threads: int,
+    should_stop: Callable[[], bool],
 ) -> Iterator[TileResult]:
-    dark = scan.dark()
-    for first in range(0, len(wanted), batch):
-        if should_stop():
-            return
-        index = np.asarray(wanted[first : first + batch], np.int64)
-        raw = np.stack([np.asarray(scan.tiles[int(i)]) for i in index])
-        backgrounds = method.background(raw, index)
-        for k, i in enumerate(index):
-            if should_stop():
-                return
-            # Copies, so that one tile kept by the caller does not keep the batch.
-            tile, background = raw[k].copy(), np.array(backgrounds[k], np.float32)
-            done = divide(tile, background, dark, options=options)
-            yield TileResult(int(i), tile, background, done.transmission, done.valid)
+    """Results of `work` in the order of `groups`, at most ``threads + 1`` groups ahead."""
+    with ThreadPoolExecutor(max_workers=max(1, threads), thread_name_prefix="correct") as pool:
+        waiting: deque[Future[list[TileResult]]] = deque()
+        try:
+            for group in islice(groups, threads + 1 if threads > 1 else 1):
+                waiting.append(pool.submit(work, group))
+            while waiting and not should_stop():
+                results = waiting.popleft().result()
+                for group in islice(groups, 1):
+                    waiting.append(pool.submit(work, group))
+                for result in results:
+                    if should_stop():
+                        return
+                    yield result
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,15 @@ import torch
 
 from napari_txm_bgcorr.core.errors import DeviceError
 
-__all__ = ["DeviceInfo", "choose_device", "guard", "is_out_of_memory", "list_devices"]
+__all__ = [
+    "DeviceInfo",
+    "choose_device",
+    "cpu_cores",
+    "guard",
+    "is_out_of_memory",
+    "list_devices",
+    "one_thread",
+]
 
 
 @dataclass(frozen=True)
@@ -100,3 +109,28 @@ def guard(device: str) -> Iterator[None]:
                 f"device {device}: out of memory ({first}); close other programs, or choose cpu"
             ) from error
         raise DeviceError(f"device {device}: computing failed ({first}); choose cpu") from error
+
+
+def cpu_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def one_thread(device: str) -> Iterator[None]:
+    """Let torch use one thread inside the block if the device is the CPU.
+
+    Tiles are spread over threads by `correct_tiles`; within a tile one thread neither waits
+    for others nor changes the order of sums. torch's setting is restored afterwards.
+    """
+    if device != "cpu":
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

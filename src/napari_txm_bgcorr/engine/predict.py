@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from napari_txm_bgcorr.core.errors import DeviceError, MethodError
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.engine.checkpoint import Model, load_model, resolve_model
-from napari_txm_bgcorr.engine.devices import choose_device, guard, is_out_of_memory
+from napari_txm_bgcorr.engine.devices import (
+    choose_device,
+    cpu_cores,
+    guard,
+    is_out_of_memory,
+    one_thread,
+)
 from napari_txm_bgcorr.engine.priors import (
     Prior,
     log_counts,
@@ -80,6 +86,9 @@ class Generator:
         self.model, self._network = _resident(*self._stamp)
         self.model_name, self.prior_kind, self.precision = str(model), prior, precision
         self.batch = 1 if self.device == "cpu" else batch
+        # One thread a tile: on a busy machine, threads that share a tile wait for each other,
+        # and the bits do not depend on the number of cores.
+        self.workers = cpu_cores() if self.device == "cpu" else 1
         self.field_px = self.model.config.field_px
         self._dark: Image | None = None
         self._prior: Prior | None = None
@@ -122,12 +131,13 @@ class Generator:
             )
         if kind == "tile-median":
             return tile_median(scan, self._dark)
-        return predicted_median(scan, self._dark, self._predict_blind)
+        return predicted_median(scan, self._dark, self._predict_blind, self.workers)
 
     def _predict_blind(self, log_raw: Image) -> Image:
         """Log background of one log tile `(Y, X)`, without a prior."""
         counts = torch.from_numpy(np.exp(log_raw))[None, None]
-        return self._log_background(counts, None, None, None)[0, 0].cpu().numpy()
+        with one_thread(self.device):
+            return self._log_background(counts, None, None, None)[0, 0].cpu().numpy()
 
     def _compare(self, scan: Scan) -> float:
         """Expected error of the references, from predictions that do not see them.
@@ -187,7 +197,7 @@ class Generator:
     def _attempt(self, stack: Image, places: list[int | None]) -> Image | None:
         """One batch; None after halving the batch because memory ran out."""
         try:
-            with guard(self.device):
+            with guard(self.device), one_thread(self.device):
                 return self._batch(stack, places)
         except DeviceError as error:
             cause = error.__cause__

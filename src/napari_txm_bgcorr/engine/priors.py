@@ -8,6 +8,7 @@ field. At most `MAX_TILES` tiles (fewer where they are large), spread over the s
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,7 +145,9 @@ def tile_median(scan: Scan, dark: Image | None) -> Prior:
     return _median_prior("tile-median", chosen, logs)
 
 
-def predicted_median(scan: Scan, dark: Image | None, predict: Callable[[Image], Image]) -> Prior:
+def predicted_median(
+    scan: Scan, dark: Image | None, predict: Callable[[Image], Image], workers: int = 1
+) -> Prior:
     """Median of the backgrounds predicted tile by tile, plus the shared fine residue.
 
     Leakage is each tile's own while the illumination is shared; the residue (log raw less
@@ -154,12 +157,14 @@ def predicted_median(scan: Scan, dark: Image | None, predict: Callable[[Image], 
     ----------
     predict : callable
         `(Y, X)` log counts to the log background predicted without a prior.
+    workers : int
+        Threads that predict.
     """
     chosen, logs = _read(scan, dark)
-    shapes = []
-    for log in logs:
-        shapes.append(predict(log))
-        log -= shapes[-1]  # the residue, in place: these stacks are large
+    with ThreadPoolExecutor(workers) as pool:
+        shapes = list(pool.map(predict, logs))
+    for log, shape in zip(logs, shapes, strict=True):
+        log -= shape  # the residue, in place: these stacks are large
     fine = _median(logs)
     fine -= ndimage.gaussian_filter(fine, 0.05 * min(fine.shape), mode="nearest")
     for shape in shapes:
