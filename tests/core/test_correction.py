@@ -1,3 +1,5 @@
+import threading
+import time
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -457,3 +459,65 @@ def test_correcting_twice_is_refused_unless_forced():
     with pytest.raises(AlreadyCorrectedError, match="already corrected with constant"):
         correction(done, Constant())
     assert correction(done, Constant(), force=True).corrected[0].shape == (SIZE, SIZE)
+
+
+# --- several tiles at once --------------------------------------------------------------------
+
+
+class Slow:
+    """Takes longer for earlier tiles, so that results come in another order than asked."""
+
+    name = "slow"
+    workers = 4
+
+    def __init__(self):
+        self.running, self.most, self.lock = 0, 0, threading.Lock()
+
+    def fit(self, scan):
+        return self
+
+    def background(self, tiles, index=None):
+        with self.lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        time.sleep(0.02 if int(index[0]) % 4 == 0 else 0.001)
+        with self.lock:
+            self.running -= 1
+        return np.full(tiles.shape, 1000.0 + index[0], np.float32)
+
+    def describe(self):
+        return {}
+
+
+def numbered_scan(count=12):
+    stack = np.arange(1, count + 1, dtype=np.uint16)[:, None, None] * np.ones((1, 8, 8), np.uint16)
+    return Scan(stack, "series", Source(Path("x"), "test"), tuple(map(str, range(count))))
+
+
+def test_threads_keep_the_order_and_the_bits():
+    method, scan = Slow(), numbered_scan()
+    together = list(correct_tiles(scan, method))
+    one_by_one = list(correct_tiles(scan, method, workers=1))
+    assert [r.index for r in together] == list(range(12))
+    assert 1 < method.most <= 4
+    for a, b in zip(together, one_by_one, strict=True):
+        np.testing.assert_array_equal(a.transmission, b.transmission)
+
+
+def test_stopping_threads_ends_within_the_tiles_in_flight():
+    method, scan, seen = Slow(), numbered_scan(200), []
+    for result in correct_tiles(scan, method, should_stop=lambda: len(seen) >= 3):
+        seen.append(result.index)
+    assert seen == [0, 1, 2]
+    assert not [t for t in threading.enumerate() if t.name.startswith("correct")]
+
+
+def test_an_error_in_a_thread_reaches_the_caller():
+    class Failing(Slow):
+        def background(self, tiles, index=None):
+            if index[0] == 5:
+                raise MethodError("tile 5: no")
+            return super().background(tiles, index)
+
+    with pytest.raises(MethodError, match="tile 5"):
+        list(correct_tiles(numbered_scan(), Failing()))
