@@ -1,8 +1,8 @@
 """Judge background methods on simulated sessions that no training has seen, and on real tiles.
 
-The sessions come from ``SeedSequence([EVALUATION, seed], spawn_key=(group, session))``.
-Training draws from ``SeedSequence(seed)`` without that tag, so no seed of one can meet a seed
-of the other, whatever numbers are chosen.
+The sessions come from ``SeedSequence(seed, spawn_key=(EVALUATION, group, session))``. The
+spawn keys of training begin with 0 or 1, so no stream of one can meet a stream of the other,
+whatever seeds are chosen.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def evaluate(
     cases : sequence of str or None
         Rows of `CASES`; None: all.
     progress : callable
-        Called with 1 for each session of the first group (`sessions` times in all).
+        Called with 1 after each session (`sessions` times in all).
 
     Returns
     -------
@@ -186,9 +186,10 @@ def _scan_rows(
 
 
 def _sound(predicted: Image, true: Image, lit: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Lit field without single bad pixels: a reference shows the camera's own hot pixels,
+    """Lit field without the camera's bad pixels.
 
-    which the raw tile shows, too, while the true beam does not.
+    A reference shows its hot pixels as the raw tile does, so they cancel in the division; the
+    true beam does not, so they would count as errors of the method.
     """
     ratio = np.asarray(predicted / true, np.float32)
     return lit & ~pixels.outliers(ratio, lit, 6.0, 0.05)

@@ -15,7 +15,7 @@ from napari_txm_bgcorr.core.simulate import FAMILIES, Session, draw_session, dra
 __all__ = ["CASES", "EVALUATION", "Case", "SimulatedCase", "Truth", "draw_case", "families"]
 
 Image = NDArray[np.float32]
-EVALUATION = 0x45564C  # tag of evaluation seeds; training has none
+EVALUATION = 0x45564C  # first word of the spawn key; training's begins with 0 or 1
 OVERLAP = 0.2
 HOURS_PER_TILE = 1 / 60 + 5 / 3600  # 60 s and the motor
 MONTHS_2 = 1440.0
@@ -110,13 +110,13 @@ def draw_case(case: Case, group: str, session: int, size: int, seed: int) -> Sim
         Pixels along a tile.
     seed : int
     """
-    key = (int(group == "held-out"), session)
-    rng = np.random.default_rng(np.random.SeedSequence([EVALUATION, seed], spawn_key=key))
+    key = (EVALUATION, int(group == "held-out"), session)
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
     names = families(group)
     family = names[session % len(names)] if group == "held-out" else None
     instrument = draw_session(rng, size=size, family=family)
     order = list(CASES).index(case.name) if case.name in CASES else len(CASES)
-    own = np.random.SeedSequence([EVALUATION, seed], spawn_key=(*key, order))
+    own = np.random.SeedSequence(seed, spawn_key=(*key, order))
     rng = np.random.default_rng(own)
     lit = ndimage.binary_erosion(
         instrument.aperture, iterations=max(1, round(RIM * size)), border_value=1
