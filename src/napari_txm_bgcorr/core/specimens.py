@@ -110,7 +110,7 @@ def _polygon(rng: Rng, height: float) -> Callable[[Floats, Floats], Floats]:
                 np.float32(far) - dx * np.float32(np.cos(angle)) - dy * np.float32(np.sin(angle))
             )
             depth = np.minimum(depth, edge)
-        depth = np.minimum(depth, 1.45 - np.maximum(np.abs(dx), np.abs(dy)))
+        depth = np.minimum(depth, 1.5 - np.hypot(dx, dy))
         bevel = np.clip(depth / np.float32(0.04), 0, 1)
         tilt = np.maximum(1 + dy * np.float32(slope[0]) + dx * np.float32(slope[1]), 0.2)
         out: Floats = np.float32(height) * bevel * tilt
