@@ -371,7 +371,7 @@ def test_tiles_come_in_order_and_lazily():
     results = correct_tiles(scan, method, batch=3)
     assert read == []
     first = next(results)
-    assert read == [0, 1, 2]
+    assert read[:3] == [0, 1, 2] and max(read) < 6  # at most one batch ahead
     assert [first.index, *(r.index for r in results)] == list(range(7))
     assert method.calls == [(0, 1, 2), (3, 4, 5), (6,)]
 
@@ -417,7 +417,7 @@ def test_stopping_ends_within_the_tile():
     for result in correct_tiles(scan, Constant(), batch=4, should_stop=lambda: len(seen) >= 6):
         seen.append(result.index)  # noqa: PERF401 the question looks at it
     assert seen == list(range(6))
-    assert max(read) < 8
+    assert max(read) < 12  # at most one batch ahead
 
 
 def test_memory_does_not_grow_with_the_scan():
