@@ -161,8 +161,10 @@ def _membranes(rng: Rng, shape: Shape, px: int) -> Floats:
     return out
 
 
-def _curves(rng: Rng, shape: Shape, px: int, count: int, bend: float) -> tuple[NDArray, ...]:
-    """Points along wandering curves, 1/700 of the field apart, as (y, x, curve)."""
+def _curves(
+    rng: Rng, shape: Shape, px: int, count: int, bend: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points along wandering curves, 1/700 of the field apart, as (y, x) in pixels."""
     length = int(rng.uniform(0.6, 1.8) * 700)
     start = rng.uniform(-0.2, 1.1, (count, 2)) * shape
     common = rng.uniform(0, 2 * np.pi)
