@@ -184,11 +184,14 @@ def _divide_tile(
 ) -> Divided:
     if raw.size == 0:
         return Divided(raw.astype(np.float32), np.zeros(raw.shape, bool))
-    signal, beam = raw.astype(np.float32), background.astype(np.float32)
+    # Fresh memory costs more than arithmetic here, so the ratio is taken in place.
+    ratio: Image = raw.astype(np.float32)
+    beam = np.asarray(background, np.float32)
     if dark is not None:
-        signal, beam = signal - dark, beam - dark
+        ratio -= dark
+        beam = beam - dark
     floor = max(0.0, options.dim_fraction * pixels.level_of(beam))
-    ratio: Image = signal / beam
+    np.divide(ratio, beam, out=ratio)
     defined = (beam > floor) & (beam < np.inf) & np.isfinite(ratio)
     lit = pixels.lit_field(beam) if options.aperture else np.ones(raw.shape, bool)
     # No camera counts below zero, and none that reads exactly zero saw the beam.

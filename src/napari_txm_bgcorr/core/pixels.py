@@ -153,7 +153,6 @@ def outliers(ratio: Image, usable: Mask, sigma: float, contrast: float) -> Mask:
     if min(ratio.shape) < 3:
         return np.zeros(ratio.shape, bool)
     across = _second_difference(ratio[:, :-2], ratio[:, 1:-1], ratio[:, 2:])
-    along = _second_difference(ratio[:-2], ratio[1:-1], ratio[2:])
     noise = level_of(across) * 1.4826 / np.sqrt(6)  # of one pixel
     level = abs(level_of(ratio))
     noise = max(noise, SIGMA_FLOOR * level)
@@ -161,6 +160,8 @@ def outliers(ratio: Image, usable: Mask, sigma: float, contrast: float) -> Mask:
     limit = min(max(0.9 * sigma * noise, 0.5 * contrast * level), np.finfo(np.float32).max)
     candidate = np.zeros(ratio.shape, bool)
     candidate[:, 1:-1] = across > np.float32(limit)
+    del across  # its memory serves again, still in the cache
+    along = _second_difference(ratio[:-2], ratio[1:-1], ratio[2:])
     candidate[1:-1] |= along > np.float32(limit)
     y, x = _places(candidate & usable)
     around = _neighbours(ratio, usable, y, x)
