@@ -18,6 +18,7 @@ from napari_txm_bgcorr.engine.evaluate_scans import (
     families,
 )
 from napari_txm_bgcorr.engine.networks import build_generator
+from napari_txm_bgcorr.io import read
 
 SIZE = 64
 QUICK = ["captured", "tile-median", "smooth"]
@@ -210,7 +211,7 @@ def test_wrong_requests_are_refused(tmp_path):
 
 
 def test_real_mosaic_loses_its_common_pattern(txm_data):
-    rows = evaluate_real(txm_data / "bl01b_sb_2x2", ["tile-median", "smooth", "captured"])
+    rows = evaluate_real(read(txm_data / "bl01b_sb_2x2"), ["tile-median", "smooth", "captured"])
     assert [r["method"] for r in rows] == ["raw", "tile-median", "smooth"]
     raw, median, smooth = (r["shared_residue"] for r in rows)
     assert raw > 0.3 and smooth > 0.2
@@ -222,4 +223,4 @@ def test_real_mosaic_loses_its_common_pattern(txm_data):
 
 def test_a_single_real_tile_cannot_be_judged(txm_data):
     with pytest.raises(ConfigError, match="1 tile"):
-        evaluate_real(txm_data / "xradia" / "test_chip00.xrm", ["smooth"])
+        evaluate_real(read(txm_data / "xradia" / "test_chip00.xrm"), ["smooth"])

@@ -51,5 +51,8 @@ def evaluate(
                 progress=bar.update,
             )
     else:
-        rows = suite_module.evaluate_real(Path(suite), method or None, model=model, device=device)
+        from napari_txm_bgcorr import io
+
+        scan = io.read(Path(suite))
+        rows = suite_module.evaluate_real(scan, method or None, model=model, device=device)
     typer.echo(json.dumps(rows) if as_json else suite_module.format_table(rows))

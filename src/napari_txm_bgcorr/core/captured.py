@@ -168,5 +168,6 @@ def _weights(
     if hours is None or not np.isfinite(hour):
         return np.full(count, 1 / count)
     if in_time == "nearest":
-        return np.eye(count)[int(np.argmin(np.abs(hours - hour)))]
+        nearest: NDArray[np.float64] = np.eye(count)[int(np.argmin(np.abs(hours - hour)))]
+        return nearest
     return np.array([np.interp(hour, hours, row) for row in np.eye(count)])

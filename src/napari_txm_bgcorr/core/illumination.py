@@ -106,7 +106,8 @@ def _offcentre(rng: Rng, size: int) -> Floats:
     tilt = (x - 0.5) * np.cos(towards) - (y - 0.5) * np.sin(towards)
     wave = coloured(_seed(rng), (size, size), size, SMOOTH)
     out: Floats = _peak(rng, y, x, cy, cx) * rng.uniform(0.6, 1.4)
-    return out - rng.uniform(0.0, 0.5) * tilt + rng.uniform(0.03, 0.16) * wave
+    out = out - rng.uniform(0.0, 0.5) * tilt + rng.uniform(0.03, 0.16) * wave
+    return out
 
 
 def _radial(rng: Rng, size: int) -> Floats:
@@ -134,7 +135,8 @@ def _ring(rng: Rng, size: int) -> Floats:
     ring = np.exp(-0.5 * ((r - radius) / width) ** 2) + rng.uniform(0, 1) * np.exp(
         -0.5 * (r / width) ** 2
     )
-    return 0.5 * _offcentre(rng, size) + rng.uniform(0.1, 0.6) * ring.astype(np.float32)
+    out: Floats = 0.5 * _offcentre(rng, size) + rng.uniform(0.1, 0.6) * ring.astype(np.float32)
+    return out
 
 
 def _speckled(rng: Rng, size: int) -> Floats:
@@ -201,7 +203,8 @@ _STREAK = power_law(-3.2, 2.0, 60.0)
 
 def _factor(rng: Rng, limits: Range) -> np.float32:
     """Log-triangular number: mostly near the middle of the range."""
-    return np.float32(np.exp(np.mean(rng.uniform(*np.log(limits), 2))))
+    low, high = float(np.log(limits[0])), float(np.log(limits[1]))
+    return np.float32(np.exp(np.mean(rng.uniform(low, high, 2))))
 
 
 def fine_pattern(rng: Rng, size: int, family: Family) -> tuple[Floats, Floats]:

@@ -49,9 +49,9 @@ class Drift:
     def log_shape(self, time: float, size: int) -> Floats:
         """Smooth change at `time` (hours) relative to time 0: (size, size) float32, log."""
         weights = _walk(self.modes, time).astype(np.float32)
-        coarse = np.tensordot(weights, self.shapes, 1)
+        coarse = np.asarray(np.tensordot(weights, self.shapes, 1), np.float32)
         up = _upsampling(size)
-        out: Floats = up @ coarse @ up.T
+        out: Floats = np.asarray(up @ coarse @ up.T, np.float32)
         return out
 
     def exchanged(self, time: float) -> float:

@@ -237,7 +237,7 @@ def _summary(key: tuple[str, str, str], rows: list[Row]) -> Row:
 
 
 def evaluate_real(
-    folder: Path,
+    scan: Scan,
     methods: Sequence[str] | None = None,
     *,
     model: str = "default",
@@ -247,8 +247,8 @@ def evaluate_real(
 
     Parameters
     ----------
-    folder : Path
-        Anything that can be read with two tiles or more.
+    scan : Scan
+        With two tiles or more.
     methods : sequence of str or None
         None: all that apply.
     model, device : str
@@ -262,14 +262,10 @@ def evaluate_real(
 
     Raises
     ------
-    ReadError
-        If the folder cannot be read.
     ConfigError
         If it holds a single tile.
     """
-    from napari_txm_bgcorr import io
-
-    scan = io.read(Path(folder))
+    folder = scan.source.path
     if len(scan) < SHARED_FROM:
         raise ConfigError(f"{folder}: 1 tile; give a mosaic or series, to compare its tiles")
     places = spread_indices(len(scan), MAX_REAL)

@@ -171,5 +171,6 @@ def _with_references(
     return replace(scan, flats=flats, flat_times=_times(-np.asarray(case.ages_h)))
 
 
-def _times(hours: NDArray[np.float64]) -> NDArray[np.datetime64]:
-    return START + np.rint(np.asarray(hours) * 3600).astype("timedelta64[s]")
+def _times(hours: NDArray[np.floating]) -> NDArray[np.datetime64]:
+    times: NDArray[np.datetime64] = START + np.rint(hours * 3600).astype("timedelta64[s]")
+    return times
