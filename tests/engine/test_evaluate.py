@@ -59,6 +59,16 @@ def test_the_same_numbers_draw_the_same_case_and_others_do_not():
         assert not np.array_equal(tiles[:], one.tiles[:])
 
 
+def test_cases_of_one_size_differ_in_their_references_only():
+    for plain, other in (("tile", "tile, reference 8 h old"),
+                         ("mosaic 3x3", "mosaic 3x3, reference 8 h old")):  # fmt: skip
+        one, two = (draw_case(CASES[name], "seen", 1, SIZE, 0).scans for name in (plain, other))
+        for (scan, _), (same, _) in zip(one, two, strict=True):
+            np.testing.assert_array_equal(scan.tiles[:], same.tiles[:])
+            assert scan.flats is None and same.flats is not None
+    assert not np.array_equal(one[0][0].tiles[0], one[0][0].tiles[1])
+
+
 def test_no_training_seed_gives_an_evaluation_stream():
     """Training draws with spawn keys (0, batch) and (1, session); see engine.simulated."""
     tagged = {

@@ -98,8 +98,9 @@ def families(group: str) -> list[str]:
 def draw_case(case: Case, group: str, session: int, size: int, seed: int) -> SimulatedCase:
     """Draw one case in one session.
 
-    The session (instrument, drift) is the same for all cases of the same number; every second
-    one has no dark image, as at TLS BL01B. Single tiles come in twos, of different specimens.
+    The session (instrument, drift) is the same for all cases, and so are the raw tiles of all
+    cases of one size: they differ in the references only. Every second session has no dark
+    image, as at TLS BL01B. Single tiles come in twos, of different specimens.
 
     Parameters
     ----------
@@ -115,15 +116,14 @@ def draw_case(case: Case, group: str, session: int, size: int, seed: int) -> Sim
     names = families(group)
     family = names[session % len(names)] if group == "held-out" else None
     instrument = draw_session(rng, size=size, family=family)
-    order = list(CASES).index(case.name) if case.name in CASES else len(CASES)
-    own = np.random.SeedSequence(seed, spawn_key=(*key, order))
-    rng = np.random.default_rng(own)
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(*key, case.side)))
     lit = ndimage.binary_erosion(
         instrument.aperture, iterations=max(1, round(RIM * size)), border_value=1
     )
     dark = session % 2 == 0
     repeats = 2 if case.side == 1 else 1
-    scans = tuple(_scan(case, instrument, lit, dark, rng, session) for _ in range(repeats))
+    streams = rng.spawn(repeats)
+    scans = tuple(_scan(case, instrument, lit, dark, own, session) for own in streams)
     return SimulatedCase(case, group, session, lit, scans)
 
 
