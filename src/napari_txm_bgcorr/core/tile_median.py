@@ -76,9 +76,20 @@ class TileMedian:
         self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
     ) -> NDArray[np.float32]:
         """The shape at each tile's own level; see `BackgroundMethod`."""
+        return scaled_backgrounds(tiles, self.shape, self._dark)
+
+    @property
+    def shape(self) -> Image:
+        """The shared log shape `(Y, X)` of the last fit, dark removed, at no fixed level.
+
+        Raises
+        ------
+        MethodError
+            Before `fit`.
+        """
         if self._shape is None:
             raise MethodError("tile-median: not fitted; call fit(scan) first")
-        return scaled_backgrounds(tiles, self._shape, self._dark)
+        return self._shape
 
     def describe(self) -> dict[str, Any]:
         """Parameters for the provenance."""

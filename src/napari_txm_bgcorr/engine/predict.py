@@ -29,6 +29,7 @@ from napari_txm_bgcorr.engine.priors import (
     reference_prior,
     spread_indices,
     tile_median,
+    to_empty_level,
 )
 from napari_txm_bgcorr.engine.tensors import level_of, log_field, median, network_input, upsample
 
@@ -117,7 +118,7 @@ class Generator:
         if kind == "auto":
             enough = len(scan) >= ENOUGH_TILES
             has_flats = scan.flats is not None and scan.flats.shape[0] > 0
-            kind = "reference" if has_flats else "predicted-median" if enough else "none"
+            kind = "reference" if has_flats else "tile-median" if enough else "none"
         if kind == "none":
             return None
         if kind == "reference":
@@ -222,8 +223,10 @@ class Generator:
             prior = torch.from_numpy(np.stack(layers))[:, None].to(self.device)
             coarse = torch.cat([self._coarse(layer) for layer in layers])
             rms = torch.tensor([self._prior.rms(i) for i in places], device=self.device)
-        log_background = self._log_background(counts, prior, coarse, rms)
-        out: Image = log_background.exp_()[:, 0].cpu().numpy()
+        log_background = self._log_background(counts, prior, coarse, rms)[:, 0].cpu().numpy()
+        if self._prior is not None:
+            to_empty_level(log_background, stack)
+        out: Image = np.exp(log_background, out=log_background)
         return out
 
     def _coarse(self, layer: Image) -> Tensor:

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core.shapes import Coarse, upper
+from napari_txm_bgcorr.core.tile_median import TileMedian
 from napari_txm_bgcorr.engine.tensors import despike
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "shared_error",
     "spread_indices",
     "tile_median",
+    "to_empty_level",
 ]
 
 Image = NDArray[np.float32]
@@ -41,6 +44,7 @@ MAX_FLATS = 16
 LEAVE_ONE_OUT = 16  # scans up to this length: a tile is left out of its own prior
 FAST_DRIFT = (0.019, 0.12)  # rms and hours: within minutes, then no more
 SLOW_DRIFT = (0.09, 40.0)  # rms and hours: over days
+ROBUST_SHARE = 0.4  # of the plain median's error that is left where specimen is masked
 TILE_DRIFT_RMS = 0.012  # change between the tiles of one mosaic that no fixed shape follows
 
 
@@ -138,11 +142,19 @@ def _hours(times: NDArray[np.datetime64]) -> NDArray[np.float64]:
 
 
 def tile_median(scan: Scan, dark: Image | None) -> Prior:
-    """Median of the log tiles, each less its own median."""
-    chosen, logs = _read(scan, dark)
-    for log in logs:
-        log -= np.median(log)
-    return _median_prior("tile-median", chosen, logs)
+    """Median of the log tiles with the specimen left out where it can be told.
+
+    How far it is off is told from the plain medians of two halves of the tiles, which see
+    more of the specimen, and from the drift between tiles that no shared shape follows.
+    """
+    shape = TileMedian(tiles=MAX_TILES).fit(scan).shape
+    coarse = Coarse((shape.shape[0], shape.shape[1]))
+    layers = []
+    for i in spread_indices(len(scan), MAX_TILES):
+        layer = coarse.log_cells(scan.tiles[i], dark)
+        layers.append(layer - np.median(layer))
+    error = float(np.hypot(ROBUST_SHARE * shared_error(layers, 1), TILE_DRIFT_RMS))
+    return Prior("tile-median", lambda i: shape, lambda i: error)
 
 
 def predicted_median(
@@ -205,7 +217,28 @@ def _middle(band: Tensor) -> Tensor:
     return 0.5 * (ordered[(count - 1) // 2] + ordered[count // 2])
 
 
-def shared_error(layers: list[Image]) -> float:
+def to_empty_level(log_backgrounds: Image, counts: Image) -> None:
+    """Bring backgrounds, in place, to the level that each tile shows where it is empty.
+
+    With a good shape, raw over background is highest and even where there is no specimen: its
+    upper quantile over coarse cells is that level. (Without a prior the network's own level
+    is kept: it has seen what specimens look like, the quantile has not.)
+
+    Parameters
+    ----------
+    log_backgrounds : (N, Y, X) float32
+        Log counts, dark removed.
+    counts : (N, Y, X) float32
+        Raw tiles, dark removed.
+    """
+    coarse = Coarse((counts.shape[1], counts.shape[2]))
+    everywhere = np.ones(coarse.size, bool)
+    for log_background, raw in zip(log_backgrounds, counts, strict=True):
+        ratio = coarse.log_cells(raw, None) - coarse.mean(log_background)
+        log_background += np.float32(upper(ratio, everywhere))
+
+
+def shared_error(layers: list[Image], step: int = 4) -> float:
     """Error of the median, from the difference of the medians of two halves.
 
     Medians of halves differ by ``2`` times the error of the median of all, if layers are
@@ -213,6 +246,6 @@ def shared_error(layers: list[Image]) -> float:
     """
     if len(layers) < 4:
         return 0.05
-    coarse = [layer[::4, ::4] for layer in layers]
+    coarse = [layer[::step, ::step] for layer in layers]
     difference = _median(coarse[::2]) - _median(coarse[1::2])
     return float(np.std(difference) / 2)
