@@ -93,5 +93,6 @@ def _basicpy() -> Any:
     except ImportError as error:
         raise MethodError(
             "method basic: BaSiCPy is not installed; "
-            "pip install 'napari-txm-bgcorr[basic]', or choose tile-median"
+            "pip install 'napari-txm-bgcorr[basic]', then pip install --no-deps basicpy; "
+            "or choose tile-median"
         ) from error
