@@ -163,3 +163,50 @@ def test_bench_correct_reports_its_figures() -> None:
     assert row["ratio"] == pytest.approx(row["seconds"] / row["io_seconds"], rel=0.05)
     assert row["tiles"] == 4 and row["size"] == 128
     assert 10 < row["peak_rss_mb"] < 4000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["info"],
+        ["info", "--colour", "x.tif"],
+        ["inform", "x.tif"],
+        ["info", "x.tif", "--pixel-nm", "small"],
+        ["correct", "x.tif"],
+        ["simulate", "tile", "-o", "out", "--size", "big"],
+    ],
+)
+def test_a_mistyped_command_line_is_one_line_that_names_the_help(arguments: list[str]) -> None:
+    message = fail(*arguments)
+    assert message.startswith("txm-bgcorr: ") and "--help" in message
+
+
+def test_help_is_shown_where_nothing_is_asked() -> None:
+    done = run()
+    assert done.returncode == 2 and "correct" in done.stderr and "Usage" in done.stderr
+    assert "Usage" in succeed("correct", "--help")
+    assert succeed("--version").startswith("txm-bgcorr ")
+
+
+def test_an_interrupt_says_how_to_go_on_and_the_next_run_gives_the_same_bits(
+    mosaic: Path, tmp_path: Path
+) -> None:
+    arguments = ["--method", "smooth", "--format", "tiff"]
+    command = [*COMMAND, "correct", str(mosaic), "-o", str(tmp_path / "out"), *arguments]
+    # the interrupt comes while the second tile is written
+    stop = (
+        "import os, signal; from napari_txm_bgcorr.io.writers import OutputWriter as W; "
+        "first = W.write; W.write = lambda s, r: os.kill(os.getpid(), signal.SIGINT) "
+        "if r.index == 1 else first(s, r); "
+    )
+    command[2] = stop + command[2]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=170)
+    assert done.returncode == 130 and done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1 and "go on" in done.stderr
+    assert not (tmp_path / "out").exists()
+    again = succeed("correct", mosaic, "-o", tmp_path / "out", *arguments, "--json")
+    assert json.loads(again)["results"][0]["resumed"] == 1
+    succeed("correct", mosaic, "-o", tmp_path / "whole", *arguments)
+    for path in (tmp_path / "whole").rglob("*.tif"):
+        other = tmp_path / "out" / path.relative_to(tmp_path / "whole")
+        np.testing.assert_array_equal(tifffile.imread(path), tifffile.imread(other))

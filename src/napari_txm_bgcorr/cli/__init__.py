@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -51,13 +51,38 @@ def _root(
 def main() -> None:
     """Run the command; a user's error is one line on standard error and exit code 2."""
     try:
-        app()
+        # not standalone: typer would say its own errors in four lines, and an interrupt in none
+        code = app(standalone_mode=False)
     except TxmError as error:
-        message = " ".join(str(error).split())
-        typer.echo(f"txm-bgcorr: {message}", err=True)
-        sys.exit(USER_ERROR)
-    except KeyboardInterrupt:
+        _give_up(str(error))
+    except OSError as error:
+        _give_up(f"{error.filename or 'system'}: {error.strerror or error}; check path and disk")
+    except MemoryError:
+        _give_up("out of memory; close other programs or give smaller images")
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # typer's own: a wrong option or value
+            raise
+        _give_up(_usage(error))
+    if code == INTERRUPTED:
         typer.echo(
-            "txm-bgcorr: interrupted; finished tiles are kept, run again to go on", err=True
+            "txm-bgcorr: interrupted; finished work is kept, give the same command to go on "
+            "(train: with --resume)",
+            err=True,
         )
-        sys.exit(INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _give_up(message: str) -> NoReturn:
+    typer.echo(f"txm-bgcorr: {' '.join(message.split())}", err=True)
+    sys.exit(USER_ERROR)
+
+
+def _usage(error: Any) -> str:
+    """What typer has to say about a command line, with the help to read; help itself as it is."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "txm-bgcorr"
+    text = error.format_message()
+    if not text or "Usage:" in text:  # a command without arguments shows its help
+        typer.echo(text or context.get_help(), err=True)
+        sys.exit(USER_ERROR)
+    return f"{text.rstrip('.')}; see {command} --help"
