@@ -1,0 +1,364 @@
+"""One background for a whole mosaic: a shared shape, smooth errors of it, one scale.
+
+With the background of a tile written ``b_i = S + f + g_i`` (logarithms; S the shared shape,
+f what it is off everywhere, g_i the drift of tile i, both low Legendre polynomials), two tiles
+that show the same place of the specimen differ there by ``(f + g_i)(x) - (f + g_j)(x')``, x and
+x' being the place in each tile. These differences are solved for f and all g_i at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg, sparse
+from scipy.sparse.linalg import splu
+
+from napari_txm_bgcorr.core.overview import Overview
+from napari_txm_bgcorr.core.registration import neighbours
+
+__all__ = ["JointOptions", "Solution", "solve", "terms"]
+
+Floats = NDArray[np.float64]
+Order = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class JointOptions:
+    """How much each part may change; all amplitudes are of Legendre terms of the logarithm.
+
+    Attributes
+    ----------
+    shared_degree, tile_degree : int
+        Of f and of g_i.
+    level_drift, shape_drift : float
+        Rms of a tile's level and tilt about the scan's mean. A term of degree d has
+        ``shape_drift / d^1.5``. Measured between empty tiles of one mosaic at TLS BL01B: level
+        1-4 %, smooth change 1-3.5 % rms.
+    shared_error : float
+        Rms of each term of f, by degree likewise: error of a reference of yesterday.
+    memory_h : float
+        Hours over which drift forgets; tiles taken closer together are alike.
+    least_tiles, least_overlaps : int
+        With fewer, the stage steps aside.
+    """
+
+    shared_degree: int = 3
+    tile_degree: int = 2
+    level_drift: float = 0.025
+    shape_drift: float = 0.012
+    shared_error: float = 0.06
+    memory_h: float = 0.3
+    least_tiles: int = 4
+    least_overlaps: int = 4
+
+
+DEFAULT = JointOptions()
+CELLS = 16  # blocks across a tile in which overlaps are compared
+LEAST_BLOCKS = 4  # of an overlap
+ALIKE = 12.0  # blocks of one overlap count as this many independent ones, at most
+HUBER = 1.5  # standard deviations
+ROUNDS = 8
+FLOOR = 0.002  # least noise of a block, log
+TILE_H = 85 / 3600  # a tile of 60 s and the motor, where times are not known
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """What the overlaps tell.
+
+    Attributes
+    ----------
+    shared : (K_f,) float64
+        Terms of f: tilts and higher.
+    tiles : (T, K_g) float64
+        Terms of g_i, the first is the level.
+    method_level : (T,) float64
+        The method's own log level of each tile, against the shared shape.
+    overlaps : int
+        Pairs of tiles compared.
+    noise : float
+        Robust rms of a block's difference that is left.
+    seam_before, seam_after : float
+        Robust rms log difference of blocks in the overlaps: with the method's own
+        backgrounds, and now.
+    """
+
+    shared: Floats
+    tiles: Floats
+    method_level: Floats
+    overlaps: int
+    noise: float
+    seam_before: float
+    seam_after: float
+
+
+def terms(degree: int) -> Order:
+    """Legendre orders (y, x) up to a total degree, the constant first."""
+    pairs = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
+    return tuple(sorted(pairs, key=lambda p: (sum(p), p)))
+
+
+def legendre(order: Order, y: Floats, x: Floats) -> Floats:
+    """Products of Legendre polynomials `(n, terms)` at places in -1..1."""
+    most = max(max(p) for p in order)
+    rows = np.polynomial.legendre.legvander(y, most)
+    columns = np.polynomial.legendre.legvander(x, most)
+    return np.stack([rows[:, i] * columns[:, j] for i, j in order], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Overlap:
+    """Blocks of one overlap: places in both tiles and the log difference, first less second."""
+
+    first: int
+    second: int
+    place_first: tuple[Floats, Floats]
+    place_second: tuple[Floats, Floats]
+    difference: Floats
+    own_difference: Floats  # the same with the method's own backgrounds
+
+
+def solve(
+    overview: Overview,
+    positions_px: Floats,
+    hours: Floats | None = None,
+    options: JointOptions = DEFAULT,
+) -> Solution | str:
+    """Find the smooth errors of the shared shape from the overlaps.
+
+    Parameters
+    ----------
+    overview : Overview
+    positions_px : (T, 2) float64
+        Registered places.
+    hours : (T,) float64 or None
+        When each tile was taken; None: one after the other.
+    options : JointOptions
+
+    Returns
+    -------
+    Solution or str
+        The reason where the stage steps aside.
+    """
+    count = len(overview)
+    if count < options.least_tiles:
+        return f"{count} tiles; the joint stage needs {options.least_tiles} or more"
+    overlaps = _overlaps(overview, positions_px)
+    if len(overlaps) < max(options.least_overlaps, count - 1):
+        return (
+            f"{len(overlaps)} usable overlaps for {count} tiles; "
+            f"the joint stage needs {max(options.least_overlaps, count - 1)} or more"
+        )
+    if not _connected(count, overlaps):
+        return "the overlaps do not connect all tiles"
+    system = _System(overlaps, count, hours, overview, options)
+    shared, tiles, noise = system.solve()
+    before = np.concatenate([o.own_difference for o in overlaps])
+    after = system.residuals(shared, tiles)
+    return Solution(
+        shared, tiles, system.method_level, len(overlaps), noise, _scatter(before),
+        _scatter(after),
+    )  # fmt: skip
+
+
+def _scatter(values: Floats) -> float:
+    """Rms about zero of the inner part, as if normal."""
+    return 1.4826 * float(np.median(np.abs(values)))
+
+
+def _connected(count: int, overlaps: Sequence[_Overlap]) -> bool:
+    first, second = [o.first for o in overlaps], [o.second for o in overlaps]
+    graph = sparse.coo_array((np.ones(len(first)), (first, second)), shape=(count, count))
+    return int(sparse.csgraph.connected_components(graph, directed=False)[0]) == 1
+
+
+def _overlaps(overview: Overview, positions_px: Floats) -> list[_Overlap]:
+    lit = overview.lit_bins
+    size = (lit.shape[0] * overview.bin_px, lit.shape[1] * overview.bin_px)
+    found = []
+    for i, j in neighbours(positions_px, size):
+        one = _compare(overview, lit, i, j, (positions_px[j] - positions_px[i]) / overview.bin_px)
+        if one is not None:
+            found.append(one)
+    return found
+
+
+def _compare(
+    overview: Overview, lit: NDArray[np.bool_], i: int, j: int, shift: Floats
+) -> _Overlap | None:
+    """Blocks of the common part of two tiles; None where it is too small."""
+    step = np.rint(shift).astype(int)
+    shape = np.asarray(lit.shape)
+    low, high = np.maximum(step, 0), np.minimum(shape + step, shape)
+    block = max(1, min(lit.shape) // CELLS)
+    number = (high - low) // block
+    if (number < 1).any():
+        return None
+    low = low + (high - low - number * block) // 2
+    here, there = (
+        tuple(
+            slice(a, a + n * block) for a, n in zip(start.tolist(), number.tolist(), strict=True)
+        )
+        for start in (low, low - step)
+    )
+    both = lit[here] & lit[there]
+    difference = overview.raw[i][here].astype(np.float32) - overview.raw[j][there]
+    grid = (number[0], block, number[1], block)
+    share = both.reshape(grid).mean(axis=(1, 3))
+    total = np.where(both, difference, 0).reshape(grid).mean(axis=(1, 3))
+    kept = share > 0.5
+    if kept.sum() < LEAST_BLOCKS:
+        return None
+    y, x = np.nonzero(kept)
+    centre = np.stack([y, x]) * block + (block - 1) / 2
+    places = [
+        2 * (centre + start[:, None] + 0.5) / shape[:, None] - 1 for start in (low, low - step)
+    ]
+    value = total[kept] / share[kept] + overview.raw_level[i] - overview.raw_level[j]
+    own = value - (_rest_at(overview, i, places[0]) - _rest_at(overview, j, places[1]))
+    return _Overlap(i, j, (places[0][0], places[0][1]), (places[1][0], places[1][1]), value, own)
+
+
+def _rest_at(overview: Overview, i: int, place: Floats) -> Floats:
+    """The method's own part of tile `i` at places `(2, n)` in -1..1: nearest cell."""
+    shape = np.asarray(overview.rest.shape[1:])[:, None]
+    y, x = np.clip(((place + 1) / 2 * shape).astype(int), 0, shape - 1)
+    return overview.rest[i][y, x].astype(np.float64)
+
+
+class _System:
+    """Normal equations of all overlaps, drift in time, and what the method itself says."""
+
+    def __init__(
+        self,
+        overlaps: Sequence[_Overlap],
+        count: int,
+        hours: Floats | None,
+        overview: Overview,
+        options: JointOptions,
+    ) -> None:
+        self.overlaps, self.count = overlaps, count
+        self.f_order, self.g_order = terms(options.shared_degree)[1:], terms(options.tile_degree)
+        self.f_size, self.g_size = len(self.f_order), len(self.g_order)
+        self.rows = [self._row(o) for o in overlaps]
+        self.f_prior = np.array([options.shared_error / sum(p) ** 1.5 for p in self.f_order])
+        self.g_prior = np.array([
+            options.shape_drift / sum(p) ** 1.5 if sum(p) else options.level_drift
+            for p in self.g_order
+        ])  # fmt: skip
+        self.own = _own_terms(overview, self.g_order)
+        self.method_level = self.own[:, 0].copy()
+        self.own -= np.median(self.own, axis=0)
+        self.prior = self._prior(_order_in_time(hours, count), options.memory_h)
+
+    def _row(self, o: _Overlap) -> Floats:
+        """`(n, K_f + 2 K_g)`: f, g of the first tile, g of the second."""
+        return np.hstack([
+            legendre(self.f_order, *o.place_first) - legendre(self.f_order, *o.place_second),
+            legendre(self.g_order, *o.place_first), -legendre(self.g_order, *o.place_second),
+        ])  # fmt: skip
+
+    def _prior(
+        self, order: tuple[NDArray[np.int64], Floats], memory_h: float
+    ) -> tuple[sparse.csr_array, Floats]:
+        """Precision matrix and right side of drift and of the method's own terms.
+
+        Drift is an Ornstein-Uhlenbeck process: ``g_i - r g_before ~ N(0, G^2 (1 - r^2))``.
+        """
+        index, gap_h = order
+        memory = np.exp(-gap_h / memory_h)
+        free = np.maximum(1 - memory**2, 1e-4)
+        diagonal = np.zeros(self.count)
+        diagonal[index[0]] += 1
+        diagonal[index[1:]] += 1 / free
+        diagonal[index[:-1]] += memory**2 / free
+        beside = -memory / free
+        chain = sparse.coo_array(
+            (np.r_[diagonal, beside, beside],
+             (np.r_[np.arange(self.count), index[:-1], index[1:]],
+              np.r_[np.arange(self.count), index[1:], index[:-1]])),
+        )  # fmt: skip
+        blocks = sparse.kron(chain, sparse.diags_array(self.g_prior**-2.0))
+        # No more faith in a method's own differences between tiles than in none at all.
+        scatter = 1.4826 * np.median(np.abs(self.own), axis=0)
+        faith = 1 / (scatter**2 + self.g_prior**2)
+        blocks = blocks + sparse.diags_array(np.tile(faith, self.count))
+        whole = sparse.block_diag([sparse.diags_array(self.f_prior**-2.0), blocks])
+        right = np.concatenate([np.zeros(self.f_size), (self.own * faith).ravel()])
+        return sparse.csr_array(whole), right
+
+    def solve(self) -> tuple[Floats, Floats, float]:
+        """Huber's estimate by reweighting."""
+        shared, tiles = np.zeros(self.f_size), np.zeros((self.count, self.g_size))
+        noise = max(_scatter(self.residuals(shared, tiles)), FLOOR)
+        for _ in range(ROUNDS):
+            weights = [self._weight(r, noise) for r in self._split(self.residuals(shared, tiles))]
+            matrix, right = self._normal(weights)
+            found = splu(sparse.csc_array(matrix)).solve(right)
+            shared = found[: self.f_size]
+            tiles = found[self.f_size :].reshape(self.count, self.g_size)
+            noise = max(_scatter(self.residuals(shared, tiles)), FLOOR)
+        return shared, tiles, noise
+
+    def _weight(self, residual: Floats, noise: float) -> Floats:
+        off = np.maximum(np.abs(residual) / noise, 1e-12)
+        alike = min(1.0, ALIKE / residual.size)
+        out: Floats = alike * np.minimum(1.0, HUBER / off) / noise**2
+        return out
+
+    def _split(self, residuals: Floats) -> list[Floats]:
+        return np.split(residuals, np.cumsum([o.difference.size for o in self.overlaps])[:-1])
+
+    def residuals(self, shared: Floats, tiles: Floats) -> Floats:
+        """Differences left in all blocks."""
+        return np.concatenate([
+            o.difference - row @ np.concatenate([shared, tiles[o.first], tiles[o.second]])
+            for o, row in zip(self.overlaps, self.rows, strict=True)
+        ])  # fmt: skip
+
+    def _normal(self, weights: Sequence[Floats]) -> tuple[Any, Floats]:
+        prior, base = self.prior
+        right = base.copy()
+        width = self.f_size + 2 * self.g_size
+        index = np.empty((len(self.overlaps), width), np.int64)
+        blocks = np.empty((len(self.overlaps), width, width))
+        for k, (o, row, w) in enumerate(zip(self.overlaps, self.rows, weights, strict=True)):
+            index[k] = np.r_[
+                np.arange(self.f_size),
+                self.f_size + o.first * self.g_size + np.arange(self.g_size),
+                self.f_size + o.second * self.g_size + np.arange(self.g_size),
+            ]
+            weighted = row.T * w
+            blocks[k] = weighted @ row
+            np.add.at(right, index[k], weighted @ o.difference)
+        rows = np.repeat(index, width, axis=1).ravel()
+        columns = np.tile(index, (1, width)).ravel()
+        data = sparse.coo_array((blocks.ravel(), (rows, columns)), shape=prior.shape)
+        return data.tocsr() + prior, right
+
+
+def _own_terms(overview: Overview, order: Order) -> Floats:
+    """The method's own smooth terms of each tile `(T, K)`, by least squares on lit cells."""
+    count, rows, columns = overview.rest.shape
+    y, x = ((np.arange(n) + 0.5) / n * 2 - 1 for n in (rows, columns))
+    fit = legendre(order, np.repeat(y, columns), np.tile(x, rows))
+    places = (
+        ((np.arange(n) + 0.5) / n * m).astype(int)
+        for n, m in zip((rows, columns), overview.lit.shape, strict=True)
+    )
+    lit = overview.lit[np.ix_(*places)].ravel()
+    values = overview.rest.reshape(count, -1)[:, lit].astype(np.float64)
+    out: Floats = linalg.lstsq(fit[lit], values.T)[0].T
+    return out
+
+
+def _order_in_time(hours: Floats | None, count: int) -> tuple[NDArray[np.int64], Floats]:
+    """Tiles in order of time, and the gaps between them in hours."""
+    if hours is None or not np.isfinite(hours).all():
+        return np.arange(count), np.full(count - 1, TILE_H)
+    index = np.argsort(hours, kind="stable")
+    return index.astype(np.int64), np.maximum(np.diff(hours[index]), 1e-3)

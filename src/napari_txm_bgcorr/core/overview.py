@@ -1,0 +1,258 @@
+"""A scan seen once, small enough to keep: what registration and the joint stage work on.
+
+Every tile is read, and its background asked for, once. What stays in memory of 961 tiles of
+1024 px is about 0.5 GB, whatever the size of the tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_txm_bgcorr.core.errors import MethodError
+from napari_txm_bgcorr.core.pixels import lit_field
+from napari_txm_bgcorr.core.scan import Scan, TileArray
+from napari_txm_bgcorr.core.shapes import log_beam, spread_indices
+
+__all__ = ["Overview", "survey"]
+
+Image = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+WORK_PX = 256  # longer side of what is kept of each tile
+MAX_SHARED = 48  # tiles that shape and pattern are taken from, at full size
+MAX_PIXELS = 2**26  # of these tiles: 256 MiB of float16 for raw and background
+CLIP = 0.5  # of a log residual: nothing shared lies beyond
+BANDS = (1 / 512, 1 / 128, 1 / 64, 1 / 32, 1 / 16)  # of the field: where residuals are split
+AHEAD = 4  # tiles that threads may be ahead
+
+
+@dataclass(frozen=True, eq=False)
+class Overview:
+    """What all tiles share, and each tile at `WORK_PX`.
+
+    Attributes
+    ----------
+    shape : (Y, X) float32
+        Log of the background that the tiles share, dark removed, median 0: the median over
+        tiles of a method's log backgrounds, plus what their high-passed residuals share.
+    lit : (Y, X) bool
+        Where the beam arrives.
+    raw : (T, y, x) float16
+        Log counts, dark removed, less `raw_level` and less the shared shape.
+    raw_level : (T,) float64
+        Log counts.
+    rest : (T, y', x') float32
+        The method's log backgrounds less the shared shape, absolute log counts; on
+        `BACKGROUND_CELLS` cells.
+    bin_px : int
+        Pixels along one of those of `raw`.
+    pattern_kept : (B,) float64
+        Share of the tiles' common residual taken into `shape`, by band, fine to coarse.
+    """
+
+    shape: Image
+    lit: Mask
+    raw: NDArray[np.float16]
+    raw_level: NDArray[np.float64]
+    rest: Image
+    bin_px: int
+    pattern_kept: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    @property
+    def lit_bins(self) -> Mask:
+        """Bins `(y, x)` that are wholly lit."""
+        whole: Mask = bin_mean(self.lit.astype(np.float32), self.bin_px) > 0.999
+        return whole
+
+
+BACKGROUND_CELLS = 32
+
+
+def bin_mean(image: NDArray[Any], bin_px: int) -> Image:
+    """Means over `bin_px` x `bin_px` pixels; a cut last bin is left out."""
+    rows, columns = (n // bin_px for n in image.shape)
+    part = np.asarray(image, np.float32)[: rows * bin_px, : columns * bin_px]
+    if bin_px == 1:
+        return part
+    summed = np.add.reduceat(part, np.arange(0, columns * bin_px, bin_px), axis=1)
+    mean: Image = summed.reshape(rows, bin_px, columns).mean(axis=1) / np.float32(bin_px)
+    return mean
+
+
+def survey(
+    scan: Scan,
+    backgrounds: TileArray,
+    *,
+    work_px: int = WORK_PX,
+    workers: int = 1,
+) -> Overview:
+    """Look at every tile and its background once.
+
+    Parameters
+    ----------
+    scan : Scan
+    backgrounds : (T, Y, X) array-like, counts
+        Of any method, dark included; read tile by tile.
+    work_px : int
+        Longer side to keep of each tile, at most.
+    workers : int
+        Threads that each look at one tile at a time.
+
+    Raises
+    ------
+    MethodError
+        If backgrounds and tiles differ in number or size.
+    """
+    if tuple(backgrounds.shape) != tuple(scan.tiles.shape):
+        raise MethodError(
+            f"{scan.source.path}: backgrounds {tuple(backgrounds.shape)} for tiles "
+            f"{tuple(scan.tiles.shape)}; give one background for each tile"
+        )
+    count, rows, columns = (int(n) for n in scan.tiles.shape)
+    bin_px = max(1, -(-max(rows, columns) // work_px))
+    limit = max(4, min(MAX_SHARED, MAX_PIXELS // (rows * columns)))
+    chosen = spread_indices(count, limit)
+    keep = _Keeper(scan, backgrounds, scan.dark(), bin_px)
+    stacks = np.empty((2, len(chosen), rows, columns), np.float16)
+    levels = np.empty(len(chosen))
+    raw = np.empty((count, rows // bin_px, columns // bin_px), np.float16)
+    raw_level = np.empty(count)
+    rest: list[Image] = []
+    mean = np.zeros((rows, columns))
+    for i, seen in enumerate(_ordered(keep, count, workers)):
+        raw[i], raw_level[i] = seen.raw, seen.level
+        rest.append(seen.cells)
+        if i in chosen:
+            k = chosen.index(i)
+            levels[k] = np.median(seen.log_background[::4, ::4])
+            stacks[0, k] = seen.log_background - levels[k]
+            residual = np.clip(seen.log_raw - seen.log_background, -4, 4)
+            stacks[1, k] = residual - np.median(residual[::4, ::4])
+            mean += np.exp(seen.log_raw)
+    lit = lit_field((mean / len(chosen)).astype(np.float32))
+    shape = _median(stacks[0])
+    shape -= np.median(shape[lit])
+    pattern, kept = shared_pattern(stacks[1], lit)
+    shape += pattern
+    small, cells = bin_mean(shape, bin_px), bin_mean(shape, keep.cell)
+    for tile in raw:
+        tile -= small.astype(np.float16)
+    return Overview(shape, lit, raw, raw_level, np.stack(rest) - cells, bin_px, kept)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    log_raw: Image
+    log_background: Image
+    raw: Image
+    level: float
+    cells: Image
+
+
+@dataclass(frozen=True)
+class _Keeper:
+    """Reads one tile and its background."""
+
+    scan: Scan
+    backgrounds: TileArray
+    dark: Image | None
+    bin_px: int
+
+    @property
+    def cell(self) -> int:
+        return max(1, min(self.scan.tiles.shape[1:]) // BACKGROUND_CELLS)
+
+    def __call__(self, i: int) -> _Seen:
+        counts = np.asarray(self.scan.tiles[i])
+        log_raw = log_beam(counts, self.dark)
+        log_background = log_beam(self.backgrounds[i], self.dark)
+        small = bin_mean(log_raw, self.bin_px)
+        level = float(np.median(small))
+        return _Seen(
+            log_raw, log_background, small - np.float32(level), level,
+            bin_mean(log_background, self.cell),
+        )  # fmt: skip
+
+
+def _ordered(look: _Keeper, count: int, workers: int) -> Iterator[_Seen]:
+    """Tiles in order, a few ahead."""
+    if workers <= 1:
+        yield from map(look, range(count))
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="survey") as pool:
+        for first in range(0, count, workers * AHEAD):
+            yield from pool.map(look, range(first, min(first + workers * AHEAD, count)))
+
+
+def _median(stack: NDArray[np.float16]) -> Image:
+    """Median over the first axis, by bands of rows so that no second stack is needed."""
+    out = np.empty(stack.shape[1:], np.float32)
+    for y in range(0, out.shape[0], 16):
+        band = np.ascontiguousarray(stack[:, y : y + 16].astype(np.float32).transpose(1, 2, 0))
+        out[y : y + 16] = np.median(band, axis=2)
+    return out
+
+
+def shared_pattern(residuals: NDArray[np.float16], lit: Mask) -> tuple[Image, NDArray[np.float64]]:
+    """What high-passed log residuals of the tiles have in common, and how much is believed.
+
+    The specimen moves from tile to tile and the pattern does not: of the median over tiles,
+    each band is kept by its share of signal, ``S / (S + N)``, with S and N from the medians of
+    the two halves of the tiles (their covariance, and a quarter of the power of their
+    difference). A band in which halves do not agree is left out.
+
+    Parameters
+    ----------
+    residuals : (N, Y, X) float16
+        Log raw less log background, each less its median.
+    lit : (Y, X) bool
+
+    Returns
+    -------
+    pattern : (Y, X) float32
+        Zero where unlit.
+    kept : (B,) float64
+        Weight of each band, fine to coarse.
+    """
+    kept = np.zeros(len(BANDS))
+    if len(residuals) < 4:
+        return np.zeros(lit.shape, np.float32), kept
+    halves = [_bands(_median(residuals[k::2]), lit) for k in (0, 1)]
+    out = np.zeros(lit.shape, np.float32)
+    both = _bands(_median(residuals), lit) if len(residuals) > 4 else None
+    for band, (one, two) in enumerate(zip(*halves, strict=True)):
+        whole = (one + two) / 2 if both is None else both[band]
+        signal = float(np.mean(one[lit] * two[lit]))
+        noise = float(np.mean((one[lit] - two[lit]) ** 2)) / 4
+        # The covariance is itself uncertain: a band of the field's 1/16 has few degrees.
+        scale = BANDS[band] * max(lit.shape)
+        degrees = max(1.0, lit.sum() / (4 * np.pi * max(scale, 0.5) ** 2))
+        signal -= 2 * (signal + 2 * noise) / np.sqrt(degrees)
+        kept[band] = max(0.0, signal / max(signal + noise, 1e-12))
+        out += np.float32(kept[band]) * whole
+    out[~lit] = 0
+    return out, kept
+
+
+def _bands(image: Image, lit: Mask) -> list[Image]:
+    """Split a log image by scale; their sum is the image less its smooth part."""
+    weight = lit.astype(np.float32)
+    here = np.clip(image, -CLIP, CLIP)
+    bands = []
+    for share in (*BANDS[1:], 1 / 8):
+        sigma = share * max(image.shape)
+        mass = np.maximum(ndimage.gaussian_filter(weight, sigma, truncate=3), np.float32(1e-6))
+        smooth = ndimage.gaussian_filter(here * weight, sigma, truncate=3) / mass
+        bands.append(here - smooth)
+        here = smooth
+    return bands
