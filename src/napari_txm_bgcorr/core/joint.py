@@ -46,10 +46,10 @@ class JointOptions:
         With fewer, the stage steps aside.
     """
 
-    shared_degree: int = 3
+    shared_degree: int = 5
     tile_degree: int = 2
-    level_drift: float = 0.025
-    shape_drift: float = 0.012
+    level_drift: float = 0.02
+    shape_drift: float = 0.02
     shared_error: float = 0.06
     memory_h: float = 0.3
     least_tiles: int = 4
@@ -62,6 +62,7 @@ LEAST_BLOCKS = 4  # of an overlap
 ALIKE = 12.0  # blocks of one overlap count as this many independent ones, at most
 HUBER = 1.5  # standard deviations
 ROUNDS = 8
+AGREE = 1.0  # of usual drift: least error ascribed to a method's own differences
 FLOOR = 0.002  # least noise of a block, log
 TILE_H = 85 / 3600  # a tile of 60 s and the motor, where times are not known
 
@@ -227,7 +228,8 @@ def _rest_at(overview: Overview, i: int, place: Floats) -> Floats:
     """The method's own part of tile `i` at places `(2, n)` in -1..1: nearest cell."""
     shape = np.asarray(overview.rest.shape[1:])[:, None]
     y, x = np.clip(((place + 1) / 2 * shape).astype(int), 0, shape - 1)
-    return overview.rest[i][y, x].astype(np.float64)
+    out: Floats = overview.rest[i][y, x].astype(np.float64)
+    return out
 
 
 class _System:
@@ -264,8 +266,8 @@ class _System:
 
     def _prior(
         self, order: tuple[NDArray[np.int64], Floats], memory_h: float
-    ) -> tuple[sparse.csr_array, Floats]:
-        """Precision matrix and right side of drift and of the method's own terms.
+    ) -> sparse.csr_array:
+        """Precision matrix of f and of drift.
 
         Drift is an Ornstein-Uhlenbeck process: ``g_i - r g_before ~ N(0, G^2 (1 - r^2))``.
         """
@@ -283,21 +285,33 @@ class _System:
               np.r_[np.arange(self.count), index[1:], index[:-1]])),
         )  # fmt: skip
         blocks = sparse.kron(chain, sparse.diags_array(self.g_prior**-2.0))
-        # No more faith in a method's own differences between tiles than in none at all.
-        scatter = 1.4826 * np.median(np.abs(self.own), axis=0)
-        faith = 1 / (scatter**2 + self.g_prior**2)
-        blocks = blocks + sparse.diags_array(np.tile(faith, self.count))
-        whole = sparse.block_diag([sparse.diags_array(self.f_prior**-2.0), blocks])
+        return sparse.csr_array(
+            sparse.block_diag([sparse.diags_array(self.f_prior**-2.0), blocks])
+        )
+
+    def _trusted(self, tiles: Floats) -> tuple[sparse.csr_array, Floats]:
+        """Prior and right side with the method's own terms, by how they agree with `tiles`.
+
+        They agree by accident, too, so no more faith in them than in drift being usual.
+        """
+        off = self.own - tiles
+        off -= np.median(off, axis=0)
+        scatter = 1.4826 * np.median(np.abs(off), axis=0)
+        faith = 1 / (scatter**2 + (AGREE * self.g_prior) ** 2)
+        own = np.concatenate([np.zeros(self.f_size), np.tile(faith, self.count)])
         right = np.concatenate([np.zeros(self.f_size), (self.own * faith).ravel()])
-        return sparse.csr_array(whole), right
+        return self.prior + sparse.diags_array(own), right
 
     def solve(self) -> tuple[Floats, Floats, float]:
         """Huber's estimate by reweighting."""
         shared, tiles = np.zeros(self.f_size), np.zeros((self.count, self.g_size))
         noise = max(_scatter(self.residuals(shared, tiles)), FLOOR)
-        for _ in range(ROUNDS):
+        prior = (self.prior, np.zeros(self.prior.shape[0]))
+        for k in range(ROUNDS):
+            if k == ROUNDS // 2:
+                prior = self._trusted(tiles)
             weights = [self._weight(r, noise) for r in self._split(self.residuals(shared, tiles))]
-            matrix, right = self._normal(weights)
+            matrix, right = self._normal(weights, *prior)
             found = splu(sparse.csc_array(matrix)).solve(right)
             shared = found[: self.f_size]
             tiles = found[self.f_size :].reshape(self.count, self.g_size)
@@ -320,8 +334,9 @@ class _System:
             for o, row in zip(self.overlaps, self.rows, strict=True)
         ])  # fmt: skip
 
-    def _normal(self, weights: Sequence[Floats]) -> tuple[Any, Floats]:
-        prior, base = self.prior
+    def _normal(
+        self, weights: Sequence[Floats], prior: sparse.csr_array, base: Floats
+    ) -> tuple[Any, Floats]:
         right = base.copy()
         width = self.f_size + 2 * self.g_size
         index = np.empty((len(self.overlaps), width), np.int64)

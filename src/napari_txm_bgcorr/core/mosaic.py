@@ -136,12 +136,12 @@ class _Refined:
         rows, columns = overview.shape.shape
         most = max(options.shared_degree, options.tile_degree)
         self.y, self.x = (
-            np.polynomial.legendre.legvander((np.arange(n) + 0.5) / n * 2 - 1, most)
+            np.polynomial.legendre.legvander((np.arange(n) + 0.5) / n * 2 - 1, most).astype("f4")
             for n in (rows, columns)
         )
 
     def __call__(self, i: int) -> Image:
-        table = np.zeros((self.y.shape[1], self.x.shape[1]))
+        table = np.zeros((self.y.shape[1], self.x.shape[1]), np.float32)
         for (a, b), value in zip(self.f_order, self.found.shared, strict=True):
             table[a, b] += value
         for (a, b), value in zip(self.g_order[1:], self.found.tiles[i, 1:], strict=True):
@@ -288,4 +288,5 @@ def blend(
         part = np.s_[y : y + rows, x : x + columns]
         total[part] += weight * np.where(weight > 0, tiles[i], 0)
         mass[part] += weight
-    return np.where(mass > 0, total / np.maximum(mass, 1e-12), np.nan).astype(np.float32)
+    out: Image = np.where(mass > 0, total / np.maximum(mass, 1e-12), np.nan).astype(np.float32)
+    return out

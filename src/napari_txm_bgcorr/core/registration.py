@@ -329,7 +329,7 @@ def _expected(nominal: Floats, edges: Sequence[Edge]) -> Floats:
     across = np.abs(steps[:, 1]) > np.abs(steps[:, 0])
     out = steps.copy()
     for kind in (across, ~across):
-        seen = [k for k in np.flatnonzero(kind) if edges[k].used]
+        seen = [k for k in np.flatnonzero(kind).tolist() if edges[k].used]
         if len(seen) >= 3:
             off = np.array([edges[k].shift_px for k in seen]) - steps[seen]
             sign = np.sign(steps[:, 1] if kind is across else steps[:, 0])[:, None]
