@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -210,3 +213,76 @@ def test_an_interrupt_says_how_to_go_on_and_the_next_run_gives_the_same_bits(
     for path in (tmp_path / "whole").rglob("*.tif"):
         other = tmp_path / "out" / path.relative_to(tmp_path / "whole")
         np.testing.assert_array_equal(tifffile.imread(path), tifffile.imread(other))
+
+
+def record(path: Path) -> dict[str, Any]:
+    """What an output file says of itself, read with tifffile alone."""
+    with tifffile.TiffFile(path) as tif:
+        return dict(json.loads((tif.imagej_metadata or {})["Info"])["txm_bgcorr"])
+
+
+def test_each_tile_carries_the_place_and_hash_of_its_own_file(
+    mosaic: Path, tmp_path: Path
+) -> None:
+    tiles = sorted(mosaic.glob("*.tif"))[:2]
+    for name, given in (("folder", [mosaic]), ("files", tiles)):
+        out = tmp_path / name
+        succeed("correct", *given, "-o", out, "--method", "smooth", "--format", "tiff")
+        for tile in tiles:
+            for part in ("raw", "background", "corrected"):
+                said = record(out / part / tile.name)["provenance"]
+                assert said["source_path"] == str(tile)
+                assert said["source_sha256"] == hashlib.sha256(tile.read_bytes()).hexdigest()
+        whole = json.loads((out / "provenance.json").read_text())["txm_bgcorr"]
+        assert whole["scan"]["files"][0]["source_path"] == str(tiles[0])
+        assert Path(whole["provenance"]["source_path"]).is_absolute()
+
+
+def test_an_unfinished_run_is_not_taken_up_with_other_references_or_darks(
+    mosaic: Path, tmp_path: Path
+) -> None:
+    out, references = tmp_path / "out", sorted((mosaic / "references").glob("*.tif"))
+    dark = tmp_path / "dark_1.tif"
+    tifffile.imwrite(dark, np.full((128, 128), 100, np.uint16))
+    arguments = ["-o", out, "--method", "captured", "--format", "tiff", "--reference"]
+    stop = (
+        "from napari_txm_bgcorr.io.writers import OutputWriter as W; "
+        "W.close_complete = lambda s: (_ for _ in ()).throw(OSError(28, 'full')); "
+    )
+    command = [COMMAND[0], "-c", stop + COMMAND[2], "correct", mosaic, *arguments, references[0]]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=170)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert "another" in fail("correct", mosaic, *arguments, references[1])
+    assert "another" in fail("correct", mosaic, *arguments, references[0], "--dark", dark)
+    summary = json.loads(succeed("correct", mosaic, *arguments, references[0], "--json"))
+    assert summary["results"][0]["resumed"] == 6
+
+
+def test_of_several_outputs_those_already_made_are_kept_when_the_rest_is_taken_up(
+    mosaic: Path, tmp_path: Path
+) -> None:
+    stack = tmp_path / "stack.tif"
+    pages = np.random.default_rng(1).integers(900, 1100, (3, 64, 64)).astype(np.uint16)
+    tifffile.imwrite(stack, pages, photometric="minisblack")
+    command = ["correct", mosaic, stack, "-o", tmp_path / "out", "--method", "smooth"]
+    succeed(*command)
+    kept = tmp_path / "out" / f"{mosaic.name}.ome.zarr"
+    before = {p: p.stat().st_mtime_ns for p in kept.rglob("*")}
+    shutil.rmtree(tmp_path / "out" / "stack.ome.zarr")
+    results = json.loads(succeed(*command, "--json"))["results"]
+    assert [one["resumed"] for one in results] == [6, 0]
+    assert {p: p.stat().st_mtime_ns for p in kept.rglob("*")} == before
+    assert (tmp_path / "out" / "stack.ome.zarr" / "zarr.json").is_file()
+    assert "exists" in fail(*command[:-1], "envelope")
+
+
+def test_a_place_that_cannot_be_written_is_told_before_any_work(
+    mosaic: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "note.txt").write_text("mine")
+    work = "--method", "generator", "--model", "nobody"  # is looked at after the place
+    for out in (tmp_path / "note.txt" / "out", tmp_path / "note.txt", tmp_path / "out.ome.tif"):
+        assert "note.txt" in (message := fail("correct", mosaic, "-o", out, *work)) or (
+            "folder" in message
+        )
+    assert (tmp_path / "note.txt").read_text() == "mine"

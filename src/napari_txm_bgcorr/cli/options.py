@@ -14,13 +14,24 @@ __all__ = ["Device", "Grid", "JsonFlag", "PixelNm", "parse_grid"]
 
 Grid = Annotated[
     str | None,
-    typer.Option("--grid", metavar="ROWSxCOLUMNS", help="Mosaic grid where the files name none."),
+    typer.Option(
+        "--grid",
+        metavar="ROWSxCOLUMNS",
+        help="Rows and columns of a mosaic, where the files do not say; "
+        "tiles run from the bottom left, rightwards, then up.",
+    ),
 ]
 PixelNm = Annotated[
-    float | None, typer.Option("--pixel-nm", help="Pixel size (nm) where the file has none.")
+    float | None,
+    typer.Option("--pixel-nm", help="Pixel size on the sample in nm, instead of the file's own."),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device", metavar="NAME", help="Where the network runs: auto, cpu, cuda, cuda:N or mps."
+    ),
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Paths = list[Path]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -9,8 +10,10 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from napari_txm_bgcorr.core.errors import AlreadyCorrectedError, ReadError
-from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core.scan import Scan, TileArray
 
 if TYPE_CHECKING:
     from napari_txm_bgcorr.core.correction import BackgroundMethod
@@ -27,6 +30,7 @@ class Provenance:
     Attributes
     ----------
     source_path : str
+        Absolute where it is a file or folder.
     source_sha256 : str or None
         Of the bytes of the source; None where it is no file (simulated, a layer).
     source_format : str
@@ -36,6 +40,8 @@ class Provenance:
         What the method says about itself, JSON-ready.
     weights_sha256 : str or None
         Of a learned method.
+    flats_sha256, darks_sha256 : str or None
+        Of the pixels of the references and darks at hand, wherever they came from; None: none.
     versions : dict
         Of this program and of what it computes with.
     device : str
@@ -49,6 +55,8 @@ class Provenance:
     method: str
     parameters: dict[str, Any] = field(default_factory=dict)
     weights_sha256: str | None = None
+    flats_sha256: str | None = None
+    darks_sha256: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     device: str = "cpu"
     date: str = ""
@@ -87,16 +95,28 @@ def make_provenance(scan: Scan, method: BackgroundMethod, device: str = "cpu") -
     """
     parameters = method.describe()
     return Provenance(
-        source_path=str(scan.source.path),
+        source_path=str(scan.source.path.absolute() if scan.source.files else scan.source.path),
         source_sha256=scan.source.sha256 if scan.source.files else None,
         source_format=scan.source.format,
         method=method.name,
         parameters=parameters,
         weights_sha256=parameters.get("weights_sha256"),
+        flats_sha256=_pixels_sha256(scan.flats),
+        darks_sha256=_pixels_sha256(scan.darks),
         versions=_versions(),
         device=device,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _pixels_sha256(stack: TileArray | None) -> str | None:
+    """Hash over type, size and pixels of images, read one by one."""
+    if stack is None or stack.shape[0] == 0:
+        return None
+    total = hashlib.sha256(f"{stack.dtype.str} {tuple(stack.shape)}".encode())
+    for i in range(stack.shape[0]):
+        total.update(np.ascontiguousarray(stack[i]).data)
+    return total.hexdigest()
 
 
 def _versions() -> dict[str, str]:

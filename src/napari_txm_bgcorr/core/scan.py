@@ -126,11 +126,16 @@ class Source:
         Reads every byte, so it is computed once and only when asked for.
         """
         if len(self.files) == 1:
-            return _file_sha256(self.files[0])
+            return self.file_sha256s[0]
         total = hashlib.sha256()
-        for file in self.files:
-            total.update(f"{file.name}\0{_file_sha256(file)}\n".encode())
+        for file, one in zip(self.files, self.file_sha256s, strict=True):
+            total.update(f"{file.name}\0{one}\n".encode())
         return total.hexdigest()
+
+    @cached_property
+    def file_sha256s(self) -> tuple[str, ...]:
+        """Hash of each file's bytes, computed once and only when asked for."""
+        return tuple(_file_sha256(file) for file in self.files)
 
 
 def _file_sha256(path: Path) -> str:

@@ -8,6 +8,16 @@ is looked at, so that a TIFF needs neither h5py nor zarr.
 from __future__ import annotations
 
 from napari_txm_bgcorr.io.dispatch import READERS, read, read_references
+from napari_txm_bgcorr.io.job import check_place, finished
 from napari_txm_bgcorr.io.writers import WRITERS, OutputWriter, open_output
 
-__all__ = ["READERS", "WRITERS", "OutputWriter", "open_output", "read", "read_references"]
+__all__ = [
+    "READERS",
+    "WRITERS",
+    "OutputWriter",
+    "check_place",
+    "finished",
+    "open_output",
+    "read",
+    "read_references",
+]

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ __all__ = [
     "Job",
     "check_place",
     "claim",
+    "finished",
     "is_output",
     "release",
     "replace_output",
@@ -82,10 +84,21 @@ class Job:
             return tuple(f"{name}_{k:0{digits}d}" for k, name in enumerate(clean, start=1))
         return tuple(clean)
 
+    @cached_property
+    def files(self) -> list[dict[str, str]] | None:
+        """Path and hash of each tile's own file, or None where tiles are no files."""
+        source = self.scan.source
+        if len(source.files) != len(self.scan) or source.format in ("omezarr", "hdf5"):
+            return None
+        return [
+            {"source_path": str(file.absolute()), "source_sha256": one}
+            for file, one in zip(source.files, source.file_sha256s, strict=True)
+        ]
+
     @property
     def record(self) -> dict[str, Any]:
         """Facts of the scan under the names that the tiles get."""
-        return {**scan_record(self.scan), "names": list(self.names)}
+        return {**scan_record(self.scan), "names": list(self.names), "files": self.files}
 
     @property
     def key(self) -> str:
@@ -108,6 +121,11 @@ class Job:
     def block(self, role: str, *, whole: bool) -> dict[str, Any]:
         """Record to embed in a file of `role`; `whole`: it holds all tiles, not one."""
         return make_block(role, self.provenance, self.record if whole else None)
+
+    def tile_block(self, role: str, index: int) -> dict[str, Any]:
+        """Record to embed in the file of one tile: its own source file where it has one."""
+        own = {} if self.files is None else self.files[index]
+        return make_block(role, {**self.provenance, **own})
 
 
 def is_output(path: Path) -> bool:
@@ -263,6 +281,7 @@ def check_place(out: Path, scan: Scan, save: Sequence[str], *, overwrite: bool) 
         if out.is_symlink():
             raise WriteError(f"{out}: is a link; give a folder of its own")
         _keep_input(out, scan)
+        _refuse_unwritable(out)
         if not out.exists():
             return
         if out.is_dir() and not any(out.iterdir()):
@@ -274,6 +293,41 @@ def check_place(out: Path, scan: Scan, save: Sequence[str], *, overwrite: bool) 
                 f"{out}: exists and is no output of this program, so it is never replaced; "
                 "choose another place"
             )
+
+
+def _refuse_unwritable(out: Path) -> None:
+    """Tell before any work is done where no output can be made."""
+    parent = next(p for p in out.absolute().parents if p.exists())
+    if not parent.is_dir():
+        raise WriteError(f"{out}: {parent} is a file, not a folder; choose another place")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise WriteError(f"{out}: no permission to write in {parent}; choose another folder")
+
+
+def finished(
+    out: Path, provenance: Mapping[str, Any], *, format: str, save: Sequence[str]
+) -> bool:
+    """Whether `out` is a complete output of the very same job, whenever that ran.
+
+    Parameters
+    ----------
+    out : Path
+    provenance : mapping
+        JSON-ready.
+    format : str
+    save : sequence of str
+    """
+    for name in ("provenance.json", "zarr.json"):
+        try:
+            content = json.loads((out / name).read_text(encoding="utf-8"))
+            block = content.get(KEY) or content["attributes"][KEY]
+            made, parts = dict(block["provenance"]), (block["format"], sorted(block["save"]))
+        except (OSError, ValueError, LookupError, AttributeError, TypeError):
+            continue
+        wanted = json.loads(json.dumps(dict(provenance), default=str))
+        same = {**made, "date": ""} == {**wanted, "date": ""}
+        return same and parts == (format, sorted(save))
+    return False
 
 
 def _keep_input(out: Path, scan: Scan) -> None:

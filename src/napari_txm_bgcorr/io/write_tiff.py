@@ -31,9 +31,6 @@ class TiffSink:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._names = tuple(f"{name}.tif" for name in job.names)
-        self._texts = {
-            role: json.dumps({KEY: job.block(role, whole=len(job.scan) == 1)}) for role in job.save
-        }
 
     def create(self) -> None:
         """Make the folders, the record of the whole and the tables of positions."""
@@ -53,7 +50,9 @@ class TiffSink:
         """Write one file a role."""
         for role, plane in planes.items():
             path = self._job.part / role / self._names[index]
-            _write_tile(path, plane, self._texts[role], self._job.scan.pixel_nm)
+            one = len(self._job.scan) == 1
+            block = self._job.block(role, whole=True) if one else self._job.tile_block(role, index)
+            _write_tile(path, plane, json.dumps({KEY: block}), self._job.scan.pixel_nm)
 
     def finish(self) -> None:
         """Nothing is left to do."""

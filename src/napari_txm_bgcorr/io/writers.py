@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -193,7 +194,7 @@ def open_output(
     place = Path(out)
     if format not in WRITERS:
         raise WriteError(f"{place}: format {format!r}; choose from {', '.join(WRITERS)}")
-    place = place.absolute()
+    place = Path(os.path.abspath(place))
     plain = json.loads(json.dumps(dict(provenance), default=str))
     job = Job(place, format, scan, plain, tuple(dict.fromkeys(save)))
     check_place(place, scan, job.save, overwrite=overwrite)
