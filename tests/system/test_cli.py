@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_txm_bgcorr.io.tile_grid import parse_tile_configuration
+
 COMMAND = [sys.executable, "-c", "from napari_txm_bgcorr.cli import main; main()"]
 
 
@@ -140,6 +142,7 @@ def test_a_corrected_result_is_not_corrected_again(mosaic: Path, tmp_path: Path)
         (["correct", "x.tif", "-o", "out", "--device", "quantum"], "quantum"),
         (["correct", "x.tif", "-o", "out", "--model", "nobody"], "nobody"),
         (["train", "no-such-preset", "--run", "run"], "no-such-preset"),
+        (["train", "default", "--run", "run", "--set", "steps=-1"], "steps: '-1'"),
         (["simulate", "planet", "-o", "out"], "planet"),
     ],
 )
@@ -286,3 +289,44 @@ def test_a_place_that_cannot_be_written_is_told_before_any_work(
             "folder" in message
         )
     assert (tmp_path / "note.txt").read_text() == "mine"
+
+
+def test_a_simulation_comes_with_its_truth(tmp_path: Path) -> None:
+    out = tmp_path / "sim-m2x2"
+    succeed(
+        "simulate", "mosaic", "--grid", "2x2", "--size", 64, "--references", 1, "--darks", 2,
+        "-o", out,
+    )  # fmt: skip
+    names = tile_names(out)
+    assert len(names) == 4 and tile_names(out / "darks") == ["dark_0001", "dark_0002"]
+    truth = {
+        part: {n: tifffile.imread(out / "truth" / part / f"{n}.tif") for n in names}
+        for part in ("background", "transmission")
+    }
+    dark = np.mean([tifffile.imread(p) for p in (out / "darks").glob("*.tif")], axis=0)
+    for name in names:
+        expected = dark + truth["background"][name] * truth["transmission"][name]
+        differs = np.abs(tifffile.imread(out / f"{name}.tif") / expected - 1)
+        assert np.median(differs) < 0.02
+    places = parse_tile_configuration(out / "truth" / "transmission" / "TileConfiguration.txt")
+    nominal = parse_tile_configuration(out / "TileConfiguration.txt")
+    assert places.keys() == nominal.keys() and places != nominal
+    (y, x), (v, u) = (map(int, places[f"{name}.tif"]) for name in names[:2])  # left, right
+    left, right = (truth["transmission"][name] for name in names[:2])
+    top, bottom = max(y, v), min(y, v) + 64
+    np.testing.assert_array_equal(
+        left[top - y : bottom - y, u - x :], right[top - v : bottom - v, : 64 + x - u]
+    )
+
+
+def test_simulate_never_replaces_what_is_no_simulation(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("three years")
+    for out in (mine, mine / ".", mine / "new" / ".."):
+        assert "no simulation" in fail("simulate", "tile", "-o", out, "--size", 32, "--overwrite")
+    mine.rename(tmp_path / "out.part")
+    assert "out.part" in fail("simulate", "tile", "-o", tmp_path / "out", "--size", 32)
+    assert (tmp_path / "out.part" / "thesis.txt").read_text() == "three years"
+    for _ in range(2):
+        succeed("simulate", "tile", "-o", tmp_path / "sim", "--size", 32, "--overwrite")

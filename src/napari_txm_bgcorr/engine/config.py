@@ -221,7 +221,11 @@ def parse_config(values: Mapping[str, Any], where: str) -> TrainConfig:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "batch"
-        raise ConfigError(f"{where}: {key}: {first['msg']}; correct or remove it") from error
+        given = first["input"]  # of a check across settings: all of them
+        value = "" if isinstance(given, Mapping) else f"{str(given)[:60]!r}: "
+        raise ConfigError(
+            f"{where}: {key}: {value}{first['msg']}; correct or remove it"
+        ) from error
 
 
 def _read_yaml(source: str | Path) -> dict[str, Any]:
