@@ -111,6 +111,21 @@ def test_result_does_not_depend_on_grouping_and_repeats_exactly(wild):
     assert np.isfinite(whole).all() and (whole > 0).all()
 
 
+class Contested(Generator):
+    """Another thread keeps its own prior right after this one did."""
+
+    def __setattr__(self, name, value):
+        if name == "_last" and value is not None:
+            value = (np.zeros((1, 1), np.float32), torch.zeros(1))
+        super().__setattr__(name, value)
+
+
+def test_a_tile_gets_its_own_prior_however_threads_meet(wild):
+    layer = np.log(beam(3)).astype(np.float32)
+    own = Generator(model=str(wild), device="cpu")._coarse(layer)
+    assert torch.equal(Contested(model=str(wild), device="cpu")._coarse(layer), own)
+
+
 def test_gain_of_a_tile_is_gain_of_its_background(wild):
     scan = scan_of(1)
     method = Generator(wild, "cpu", "none").fit(scan)

@@ -231,10 +231,11 @@ class Generator:
 
     def _coarse(self, layer: Image) -> Tensor:
         """Prior on the network's field; the last one is kept, since most scans share one."""
-        if self._last is None or self._last[0] is not layer:
+        last = self._last  # another thread may replace it at any time
+        if last is None or last[0] is not layer:
             counts = torch.from_numpy(np.exp(layer))[None, None]
-            self._last = (layer, log_field(counts, self.field_px).to(self.device))
-        return self._last[1]
+            last = self._last = (layer, log_field(counts, self.field_px).to(self.device))
+        return last[1]
 
     @torch.inference_mode()
     def _log_background(
