@@ -155,8 +155,13 @@ def test_a_users_error_is_one_line_that_names_it(
     assert not (tmp_path / "out").exists()
 
 
-def test_doctor_reports_versions_and_devices() -> None:
+def test_doctor_reports_versions_devices_and_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TXM_BGCORR_MODELS", str(tmp_path))
+    (tmp_path / "mine.safetensors").write_bytes(b"weights")
     report = json.loads(succeed("doctor", "--json"))
+    assert report["models"]["mine"] == str(tmp_path / "mine.safetensors")
     assert report["packages"]["torch"][0].isdigit()
     assert "cpu" in report["devices"]
     assert "GiB" in report["system"]["memory free"]
@@ -277,6 +282,17 @@ def test_of_several_outputs_those_already_made_are_kept_when_the_rest_is_taken_u
     assert {p: p.stat().st_mtime_ns for p in kept.rglob("*")} == before
     assert (tmp_path / "out" / "stack.ome.zarr" / "zarr.json").is_file()
     assert "exists" in fail(*command[:-1], "envelope")
+
+
+def test_tiles_without_a_valid_pixel_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    for number, value in enumerate((900.0, np.nan, 0.0), start=1):
+        image = np.full((64, 64), value, np.float32)
+        image += np.random.default_rng(number).normal(0, 9, image.shape) * (value == 900)
+        tifffile.imwrite(folder / f"t_{number}.tif", image.astype(np.float32))
+    printed = succeed("correct", folder, "-o", tmp_path / "out", "--method", "smooth")
+    assert "note: no valid pixel in 2 tiles (t_2, t_3)" in printed
 
 
 def test_a_place_that_cannot_be_written_is_told_before_any_work(

@@ -220,6 +220,7 @@ def correct_scans(
     from napari_txm_bgcorr import io
 
     started = time.perf_counter()
+    blind: list[str] = []
     whole = scans[0] if len(scans) == 1 else _side_by_side(scans)
     described = method.fit(scans[0]).describe()
     device = str(described.get("device", "cpu"))
@@ -239,6 +240,7 @@ def correct_scans(
             ) as bar:
                 for result in _results(scans, method, writer.done):
                     writer.write(result)
+                    blind += [] if result.valid.any() else [whole.names[result.index]]
                     bar.update()
             writer.close_complete()
     return {
@@ -251,8 +253,16 @@ def correct_scans(
         "parameters": described,
         "device": device,
         "seconds": round(time.perf_counter() - started, 3),
-        "notes": [note for scan in scans for note in scan.notes],
+        "notes": list(dict.fromkeys(n for scan in scans for n in scan.notes)) + _blind(blind),
     }
+
+
+def _blind(names: Sequence[str]) -> list[str]:
+    """Tell of tiles without one pixel to trust."""
+    if not names:
+        return []
+    which = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return [f"no valid pixel in {len(names)} tiles ({which}): dark, saturated or not finite"]
 
 
 def _results(

@@ -85,7 +85,7 @@ def _devices() -> dict[str, Any]:
 def _models() -> dict[str, Any]:
     from napari_txm_bgcorr.engine.checkpoint import list_models
 
-    return {model.name: str(model.path) for model in list_models()}
+    return {name: str(path) for name, path in list_models().items()}
 
 
 def _gl() -> str:
