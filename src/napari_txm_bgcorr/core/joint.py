@@ -264,9 +264,7 @@ class _System:
             legendre(self.g_order, *o.place_first), -legendre(self.g_order, *o.place_second),
         ])  # fmt: skip
 
-    def _prior(
-        self, order: tuple[NDArray[np.int64], Floats], memory_h: float
-    ) -> sparse.csr_array:
+    def _prior(self, order: tuple[NDArray[np.int64], Floats], memory_h: float) -> sparse.csr_array:
         """Precision matrix of f and of drift.
 
         Drift is an Ornstein-Uhlenbeck process: ``g_i - r g_before ~ N(0, G^2 (1 - r^2))``.

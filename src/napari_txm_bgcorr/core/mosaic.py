@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.joint import JointOptions, Solution, solve, terms
+from napari_txm_bgcorr.core.overlap_pattern import enlarge, overlap_pattern
 from napari_txm_bgcorr.core.overview import Overview, survey
 from napari_txm_bgcorr.core.registration import Edge, Positions, nominal_positions, register
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, TileArray
@@ -100,6 +101,7 @@ def joint(
     levels = _anchored(found)
     shape = tuple(int(n) for n in scan.tiles.shape)
     refined = _Refined(overview, found, levels, scan.dark(), options)
+    refined.add_pattern(overview, np.asarray(places, np.float64))
     lazy = LazyTiles((shape[0], shape[1], shape[2]), np.float32, refined)
     return Joined(lazy, "", found, levels)
 
@@ -130,29 +132,45 @@ class _Refined:
         dark: Image | None,
         options: JointOptions,
     ) -> None:
-        self.overview, self.found, self.levels, self.dark = overview, found, levels, dark
-        self.order = terms(max(options.shared_degree, options.tile_degree))
-        self.f_order, self.g_order = terms(options.shared_degree)[1:], terms(options.tile_degree)
-        rows, columns = overview.shape.shape
-        most = max(options.shared_degree, options.tile_degree)
-        self.y, self.x = (
-            np.polynomial.legendre.legvander((np.arange(n) + 0.5) / n * 2 - 1, most).astype("f4")
-            for n in (rows, columns)
-        )
+        self.found, self.levels, self.dark, self.options = found, levels, dark, options
+        self.lit, self.shape = overview.lit, overview.shape
+        self.axes = self._axes(self.shape.shape)
 
     def __call__(self, i: int) -> Image:
-        table = np.zeros((self.y.shape[1], self.x.shape[1]), np.float32)
-        for (a, b), value in zip(self.f_order, self.found.shared, strict=True):
-            table[a, b] += value
-        for (a, b), value in zip(self.g_order[1:], self.found.tiles[i, 1:], strict=True):
-            table[a, b] += value
-        smooth = (self.y.astype(np.float32) @ table.astype(np.float32)) @ self.x.T.astype(
-            np.float32
-        )
-        smooth *= self.overview.lit  # corners behind the aperture keep the shared level
-        smooth += self.overview.shape
+        smooth = self.smooth(i, self.axes)
+        smooth *= self.lit  # corners behind the aperture keep the shared level
+        smooth += self.shape
         smooth += np.float32(self.levels[i])
         return to_counts(smooth, self.dark)
+
+    def smooth(self, i: int, axes: tuple[Image, Image]) -> Image:
+        """Tilts and higher terms of tile `i`, without its level."""
+        table = np.zeros((axes[0].shape[1], axes[1].shape[1]), np.float32)
+        shared, own = terms(self.options.shared_degree), terms(self.options.tile_degree)
+        for (a, b), value in zip(shared[1:], self.found.shared, strict=True):
+            table[a, b] += value
+        for (a, b), value in zip(own[1:], self.found.tiles[i, 1:], strict=True):
+            table[a, b] += value
+        out: Image = (axes[0] @ table) @ axes[1].T
+        return out
+
+    def _axes(self, shape: tuple[int, ...]) -> tuple[Image, Image]:
+        """Legendre polynomials `(n, degree + 1)` along y and x."""
+        most = max(self.options.shared_degree, self.options.tile_degree)
+        y, x = (
+            np.polynomial.legendre.legvander((np.arange(n) + 0.5) / n * 2 - 1, most) for n in shape
+        )
+        return y.astype(np.float32), x.astype(np.float32)
+
+    def add_pattern(self, overview: Overview, positions_px: Floats) -> None:
+        """Correct the shared shape by what the overlaps tell of its fine part."""
+        axes = self._axes(overview.raw.shape[1:])
+
+        def smooth(i: int) -> Image:
+            return self.smooth(i, axes) + np.float32(self.found.tiles[i, 0])
+
+        bins = overlap_pattern(overview, positions_px, smooth)
+        self.shape = self.shape + enlarge(bins, self.shape.shape, overview.bin_px)
 
 
 class Joint:

@@ -20,7 +20,7 @@ from napari_txm_bgcorr.core.pixels import lit_field
 from napari_txm_bgcorr.core.scan import Scan, TileArray
 from napari_txm_bgcorr.core.shapes import log_beam, spread_indices
 
-__all__ = ["Overview", "survey"]
+__all__ = ["Overview", "agreeing", "bin_mean", "shared_pattern", "survey"]
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -224,23 +224,42 @@ def shared_pattern(residuals: NDArray[np.float16], lit: Mask) -> tuple[Image, ND
     kept : (B,) float64
         Weight of each band, fine to coarse.
     """
-    kept = np.zeros(len(BANDS))
     if len(residuals) < 4:
-        return np.zeros(lit.shape, np.float32), kept
-    halves = [_bands(_median(residuals[k::2]), lit) for k in (0, 1)]
-    out = np.zeros(lit.shape, np.float32)
-    both = _bands(_median(residuals), lit) if len(residuals) > 4 else None
-    for band, (one, two) in enumerate(zip(*halves, strict=True)):
-        whole = (one + two) / 2 if both is None else both[band]
-        signal = float(np.mean(one[lit] * two[lit]))
-        noise = float(np.mean((one[lit] - two[lit]) ** 2)) / 4
+        return np.zeros(lit.shape, np.float32), np.zeros(len(BANDS))
+    one, two = (_median(residuals[k::2]) for k in (0, 1))
+    whole = _median(residuals) if len(residuals) > 4 else (one + two) / 2
+    return agreeing(one, two, whole, lit)
+
+
+def agreeing(
+    one: Image, two: Image, whole: Image, known: Mask
+) -> tuple[Image, NDArray[np.float64]]:
+    """Shrink an estimate, band by band, by how its two halves agree; see `shared_pattern`.
+
+    Parameters
+    ----------
+    one, two, whole : (Y, X) float32
+        From half of the data, the other half, and all.
+    known : (Y, X) bool
+
+    Returns
+    -------
+    (Y, X) float32, (B,) float64
+        Estimate without its smooth part, zero where unknown; and the weights.
+    """
+    kept = np.zeros(len(BANDS))
+    out = np.zeros(known.shape, np.float32)
+    parts = (_bands(image, known) for image in (one, two, whole))
+    for band, (a, b, both) in enumerate(zip(*parts, strict=True)):
+        signal = float(np.mean(a[known] * b[known]))
+        noise = float(np.mean((a[known] - b[known]) ** 2)) / 4
         # The covariance is itself uncertain: a band of the field's 1/16 has few degrees.
-        scale = BANDS[band] * max(lit.shape)
-        degrees = max(1.0, lit.sum() / (4 * np.pi * max(scale, 0.5) ** 2))
+        scale = BANDS[band] * max(known.shape)
+        degrees = max(1.0, known.sum() / (4 * np.pi * max(scale, 0.5) ** 2))
         signal -= 2 * (signal + 2 * noise) / np.sqrt(degrees)
         kept[band] = max(0.0, signal / max(signal + noise, 1e-12))
-        out += np.float32(kept[band]) * whole
-    out[~lit] = 0
+        out += np.float32(kept[band]) * both
+    out[~known] = 0
     return out, kept
 
 

@@ -19,7 +19,7 @@ __all__ = ["Edge", "Positions", "neighbours", "nominal_positions", "register"]
 Image = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
-REACH = 0.12  # of the tile: furthest that two neighbours are looked for off their nominal shift
+REACH = 0.19  # of the tile: how far off their nominal shift neighbours are looked for
 LEAST_OVERLAP = 0.02  # of the tile's area, for two tiles to be neighbours
 HIGH_PASS = 1 / 32  # of the tile: coarser structure says little about place
 LOW_PASS = 1 / 300  # of the tile: finer than that is noise
@@ -132,7 +132,7 @@ def register(
     """Measure where the tiles of a mosaic lie.
 
     Neighbours are correlated in the high-passed logarithm of the corrected tiles, over the
-    part that they really share at each trial shift, within 12 % of the tile about the nominal
+    part that they really share at each trial shift, within 19 % of the tile about the nominal
     shift. What all tiles have in common (the fixed pattern) is removed first, so that it cannot
     hold them at zero shift. Measured shifts are reconciled by least squares, those that
     contradict the others dropped. Where nothing is seen, the nominal step holds, corrected by
@@ -311,10 +311,13 @@ def _reconcile(
         ])  # fmt: skip
         if not len(off) or off.max() <= limit_px:
             break
-        # One at a time in each neighbourhood: a wrong one bends the shifts beside it.
-        worst = [k for k in np.flatnonzero(off > limit_px) if off[k] >= 0.7 * off.max()]
-        for k in worst:
-            current[k] = replace(current[k], used=False)
+        # The worst of each neighbourhood only: a wrong one bends the shifts beside it.
+        highest = np.zeros(len(nominal))
+        for e, size in zip(current, off, strict=True):
+            highest[[e.first, e.second]] = np.maximum(highest[[e.first, e.second]], size)
+        for k in np.flatnonzero(off > limit_px).tolist():
+            if off[k] >= max(highest[current[k].first], highest[current[k].second]):
+                current[k] = replace(current[k], used=False)
     return placed, [
         e if e.used else replace(e, shift_px=(float(expected[k, 0]), float(expected[k, 1])))
         for k, e in enumerate(current)
