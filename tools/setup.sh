@@ -24,10 +24,14 @@ install_system_packages() {
         libfontconfig1 libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-image0
         libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-shape0 libxcb-xinerama0
         libxcb-xkb1 fonts-dejavu-core"
-    "$1" -c 'import ensurepip' 2>/dev/null || wanted+=" python3-venv"
+    "$1" -c 'import ensurepip' 2>/dev/null \
+        || wanted+=" $("$1" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"
     for package in $wanted; do
-        dpkg-query -W -f='${Status} ${Provides}\n' "$package" "${package}t64" 2>/dev/null \
-            | grep -q '^install ok installed' || missing+=("$package")
+        # dpkg-query fails where either name is unknown, so its own status says nothing
+        case "$(dpkg-query -W -f='${Status}\n' "$package" "${package}t64" 2>/dev/null || true)" in
+            *"install ok installed"*) ;;
+            *) missing+=("$package") ;;
+        esac
     done
     ((${#missing[@]})) || return 0
     local sudo=()
@@ -46,13 +50,16 @@ install_system_packages() {
         apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-wanted_stamp=$(cat pyproject.toml constraints.txt "$0" | sha256sum)
+# The folder is in it because the programs of a virtual environment name their own place.
+wanted_stamp=$( (pwd -P && cat pyproject.toml constraints.txt tools/setup.sh) | sha256sum)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted_stamp" ] && [ -x $venv/bin/txm-bgcorr ]; then
     exit 0
 fi
 python=$(find_python)
 install_system_packages "$python"
-[ -x $venv/bin/python ] || "$python" -m venv $venv
+$venv/bin/python -m pip --version >/dev/null 2>&1 \
+    || $venv/bin/python -m ensurepip >/dev/null 2>&1 \
+    || "$python" -m venv --clear $venv
 echo "setup: installing Python packages into $venv (a few minutes the first time)"
 # torch is named in the same command: a later install of monai alone would replace it.
 $venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt \

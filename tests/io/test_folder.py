@@ -12,7 +12,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.ole2 import write_ole2
+from helpers.ole2 import write_ole2, write_xradia
 from napari_txm_bgcorr.core.errors import ReadError
 from napari_txm_bgcorr.core.scan import raster_cells
 from napari_txm_bgcorr.io import read, read_references
@@ -348,3 +348,21 @@ def test_real_mosaic(txm_data: Path) -> None:
     assert scan.pixel_nm == pytest.approx(29.3, abs=0.01)
     medians = np.median(scan.tiles[:], axis=(1, 2))
     assert ((medians > 5300) & (medians < 6100)).all()
+
+
+def test_of_a_scan_with_a_reference_inside_only_that_is_taken(tmp_path: Path) -> None:
+    tiles = np.full((4, 16, 16), 700, np.uint16)
+    inside = np.full((16, 16), 1000, np.uint16)
+    mosaic = write_xradia(
+        tmp_path / "mosaic.xrm", tiles, grid=(2, 2), version=5.0, reference=inside
+    )
+    np.testing.assert_array_equal(read_references([mosaic])[0][:], inside[None])
+    single = write_xradia(tmp_path / "ref_1.xrm", tiles[:1], reference=inside)
+    np.testing.assert_array_equal(read_references([single])[0][:], tiles[:1])
+
+
+def test_a_path_that_cannot_exist_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for path in (tmp_path / "loop", tmp_path / ("x" * 300)):
+        with pytest.raises(ReadError, match="check the path"):
+            read(path)

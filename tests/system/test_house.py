@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import entry_points, requires
@@ -76,3 +78,23 @@ def test_napari_finds_the_manifest() -> None:
     assert names == ["napari_txm_bgcorr:napari.yaml"]
     packaged = ROOT / "src" / "napari_txm_bgcorr" / "napari.yaml"
     assert (ROOT / "napari.yaml").resolve() == packaged.resolve()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="setup.sh is for Debian and Ubuntu")
+@pytest.mark.parametrize("installed", [True, False])
+def test_setup_installs_only_what_is_missing(tmp_path: Path, installed: bool) -> None:
+    # dpkg-query fails where one of two names is unknown, even if the other is installed
+    state = "install ok installed" if installed else "deinstall ok config-files"
+    stubs = {"dpkg-query": f"echo '{state}'; exit 1", "id": "echo 1000", "sudo": "exit 1"}
+    for name, body in stubs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    script = (ROOT / "tools" / "setup.sh").read_text()
+    function = script[script.index("install_system_packages() {") :].split("\n}\n")[0] + "\n}\n"
+    command = f"set -euo pipefail; {function} install_system_packages {sys.executable}"
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", command], env={"PATH": path}, capture_output=True, text=True
+    )
+    assert done.returncode == (0 if installed else 1)
+    assert ("sudo apt-get install" in done.stderr) is not installed

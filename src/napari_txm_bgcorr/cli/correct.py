@@ -152,7 +152,8 @@ def correct(
         typer.echo(json.dumps(summary))
     else:
         for done in summary["results"]:
-            typer.echo(f"{done['tiles']} tiles corrected by {done['method']}: {done['output']}")
+            tiles = "1 tile" if done["tiles"] == 1 else f"{done['tiles']} tiles"
+            typer.echo(f"{tiles} corrected by {done['method']}: {done['output']}")
             for note in done["notes"]:
                 typer.echo(f"  note: {note}")
 

@@ -96,6 +96,7 @@ def _gl() -> str:
     except subprocess.TimeoutExpired:
         return "no answer within 30 s"
     if probe.returncode:
-        last = (probe.stderr.strip() or "no message").splitlines()[-1]
-        return f"not usable ({last})"
+        lines = (probe.stderr.strip() or "no message").splitlines()
+        reason = next((line for line in lines if "could not" in line), lines[-1])
+        return f"not usable ({reason.strip()})"
     return probe.stdout.strip()

@@ -76,7 +76,10 @@ def _reader_of(path: Path) -> Any:
             if reader.can_read(path):
                 return reader
     if folder:
-        raise ReadError(f"{path}: no tiles (.tif, .tiff, .xrm) and no OME-Zarr in this folder")
+        raise ReadError(
+            f"{path}: no tiles (.tif, .tiff, .xrm) and no OME-Zarr in this folder; "
+            "give the folder of the tiles itself"
+        )
     raise ReadError(
         f"{path}: {status.st_size} bytes that are neither Xradia, TIFF nor HDF5; "
         "give a .xrm, .txrm, .tif or .h5 file"
@@ -119,7 +122,9 @@ def read_references(
     times: list[NDArray[np.datetime64] | None] = []
     for path in paths:
         scan = read(path)
-        own = getattr(scan, role) if scan.source.format in ("folder", "hdf5") else None
+        # one Xradia image is the reference itself, though it may hold an older one
+        itself = scan.source.format == "xradia" and scan.kind == "single"
+        own = None if itself else getattr(scan, role)
         stack: TileArray = scan.tiles if own is None else own
         want = (like.tiles if like is not None else (stacks or [stack])[0]).shape[1:]
         if tuple(stack.shape[1:]) != tuple(want):

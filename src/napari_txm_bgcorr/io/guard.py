@@ -25,7 +25,6 @@ _FULL = 2**20  # bytes; a disk with less room than this is full
 # Everything seen from tifffile, h5py, zarr and their decoders on damaged input. Not listed:
 # KeyboardInterrupt, SystemExit and our own errors.
 _DAMAGE = (
-    OSError,
     ValueError,
     TypeError,
     LookupError,
@@ -76,16 +75,24 @@ def reading(path: Path, what: str) -> Iterator[None]:
         raise ReadError(f"{path}: no permission to read; change its access rights") from error
     except FileNotFoundError as error:
         raise ReadError(f"{path}: no such file; check the path") from error
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise _damaged(path, what, error) from error
+        raise ReadError(f"{path}: {error.strerror}; check the path") from error
     except MemoryError as error:
         raise ReadError(
             f"{path}: {what}: does not fit in memory; its header lies or the image must be cut"
         ) from error
     except _DAMAGE as error:
-        raise ReadError(
-            f"{path}: {what}: {one_line(error)}; the file is damaged or cut short, copy it again"
-        ) from error
+        raise _damaged(path, what, error) from error
     finally:
         _quiet.reset(token)
+
+
+def _damaged(path: Path, what: str, error: BaseException) -> ReadError:
+    return ReadError(
+        f"{path}: {what}: {one_line(error)}; the file is damaged or cut short, copy it again"
+    )
 
 
 @contextmanager
