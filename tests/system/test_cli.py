@@ -346,3 +346,15 @@ def test_simulate_never_replaces_what_is_no_simulation(tmp_path: Path) -> None:
     assert (tmp_path / "out.part" / "thesis.txt").read_text() == "three years"
     for _ in range(2):
         succeed("simulate", "tile", "-o", tmp_path / "sim", "--size", 32, "--overwrite")
+
+
+def test_training_says_where_the_model_is_and_how_to_go_on(tmp_path: Path) -> None:
+    config, run_folder = tmp_path / "toy.yaml", tmp_path / "run"
+    config.write_text(
+        "network: {name: subpixel-unet, field_px: 32}\n"
+        "data: {simulate_px: 32, sessions_per_batch: 1, validation_sessions: 1}\n"
+        "steps: 1\nbatch: 2\nvalidate_every: 1\n"
+    )
+    printed = succeed("train", config, "--run", run_folder, "--device", "cpu")
+    assert printed.strip().splitlines()[-1] == f"model: {run_folder / 'model.safetensors'}"
+    assert "--resume" in fail("train", config, "--run", run_folder, "--device", "cpu")

@@ -54,4 +54,6 @@ def train(
         losses = "  ".join(f"{name} {value:.4g}" for name, value in step.losses.items())
         typer.echo(f"step {step.step}  {losses}  {step.samples_per_s:.1f} samples/s")
 
-    run_training(settings, run, resume=resume, device=device, on_step=show)
+    model = run_training(settings, run, resume=resume, device=device, on_step=show)
+    stopped = (run / "stop").exists()
+    typer.echo(f"{'stopped; go on with --resume. Model so far' if stopped else 'model'}: {model}")
