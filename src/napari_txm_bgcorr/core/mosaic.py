@@ -133,11 +133,12 @@ class _Refined:
         options: JointOptions,
     ) -> None:
         self.found, self.levels, self.dark, self.options = found, levels, dark, options
-        self.lit, self.shape = overview.lit, overview.shape
+        self.lit = overview.lit
+        self.shape: Image = overview.shape
         self.axes = self._axes(self.shape.shape)
 
     def __call__(self, i: int) -> Image:
-        smooth = self.smooth(i, self.axes)
+        smooth: Image = self.smooth(i, self.axes)
         smooth *= self.lit  # corners behind the aperture keep the shared level
         smooth += self.shape
         smooth += np.float32(self.levels[i])
@@ -151,7 +152,7 @@ class _Refined:
             table[a, b] += value
         for (a, b), value in zip(own[1:], self.found.tiles[i, 1:], strict=True):
             table[a, b] += value
-        out: Image = (axes[0] @ table) @ axes[1].T
+        out: Image = np.asarray((axes[0] @ table) @ axes[1].T, np.float32)
         return out
 
     def _axes(self, shape: tuple[int, ...]) -> tuple[Image, Image]:
@@ -170,7 +171,7 @@ class _Refined:
             return self.smooth(i, axes) + np.float32(self.found.tiles[i, 0])
 
         bins = overlap_pattern(overview, positions_px, smooth)
-        self.shape = self.shape + enlarge(bins, self.shape.shape, overview.bin_px)
+        self.shape = self.shape + enlarge(bins, self.lit.shape, overview.bin_px)
 
 
 class Joint:
@@ -234,7 +235,8 @@ class Joint:
     def _own(self, scan: Scan) -> Any:
         def background(i: int) -> Image:
             tile = np.asarray(scan.tiles[i])[None]
-            return self.method.background(tile, np.array([i], np.int64))[0]
+            one: Image = self.method.background(tile, np.array([i], np.int64))[0]
+            return one
 
         return background
 

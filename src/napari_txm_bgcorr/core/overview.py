@@ -196,7 +196,7 @@ def _ordered(look: _Keeper, count: int, workers: int) -> Iterator[_Seen]:
 
 def _median(stack: NDArray[np.float16]) -> Image:
     """Median over the first axis, by bands of rows so that no second stack is needed."""
-    out = np.empty(stack.shape[1:], np.float32)
+    out: Image = np.empty((stack.shape[1], stack.shape[2]), np.float32)
     for y in range(0, out.shape[0], 16):
         band = np.ascontiguousarray(stack[:, y : y + 16].astype(np.float32).transpose(1, 2, 0))
         out[y : y + 16] = np.median(band, axis=2)
@@ -227,7 +227,9 @@ def shared_pattern(residuals: NDArray[np.float16], lit: Mask) -> tuple[Image, ND
     if len(residuals) < 4:
         return np.zeros(lit.shape, np.float32), np.zeros(len(BANDS))
     one, two = (_median(residuals[k::2]) for k in (0, 1))
-    whole = _median(residuals) if len(residuals) > 4 else (one + two) / 2
+    whole: Image = ((one + two) / 2).astype(np.float32)
+    if len(residuals) > 4:
+        whole = _median(residuals)
     return agreeing(one, two, whole, lit)
 
 
