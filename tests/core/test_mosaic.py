@@ -93,7 +93,7 @@ def test_levels_of_single_tiles_are_tied_through_the_overlaps() -> None:
     done = joint(scan, given, scan.positions_px)
     assert one_scale_error(given, true) > 0.02
     assert one_scale_error(done.backgrounds, true) < 0.006
-    assert done.levels[5] - np.median(done.levels) == pytest.approx(0.08, abs=0.01)
+    assert done.levels[5] - np.median(done.levels) == pytest.approx(0.08, abs=0.015)
 
 
 def test_levels_alone_would_turn_a_tilt_into_a_ramp() -> None:
