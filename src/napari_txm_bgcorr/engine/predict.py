@@ -30,6 +30,7 @@ from napari_txm_bgcorr.engine.priors import (
     spread_indices,
     tile_median,
     to_empty_level,
+    to_prior_level,
 )
 from napari_txm_bgcorr.engine.tensors import level_of, log_field, median, network_input, upsample
 
@@ -224,7 +225,9 @@ class Generator:
             coarse = torch.cat([self._coarse(layer) for layer in layers])
             rms = torch.tensor([self._prior.rms(i) for i in places], device=self.device)
         log_background = self._log_background(counts, prior, coarse, rms)[:, 0].cpu().numpy()
-        if self._prior is not None:
+        if self._prior is not None and self._prior.kind == "reference":
+            to_prior_level(log_background, [self._prior.of(i) for i in places])
+        elif self._prior is not None:
             to_empty_level(log_background, stack)
         out: Image = np.exp(log_background, out=log_background)
         return out

@@ -7,7 +7,7 @@ field. At most `MAX_TILES` tiles (fewer where they are large), spread over the s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +35,7 @@ __all__ = [
     "spread_indices",
     "tile_median",
     "to_empty_level",
+    "to_prior_level",
 ]
 
 Image = NDArray[np.float32]
@@ -236,6 +237,22 @@ def to_empty_level(log_backgrounds: Image, counts: Image) -> None:
     for log_background, raw in zip(log_backgrounds, counts, strict=True):
         ratio = coarse.log_cells(raw, None) - coarse.mean(log_background)
         log_background += np.float32(upper(ratio, everywhere))
+
+
+def to_prior_level(log_backgrounds: Image, priors: Sequence[Image]) -> None:
+    """Bring backgrounds, in place, to the level of their priors.
+
+    A reference knows the level of the beam, which a tile that the specimen covers does not.
+
+    Parameters
+    ----------
+    log_backgrounds : (N, Y, X) float32
+        Log counts, dark removed.
+    priors : sequence of (Y, X) float32
+        Log counts of the references, dark removed.
+    """
+    for log_background, prior in zip(log_backgrounds, priors, strict=True):
+        log_background += np.float32(np.median((prior - log_background)[::4, ::4]))
 
 
 def shared_error(layers: list[Image], step: int = 4) -> float:
