@@ -76,20 +76,6 @@ def simulate(
     """
     from napari_txm_bgcorr.core import simulate as simulator
 
-    tables = {"specimen": SPECIMENS, "family": FAMILIES}
-    for name, value in (("specimen", specimen), ("family", family)):
-        if value is not None and value not in tables[name]:
-            raise ConfigError(f"--{name} {value}: choose from {', '.join(tables[name])}")
-    if kind not in KINDS:
-        raise ConfigError(f"{kind}: choose from {', '.join(KINDS)}")
-    if not 32 <= size <= 4096 or size % 8:
-        raise ConfigError(f"--size {size}: give a multiple of 8 from 32 to 4096")
-    numbers = {"references": references, "darks": darks, "seed": seed, "jitter": jitter}
-    for name, number in {**numbers, "drift": drift}.items():
-        if not 0 <= number < math.inf:
-            raise ConfigError(f"--{name} {number}: give 0 or more")
-    out = Path(os.path.abspath(out))
-    _refuse_place(out, overwrite)
     common: dict[str, Any] = {
         "size": size,
         "specimen": specimen,
@@ -99,6 +85,9 @@ def simulate(
         "darks": darks,
         "seed": seed,
     }
+    _refuse_values(kind, {**common, "jitter": jitter})
+    out = Path(os.path.abspath(out))
+    _refuse_place(out, overwrite)
     settings: dict[str, Any] = {"kind": kind, **common}
     if kind == "mosaic":
         rows, columns = parse_grid(grid) or (5, 5)
@@ -111,6 +100,20 @@ def simulate(
         simulated = simulator.simulate_tile(**common)
     write_simulation(simulated, out, settings)
     typer.echo(f"{len(simulated.scan)} simulated images: {out}")
+
+
+def _refuse_values(kind: str, values: dict[str, Any]) -> None:
+    """Name the first option that is not usable."""
+    for name, table in (("specimen", SPECIMENS), ("family", FAMILIES)):
+        if values[name] is not None and values[name] not in table:
+            raise ConfigError(f"--{name} {values[name]}: choose from {', '.join(table)}")
+    if kind not in KINDS:
+        raise ConfigError(f"{kind}: choose from {', '.join(KINDS)}")
+    if not 32 <= values["size"] <= 4096 or values["size"] % 8:
+        raise ConfigError(f"--size {values['size']}: give a multiple of 8 from 32 to 4096")
+    for name in ("references", "darks", "seed", "jitter", "drift"):
+        if not 0 <= values[name] < math.inf:
+            raise ConfigError(f"--{name} {values[name]}: give 0 or more")
 
 
 def _refuse_place(out: Path, overwrite: bool) -> None:
