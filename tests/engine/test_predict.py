@@ -314,3 +314,19 @@ def test_gpu_agrees_with_cpu(wild):
     on_cpu = Generator(wild, "cpu").fit(scan).background(scan.tiles)
     on_gpu = Generator(wild, "cuda").fit(scan).background(scan.tiles)
     np.testing.assert_allclose(on_gpu, on_cpu, rtol=0.03)
+
+
+@pytest.mark.parametrize(("age_h", "kind"), [(0.01, "reference"), (2000, "tile-median")])
+def test_a_mosaic_starts_from_what_is_expected_to_be_off_by_less(blank, age_h, kind):
+    taken = np.datetime64("2024-01-01T00:00:00")
+    scan = replace(
+        scan_of(9, flats=beam()[None]),
+        kind="mosaic",
+        grid=(3, 3),
+        times=np.full(9, taken),
+        flat_times=np.array([taken - np.timedelta64(int(age_h * 3600), "s")]),
+    )
+    assert Generator(blank, "cpu").fit(scan).describe()["prior"] == kind
+    assert Generator(blank, "cpu").fit(replace(scan, kind="series", grid=None)).prior.kind == (
+        "reference"  # the sample of a series stays in the field
+    )

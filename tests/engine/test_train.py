@@ -251,11 +251,11 @@ def test_settings_are_overridden_by_dotted_keys(tmp_path):
 @pytest.mark.parametrize(
     ("text", "overrides", "match"),
     [
-        ("stepps: 3", [], "stepps: Extra inputs are not permitted"),
-        ("steps: many", [], "steps: Input should be a valid integer"),
+        ("stepps: 3", [], "stepps: '3': Extra inputs are not permitted"),
+        ("steps: many", [], "steps: 'many': Input should be a valid integer"),
         ("steps: 3", ["minutes"], "not of the form key=value"),
         ("steps: 3", ["steps.x=1"], "steps is no group of settings"),
-        ("steps: 3", ["loss_weights.l7=1"], r"loss_weights.l7: Extra inputs"),
+        ("steps: 3", ["loss_weights.l7=1"], r"loss_weights.l7: '1': Extra inputs"),
         ("steps: 3", ["batch=7"], "batch 7 is no multiple"),
         ("[1, 2]", [], "holds no 'key: value' settings"),
         ("a: [", [], "not valid YAML"),

@@ -54,8 +54,8 @@ class Generator:
     device : str
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     prior : str
-        ``auto`` (references where there are any, else the median over >= 5 tiles, else
-        none), or one of these by name.
+        ``auto`` (references where there are any, else the median over >= 5 tiles, else none;
+        in a mosaic with both, the one expected to be off by less), or one of these by name.
     batch : int
         Tiles computed at once on a GPU; halved when memory runs out. CPUs take one tile at a
         time, so that results do not depend on how tiles are grouped.
@@ -120,12 +120,12 @@ class Generator:
             enough = len(scan) >= ENOUGH_TILES
             has_flats = scan.flats is not None and scan.flats.shape[0] > 0
             kind = "reference" if has_flats else "tile-median" if enough else "none"
+            if has_flats and enough and scan.kind == "mosaic":
+                return self._better(self._reference(scan), tile_median(scan, self._dark), scan)
         if kind == "none":
             return None
         if kind == "reference":
-            known = scan.times is not None and scan.flat_times is not None
-            compared = 0.0 if known else self._compare(scan)
-            return reference_prior(scan, self._dark, compared)
+            return self._reference(scan)
         if len(scan) < 3:
             raise MethodError(
                 f"{scan.source.path}: prior {kind} needs 3 tiles or more, there are {len(scan)}; "
@@ -134,6 +134,16 @@ class Generator:
         if kind == "tile-median":
             return tile_median(scan, self._dark)
         return predicted_median(scan, self._dark, self._predict_blind, self.workers)
+
+    def _reference(self, scan: Scan) -> Prior:
+        known = scan.times is not None and scan.flat_times is not None
+        compared = 0.0 if known else self._compare(scan)
+        return reference_prior(scan, self._dark, compared)
+
+    def _better(self, one: Prior, other: Prior, scan: Scan) -> Prior:
+        """The prior that is expected to be off by less, on average over the scan's tiles."""
+        errors = [np.mean([prior.rms(i) for i in range(len(scan))]) for prior in (one, other)]
+        return one if errors[0] <= errors[1] else other
 
     def _predict_blind(self, log_raw: Image) -> Image:
         """Log background of one log tile `(Y, X)`, without a prior."""
