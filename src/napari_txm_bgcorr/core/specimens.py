@@ -96,12 +96,12 @@ def _ball(rng: Rng, height: float, roundness: float = 0.5) -> Callable[[Floats, 
     return profile
 
 
-def _polygon(rng: Rng, height: float) -> Callable[[Floats, Floats], Floats]:
-    """Crystal: a few straight edges, thickness sloping across it."""
+def _polygon(rng: Rng, height: float, tilt: float = 0.35) -> Callable[[Floats, Floats], Floats]:
+    """Crystal: a few straight edges, thickness sloping across it by `tilt` (rms, a radius)."""
     sides = int(rng.integers(3, 7))
     angles = np.sort(rng.uniform(0, 2 * np.pi, sides))
     reach = rng.uniform(0.45, 1.0, sides)
-    slope = rng.normal(0, 0.35, 2)
+    slope = rng.normal(0, tilt, 2)
 
     def profile(dy: Floats, dx: Floats) -> Floats:
         depth = np.full(np.broadcast_shapes(dy.shape, dx.shape), 9, np.float32)
@@ -112,8 +112,8 @@ def _polygon(rng: Rng, height: float) -> Callable[[Floats, Floats], Floats]:
             depth = np.minimum(depth, edge)
         depth = np.minimum(depth, 1.5 - np.hypot(dx, dy))
         bevel = np.clip(depth / np.float32(0.04), 0, 1)
-        tilt = np.maximum(1 + dy * np.float32(slope[0]) + dx * np.float32(slope[1]), 0.2)
-        out: Floats = np.float32(height) * bevel * tilt
+        top = np.maximum(1 + dy * np.float32(slope[0]) + dx * np.float32(slope[1]), 0.2)
+        out: Floats = np.float32(height) * bevel * top
         return out
 
     return profile
@@ -241,6 +241,34 @@ def _electrode(rng: Rng, shape: Shape, px: int) -> Floats:
     return np.maximum(out, 0)
 
 
+def _crystals(rng: Rng, shape: Shape, px: int) -> Floats:
+    """Crystals as large as the field: flat inside, with terraces and cracks."""
+    out = np.zeros(shape, np.float32)
+    height = _log_uniform(rng, 0.15, 1.6)
+    for _ in range(max(_count(rng, _log_uniform(rng, 0.3, 1.5), shape, px), 1)):
+        y, x = rng.uniform(-0.1, 1.1, 2) * shape
+        radius, own = _log_uniform(rng, 0.3, 1.3) * px, height * rng.uniform(0.4, 1.0)
+        _stamp(out, y, x, radius, _polygon(rng, own, tilt=0.12))
+        for _ in range(rng.integers(0, 4)):
+            dy, dx = rng.normal(0, 0.35, 2) * radius
+            step = own * rng.uniform(-0.35, 0.35)
+            reach = radius * _log_uniform(rng, 0.1, 0.7)
+            _stamp(out, y + dy, x + dx, reach, _polygon(rng, step, tilt=0.1))
+    out = np.maximum(out, 0)
+    covered = np.minimum(out / np.float32(0.3 * height), 1)
+    if rng.random() < 0.5:  # cracks and wisps that let the beam through
+        field = _noise(rng, shape, px, -rng.uniform(3.6, 4.6), rng.uniform(1.5, 5.0))
+        lines = np.exp(-((field / np.float32(_log_uniform(rng, 0.02, 0.1))) ** 2))
+        out *= 1 - np.float32(rng.uniform(0.1, 0.8)) * lines
+    if rng.random() < 0.6:
+        out += (
+            np.float32(_log_uniform(rng, 0.005, 0.06))
+            * covered
+            * _noise(rng, shape, px, -rng.uniform(2.2, 3.2), 2.0)
+        )
+    return np.asarray(np.maximum(out, 0), np.float32)
+
+
 def _slab(rng: Rng, shape: Shape, px: int) -> Floats:
     """A sheet over the whole field or up to an edge: as smooth as the illumination."""
     y, x = _grid(shape, px)
@@ -277,11 +305,12 @@ _MAKERS: dict[str, Callable[[Rng, Shape, int], Floats]] = {
     "fossil": _fossil,
     "particles": _particles,
     "electrode": _electrode,
+    "crystals": _crystals,
     "slab": _slab,
 }
 _SHARES = {
-    "empty": 0.15, "cells": 0.15, "membranes": 0.08, "fibres": 0.08, "fossil": 0.14,
-    "particles": 0.10, "electrode": 0.17, "slab": 0.13,
+    "empty": 0.14, "cells": 0.13, "membranes": 0.08, "fibres": 0.08, "fossil": 0.13,
+    "particles": 0.09, "electrode": 0.11, "crystals": 0.13, "slab": 0.11,
 }  # fmt: skip
 
 
