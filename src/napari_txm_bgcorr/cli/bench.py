@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from napari_txm_bgcorr.cli.options import Device, JsonFlag
-from napari_txm_bgcorr.cli.simulate import write_simulation
+from napari_txm_bgcorr.cli.simulate_files import write_simulation
 from napari_txm_bgcorr.core.errors import ConfigError, TxmError
 
 __all__ = ["app"]

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from napari_txm_bgcorr.cli.options import parse_grid
+from napari_txm_bgcorr.cli.simulate_files import SETTINGS, part_of, write_simulation
 from napari_txm_bgcorr.core.errors import ConfigError, WriteError
 from napari_txm_bgcorr.core.illumination import FAMILIES
 from napari_txm_bgcorr.core.specimens import SPECIMENS
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+__all__ = ["simulate"]
 
-    from napari_txm_bgcorr.core.simulate import SimulatedScan
-
-__all__ = ["simulate", "write_simulation"]
-
+FORMATS = ("tiff", "xrm")
 KINDS = ("tile", "series", "mosaic")
-SETTINGS = "simulation.json"
-PREFIX = {"references": "ref", "darks": "dark"}
 
 
 def simulate(
@@ -64,15 +56,25 @@ def simulate(
     ] = 0,
     darks: Annotated[int, typer.Option("--darks", help="Images without beam.")] = 0,
     seed: Annotated[int, typer.Option("--seed", help="Same seed, same images.")] = 0,
+    format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="Of the raw images: tiff (one file a tile) or xrm (one file as the instrument "
+            "writes it, a series as .txrm; references and darks one file each, with their times).",
+        ),
+    ] = "tiff",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier simulation in OUT.")
     ] = False,
 ) -> None:
-    """Write a simulated scan as TIFF tiles, with the truth beside it.
+    """Write a simulated scan as TIFF tiles or as an Xradia file, with the truth beside it.
 
-    OUT holds the raw tiles (a mosaic's TileConfiguration.txt gives the nominal positions),
-    OUT/truth the backgrounds (beam alone, without dark), the transmissions and, of a mosaic,
-    their true positions; OUT/references and OUT/darks what was asked for.
+    OUT holds the raw tiles (a mosaic's TileConfiguration.txt gives the nominal positions, in
+    a .xrm the stage does), OUT/truth the backgrounds (beam alone, without dark), the
+    transmissions and, of a mosaic, their true positions; OUT/references and OUT/darks what
+    was asked for.
     """
     from napari_txm_bgcorr.core import simulate as simulator
 
@@ -86,6 +88,8 @@ def simulate(
         "seed": seed,
     }
     _refuse_values(kind, {**common, "jitter": jitter})
+    if format not in FORMATS:
+        raise ConfigError(f"--format {format}: choose from {', '.join(FORMATS)}")
     out = Path(os.path.abspath(out))
     _refuse_place(out, overwrite)
     settings: dict[str, Any] = {"kind": kind, **common}
@@ -98,7 +102,7 @@ def simulate(
         simulated = simulator.simulate_series(projections, **common)
     else:
         simulated = simulator.simulate_tile(**common)
-    write_simulation(simulated, out, settings)
+    write_simulation(simulated, out, settings, format)
     typer.echo(f"{len(simulated.scan)} simulated images: {out}")
 
 
@@ -118,7 +122,7 @@ def _refuse_values(kind: str, values: dict[str, Any]) -> None:
 
 def _refuse_place(out: Path, overwrite: bool) -> None:
     """Refuse to replace what is no simulation, and places that cannot be written."""
-    part = _part_of(out)
+    part = part_of(out)
     for place in (out, part):
         with_files = place.is_dir() and any(place.iterdir())
         if place.exists() and not place.is_dir():
@@ -127,85 +131,3 @@ def _refuse_place(out: Path, overwrite: bool) -> None:
             raise WriteError(f"{place}: exists and is no simulation; choose another folder")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise WriteError(f"{out}: exists; choose another folder or pass --overwrite")
-
-
-def _part_of(out: Path) -> Path:
-    return out.with_name(out.name + ".part")
-
-
-def write_simulation(simulated: SimulatedScan, out: Path, settings: dict[str, Any]) -> None:
-    """Write a simulated scan as a folder of TIFF tiles.
-
-    `OUT/<name>.tif` are the raw tiles, `OUT/truth/background` and `OUT/truth/transmission`
-    hold float32 truth under the same names with a table of the true positions,
-    `OUT/references` and `OUT/darks` the reference and dark images, and
-    `OUT/simulation.json` the settings and the time of each tile and reference. The folder
-    appears under its name when complete.
-
-    Raises
-    ------
-    WriteError
-        If the folder cannot be written.
-    """
-    part = _part_of(out)
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        times = {"times": simulated.scan.times, "flat_times": simulated.scan.flat_times}
-        texts = {k: [str(t) for t in v] for k, v in times.items() if v is not None}
-        (part / SETTINGS).write_text(json.dumps({**settings, **texts}, indent=1) + "\n")
-        _write_tiles(simulated, part)
-        if out.exists():
-            shutil.rmtree(out)
-        part.rename(out)
-    except OSError as error:
-        reason = error.strerror or f"{error} (is the disk full?)"
-        raise WriteError(f"{out}: {reason}; choose another folder") from error
-
-
-def _write_tiles(simulated: SimulatedScan, part: Path) -> None:
-    scan = simulated.scan
-    truths = {
-        part / "truth/background": simulated.backgrounds,
-        part / "truth/transmission": simulated.transmissions,
-    }
-    pixel_um = (scan.pixel_nm or 0) / 1000
-    for folder in truths:
-        folder.mkdir(parents=True)
-    for i, name in enumerate(scan.names):
-        for folder, images in ((part, scan.tiles), *truths.items()):
-            _write(folder / f"{name}.tif", images[i], pixel_um)
-    for kind, stack in (("references", scan.flats), ("darks", scan.darks)):
-        if stack is None:
-            continue
-        (part / kind).mkdir()
-        for i in range(stack.shape[0]):
-            _write(part / kind / f"{PREFIX[kind]}_{i + 1:04d}.tif", stack[i], pixel_um)
-    tables = {part: scan.positions_px, **dict.fromkeys(truths, simulated.positions_px)}
-    for folder, positions in tables.items():
-        if positions is not None:
-            (folder / "TileConfiguration.txt").write_text(_table(scan.names, positions))
-
-
-def _write(path: Path, image: Any, pixel_um: float) -> None:
-    import numpy as np
-    import tifffile
-
-    resolution = (1 / pixel_um, 1 / pixel_um) if pixel_um else None
-    tifffile.imwrite(
-        path,
-        np.ascontiguousarray(image),
-        imagej=True,
-        resolution=resolution,
-        metadata={"unit": "um", "axes": "YX"} if pixel_um else {"axes": "YX"},
-    )
-
-
-def _table(names: tuple[str, ...], positions_px: NDArray[np.float64]) -> str:
-    """Fiji's table of tile positions; y comes first in `positions_px`, x in the table."""
-    lines = ["dim = 2", ""]
-    lines += [
-        f"{name}.tif; ; ({x:.1f}, {y:.1f})"
-        for name, (y, x) in zip(names, positions_px, strict=True)
-    ]
-    return "\n".join(lines) + "\n"
