@@ -9,6 +9,7 @@ import typer
 
 from napari_txm_bgcorr import __version__
 from napari_txm_bgcorr.cli import bench, correct, doctor, evaluate, info, simulate, train
+from napari_txm_bgcorr.cli.many_values import many_values
 from napari_txm_bgcorr.core.errors import TxmError
 
 __all__ = ["app", "main"]
@@ -26,7 +27,7 @@ app = typer.Typer(
 )
 app.command("info")(info.info)
 app.command("correct")(correct.correct)
-app.command("train")(train.train)
+app.command("train", cls=many_values(*train.MANY))(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(bench.app, name="bench")
 app.command("simulate")(simulate.simulate)

@@ -2,28 +2,70 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from napari_txm_bgcorr.cli.options import Device
+from napari_txm_bgcorr.core.errors import ConfigError
 
-__all__ = ["train"]
+if TYPE_CHECKING:
+    from napari_txm_bgcorr.core.training_data import TrainingData
+    from napari_txm_bgcorr.engine.config import DataConfig
+
+__all__ = ["MANY", "data_overrides", "find_data", "train"]
+
+MANY = ("--references", "--samples", "--darks", "--pairs")
+"""Options that take several values; the settings' own name is first of all."""
 
 
 def train(
     config: Annotated[
-        str, typer.Argument(help="A YAML file of settings, or a preset's name: default.")
-    ],
+        str | None,
+        typer.Argument(
+            help="A preset (fine-tune, from-nothing, default, default-coarse) or a YAML file of "
+            "settings, given before the options. With --resume: the run's own by default."
+        ),
+    ] = None,
     run: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--run",
             metavar="FOLDER",
             help="Folder that takes settings, log, checkpoints and the model.",
         ),
-    ],
+    ] = None,
+    references: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--references",
+            metavar="PATH...",
+            help="Images without sample: files, folders and libraries.",
+        ),
+    ] = None,
+    samples: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--samples",
+            metavar="PATH...",
+            help="Corrected images (transmission) of clean samples: files and folders.",
+        ),
+    ] = None,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pairs",
+            metavar="RAW BACKGROUND...",
+            help="Raw images and their backgrounds: two folders of matching names, or two stacks.",
+        ),
+    ] = None,
+    darks: Annotated[
+        list[str] | None,
+        typer.Option("--darks", metavar="PATH...", help="Images without beam."),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run that is in the folder.")
     ] = False,
@@ -32,7 +74,7 @@ def train(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Change one setting, for example steps=500 or loss_weights.fft_l1=0.1.",
+            help="Change one setting, for example minutes=5 or loss_weights.fft_l1=0.1.",
         ),
     ] = None,
     device: Device = "auto",
@@ -43,7 +85,14 @@ def train(
     """
     from napari_txm_bgcorr.engine.config import load_config
 
-    settings = load_config(config, overrides or [])  # a slip is told before torch is loaded
+    if run is None:
+        raise ConfigError("--run: missing; name the folder of the run")
+    source = _source(config, run, resume)
+    given = data_overrides(references, samples, pairs, darks)
+    settings = load_config(source, [*given, *(overrides or [])])  # slips told before torch loads
+    data = find_data(settings.data)
+    for sentence in data.notes:
+        typer.echo(sentence)
     from napari_txm_bgcorr.engine.train import TrainStep, run_training
 
     def show(step: TrainStep) -> None:
@@ -54,6 +103,71 @@ def train(
         losses = "  ".join(f"{name} {value:.4g}" for name, value in step.losses.items())
         typer.echo(f"step {step.step}  {losses}  {step.samples_per_s:.1f} samples/s")
 
-    model = run_training(settings, run, resume=resume, device=device, on_step=show)
+    model = run_training(settings, run, resume=resume, device=device, on_step=show, data=data)
     stopped = (run / "stop").exists()
     typer.echo(f"{'stopped; go on with --resume. Model so far' if stopped else 'model'}: {model}")
+
+
+def _source(config: str | None, run: Path, resume: bool) -> str:
+    """Where the settings are read from; a resumed run's own need no naming."""
+    own = run / "config.yaml"
+    if config is not None and not (resume and own.is_file() and _is_preset(config)):
+        return config
+    if config is None and not resume:
+        raise ConfigError("CONFIG: missing; give a preset (fine-tune, from-nothing) or a file")
+    if not own.is_file() and config is None:
+        raise ConfigError(f"{run}: no run to resume; name a preset or file to start one")
+    return str(own) if own.is_file() else str(config)
+
+
+def _is_preset(config: str) -> bool:
+    from napari_txm_bgcorr.engine.config import preset_names
+
+    return config in preset_names()
+
+
+def data_overrides(
+    references: Sequence[str] | None,
+    samples: Sequence[str] | None,
+    pairs: Sequence[str] | None,
+    darks: Sequence[str] | None,
+) -> list[str]:
+    """Settings ``data.references=[...]`` and so on, with absolute paths.
+
+    Raises
+    ------
+    ConfigError
+        If a path does not exist, or a raw path has no background.
+    """
+    import json
+
+    found = []
+    for name, paths in (
+        ("references", references), ("samples", samples), ("pairs", pairs), ("darks", darks)
+    ):  # fmt: skip
+        if not paths:
+            continue
+        absolute = [os.path.abspath(path) for path in paths]
+        for path, given in zip(absolute, paths, strict=True):
+            if not os.path.exists(path):
+                raise ConfigError(f"--{name} {given}: no such file or folder; check the path")
+        value: list[str] | list[list[str]] = absolute
+        if name == "pairs":
+            if len(absolute) % 2:
+                raise ConfigError(f"--pairs {paths[-1]}: has no background; give RAW BACKGROUND")
+            value = [absolute[k : k + 2] for k in range(0, len(absolute), 2)]
+        found.append(f"data.{name}={json.dumps(value)}")
+    return found
+
+
+def find_data(data: DataConfig) -> TrainingData:
+    """Read what the settings name.
+
+    Raises
+    ------
+    ReadError
+        If a path cannot be read.
+    """
+    from napari_txm_bgcorr.io.training_data import read_training_data
+
+    return read_training_data(data.references, data.samples, data.pairs, data.darks)

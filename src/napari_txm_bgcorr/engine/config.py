@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from napari_txm_bgcorr.core.errors import ConfigError
 
 __all__ = [
+    "AugmentConfig",
     "DataConfig",
     "LossWeights",
     "NetworkConfig",
@@ -50,13 +51,59 @@ class NetworkConfig(_Strict):
     scaled: bool = False
 
 
+class AugmentConfig(_Strict):
+    """How one reference and one specimen become many; 0 or false switches a part off.
+
+    The physics of each part is in `augment` and in docs/explanation/training-pairs.md.
+
+    Attributes
+    ----------
+    gain : float
+        Level (and with it the share of noise) varies by up to ``exp(+-gain)``.
+    drift_h : float
+        References drift as the simulator's illumination does in up to this many hours.
+    noise : float
+        Factor on photon noise, added after multiplying.
+    defocus_px : float
+        Greatest blur (Gaussian sigma, pixels of the field) of a third of the specimens.
+    turn, flip : bool
+        Rotate specimens by any angle; mirror them. References are never turned.
+    crop : float
+        Least share of a specimen's width that fills the field.
+    thickness : (float, float)
+        Range of ``a`` in ``transmission ** a``.
+    """
+
+    gain: float = Field(default=0.4, ge=0, le=3)
+    drift_h: float = Field(default=8.0, ge=0)
+    noise: float = Field(default=1.0, ge=0)
+    defocus_px: float = Field(default=1.5, ge=0)
+    turn: bool = True
+    flip: bool = True
+    crop: float = Field(default=0.6, gt=0, le=1)
+    thickness: tuple[float, float] = (0.5, 1.6)
+
+
 class DataConfig(_Strict):
     """How training pairs are drawn.
 
     Attributes
     ----------
     kind : str
-        Row of `pairs.PAIRS`.
+        Row of `pairs.PAIRS`; used where `mix` is empty.
+    mix : dict of str to float
+        Weight of each kind of pairs in every batch. Kinds without data are left out.
+    references, samples, darks : tuple of str
+        Files, folders and libraries of images without sample, of corrected images
+        (transmission) and of images without beam.
+    pairs : tuple of (raw, background)
+        Files or folders whose images belong together by name or order.
+    residency : str
+        Where images live: ``device`` (as uint16), or in MONAI's ``cache``, ``smart-cache`` or
+        ``persistent`` dataset; ``auto`` decides by their size.
+    cache_folder : str or None
+        Of the persistent dataset; None: a temporary folder.
+    augment : AugmentConfig
     families : tuple of str
         Illumination families to draw from; empty: all that may be trained on.
     sessions_per_batch : int
@@ -88,6 +135,14 @@ class DataConfig(_Strict):
     """
 
     kind: str = "simulated"
+    mix: dict[str, Annotated[float, Field(ge=0)]] = {}
+    references: tuple[str, ...] = ()
+    samples: tuple[str, ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
+    darks: tuple[str, ...] = ()
+    residency: Literal["auto", "device", "cache", "smart-cache", "persistent"] = "auto"
+    cache_folder: str | None = None
+    augment: AugmentConfig = AugmentConfig()
     families: tuple[str, ...] = ()
     sessions_per_batch: int = Field(default=4, ge=1)
     workers: int = Field(default=1, ge=0, le=64)

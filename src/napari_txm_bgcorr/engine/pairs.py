@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from napari_txm_bgcorr.core.errors import ConfigError
+from napari_txm_bgcorr.core.training_data import TrainingData
 from napari_txm_bgcorr.engine.config import TrainConfig
 from napari_txm_bgcorr.engine.tensors import Batch, Pairs, network_input
 
@@ -40,8 +41,20 @@ def _simulated(config: TrainConfig) -> PairSource:
 PAIRS: dict[str, Callable[[TrainConfig], PairSource]] = {"simulated": _simulated}
 
 
-def build_pairs(config: TrainConfig) -> PairSource:
-    """Build the source that `config.data.kind` names.
+def build_pairs(
+    config: TrainConfig,
+    data: TrainingData | None = None,
+    device: torch.device | str = "cpu",
+) -> PairSource:
+    """Build the source that `config.data.mix` or `config.data.kind` names.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    data : TrainingData or None
+        Images that were read from the paths in `config.data`.
+    device : device
+        Where images live and batches are put together.
 
     Raises
     ------

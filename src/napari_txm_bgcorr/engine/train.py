@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_txm_bgcorr.core.training_data import TrainingData
 from napari_txm_bgcorr.engine.checkpoint import save_model
 from napari_txm_bgcorr.engine.config import TrainConfig
 from napari_txm_bgcorr.engine.devices import guard
@@ -58,7 +59,9 @@ class TrainStep:
     preview: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
-def fit(config: TrainConfig, trainer: Trainer | None = None) -> Iterator[TrainStep]:
+def fit(
+    config: TrainConfig, trainer: Trainer | None = None, data: TrainingData | None = None
+) -> Iterator[TrainStep]:
     """Train; yields after every step.
 
     Parameters
@@ -66,6 +69,8 @@ def fit(config: TrainConfig, trainer: Trainer | None = None) -> Iterator[TrainSt
     config : TrainConfig
     trainer : Trainer or None
         One that was restored from a checkpoint, or None for a new one.
+    data : TrainingData or None
+        Images to learn from; None: simulated sessions alone.
 
     Raises
     ------
@@ -73,7 +78,7 @@ def fit(config: TrainConfig, trainer: Trainer | None = None) -> Iterator[TrainSt
         If losses become NaN or infinite.
     """
     trainer = Trainer(config) if trainer is None else trainer
-    source = build_pairs(config)
+    source = build_pairs(config, data, trainer.device)
     cases = {case: to_batch(pairs) for case, pairs in source.validation().items()}
     sums: dict[str, Tensor] = {}
     since_step, since, began = trainer.step, time.monotonic(), time.monotonic()
@@ -130,6 +135,7 @@ def run_training(
     resume: bool = False,
     device: str = "auto",
     on_step: Callable[[TrainStep], None] | None = None,
+    data: TrainingData | None = None,
 ) -> Path:
     """Train inside a run's folder until the end, a stop request or an error.
 
@@ -143,6 +149,8 @@ def run_training(
     device : str
     on_step : callable or None
         Called with every `TrainStep`.
+    data : TrainingData or None
+        Images to learn from, which the caller read from the paths in `config.data`.
 
     Returns
     -------
@@ -165,7 +173,7 @@ def run_training(
     state = "finished"
     try:
         with guard(str(trainer.device)):
-            for step in fit(config, trainer):
+            for step in fit(config, trainer, data):
                 _keep(folder, trainer, step)
                 if on_step is not None:
                     on_step(step)
