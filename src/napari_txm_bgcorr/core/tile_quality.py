@@ -1,0 +1,357 @@
+"""Measure the quality of each tile, from finished outputs or while tiles are being corrected.
+
+A `Gauge` takes tiles one by one, keeps a small picture of each (about 0.4 MB), and makes the
+table from these whenever it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_txm_bgcorr.core.correction import TileResult
+from napari_txm_bgcorr.core.errors import MethodError
+from napari_txm_bgcorr.core.overview import Overview, bin_mean
+from napari_txm_bgcorr.core.pixels import lit_field
+from napari_txm_bgcorr.core.registration import Positions, register
+from napari_txm_bgcorr.core.scan import Scan, TileArray
+from napari_txm_bgcorr.core.tile_figures import (
+    departures,
+    ghosts,
+    overlaps,
+    residues,
+    sides_of,
+    structure,
+)
+from napari_txm_bgcorr.core.tile_table import TileQuality
+
+__all__ = ["WORK_PX", "Gauge", "measure"]
+
+Image = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+WORK_PX = 256  # longer side of what is kept of each tile, at most
+CELLS = 32  # across the field: what is kept of each background
+FLOOR = 1e-3  # transmission below it counts as this much
+FINE = (0.5, 2.0)  # bins: band of the fixed fine pattern, between noise and smooth shape
+AHEAD = 4  # tiles that threads may be ahead
+
+
+class Gauge:
+    """Collects tiles of one scan and tells how good they are.
+
+    Parameters
+    ----------
+    scan : Scan
+        The raw scan, for its size, names, grid, positions, times and dark; pixels are not read.
+    work_px : int
+        Longer side to keep of each tile, at most.
+    """
+
+    def __init__(self, scan: Scan, *, work_px: int = WORK_PX) -> None:
+        count, rows, columns = (int(n) for n in scan.tiles.shape)
+        self.scan, self.size = scan, (rows, columns)
+        self.bin_px = max(1, -(-max(rows, columns) // work_px))
+        self.cell_px = max(1, min(rows, columns) // CELLS)
+        self.dark = scan.dark()
+        self.measured = np.zeros(count, bool)
+        small = (count, rows // self.bin_px, columns // self.bin_px)
+        self._raw = np.full(small, np.nan, np.float16)
+        self._corrected = np.full(small, np.nan, np.float16)
+        self._fine = np.zeros(small, np.float16)
+        self._level = np.full(count, np.nan)  # of the raw log, taken off `_raw`
+        coarse = (count, rows // self.cell_px, columns // self.cell_px)
+        self._background = np.full(coarse, np.nan, np.float32)
+        self._tile = np.full(coarse, np.nan, np.float32)  # log raw on the same cells
+        self._valid = np.full(count, np.nan)
+        self._novelty = np.full(count, np.nan)
+        self._positions: Floats | None = scan.positions_px
+        self._registered = False
+
+    def add(self, result: TileResult, novelty: float = float("nan")) -> None:
+        """Take one corrected tile, in any order; the same tile again replaces it.
+
+        Safe to call from several threads with different tiles.
+
+        Parameters
+        ----------
+        result : TileResult
+        novelty : float
+            Of the learned method for this tile, see `engine.novelty`.
+
+        Raises
+        ------
+        MethodError
+            If the tile is not of this scan.
+        """
+        i = int(result.index)
+        if not 0 <= i < len(self.scan) or result.raw.shape != self.size:
+            raise MethodError(
+                f"{self.scan.source.path}: tile {i} of {result.raw.shape} px: not of this scan "
+                f"of {len(self.scan)} tiles of {self.size} px; measure the scan it belongs to"
+            )
+        beam = self._beam(result.background)
+        raw = self._beam(result.raw)
+        valid = result.valid
+        share = bin_mean(valid.astype(np.float32), self.bin_px)
+        log_raw = _log_bins(raw, valid, share, self.bin_px, None)
+        level = float(np.nanmedian(log_raw)) if np.isfinite(log_raw).any() else np.nan
+        corrected = _log_bins(result.transmission, valid, share, self.bin_px, FLOOR)
+        self._level[i] = level
+        self._raw[i] = np.clip(log_raw - level, -30, 30)
+        self._corrected[i] = corrected
+        self._fine[i] = _fine(corrected)
+        cells = bin_mean(valid.astype(np.float32), self.cell_px)
+        self._background[i] = _log_bins(beam, valid, cells, self.cell_px, None)
+        self._tile[i] = _log_bins(raw, valid, cells, self.cell_px, None)
+        self._valid[i] = float(valid.mean())
+        self._novelty[i] = novelty
+        self.measured[i] = True
+
+    def _beam(self, counts: NDArray[Any]) -> Image:
+        values = np.asarray(counts, np.float32)
+        return values if self.dark is None else values - self.dark
+
+    def register(self) -> Positions:
+        """Find where the tiles lie, from what was added so far; later tables use it.
+
+        Raises
+        ------
+        MethodError
+            If the scan is no mosaic.
+        """
+        found = register(self.scan, overview=self._overview())
+        self.place(found.positions_px, registered=True)
+        return found
+
+    def place(self, positions_px: Floats, *, registered: bool = True) -> None:
+        """Use known top left corners `(T, 2)` (y, x) in pixels for the overlaps.
+
+        Raises
+        ------
+        MethodError
+            If there is not one for each tile.
+        """
+        places = np.asarray(positions_px, np.float64)
+        if places.shape != (len(self.scan), 2):
+            raise MethodError(
+                f"{self.scan.source.path}: positions {places.shape} for {len(self.scan)} tiles; "
+                "give one (y, x) for each tile"
+            )
+        self._positions, self._registered = places, registered
+
+    def _overview(self) -> Overview:
+        """What registration looks at: corrected tiles have no pattern that could hold it."""
+        known = np.isfinite(self._corrected)
+        lit_bins: Mask = (
+            known[self.measured].mean(axis=0) > 0.5 if self.measured.any() else known[0]
+        )
+        lit = np.zeros(self.size, bool)
+        large = np.kron(lit_bins, np.ones((self.bin_px, self.bin_px), bool))
+        lit[: large.shape[0], : large.shape[1]] = large
+        tiles = np.where(known, self._corrected, np.float16(0))
+        none = np.zeros((len(self.scan), 1, 1), np.float32)
+        return Overview(
+            np.zeros(self.size, np.float32), lit, tiles, np.zeros(len(self.scan)), none,
+            self.bin_px, np.zeros(0),
+        )  # fmt: skip
+
+    def table(self) -> TileQuality:
+        """Figures of all tiles added so far."""
+        seen = self.measured
+        pairs = overlaps(
+            self._raw, self._level, self._corrected, seen, self._positions, self.size, self.bin_px
+        )
+        sides = sides_of(pairs, self._positions, len(self.scan))
+        departure, jump, leak = departures(self._background, self._tile, self.scan.times, seen)
+        coarse, cover = structure(self._tile - self._background)
+        return TileQuality(
+            names=self.scan.names,
+            size=self.size,
+            measured=seen.copy(),
+            cells=self.scan.cells,
+            positions_px=None if self._positions is None else self._positions.copy(),
+            registered=self._registered,
+            sides_before=sides.before,
+            sides_after=sides.after,
+            seam_before=_median(sides.before),
+            seam_after=_median(sides.after),
+            bend=_median(sides.bend),
+            level=_mean(sides.offset),
+            residue=residues(self._fine, seen),
+            ghost=ghosts(coarse, seen),
+            departure=departure,
+            jump=jump,
+            leakage=leak,
+            cover=cover,
+            novelty=self._novelty.copy(),
+            valid=self._valid.copy(),
+        )
+
+
+def measure(
+    scan: Scan,
+    backgrounds: TileArray,
+    corrected: TileArray,
+    valid: TileArray | None = None,
+    *,
+    positions_px: Floats | None = None,
+    registration: bool = True,
+    workers: int = 2,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    novelty: Callable[[TileResult], float] | None = None,
+) -> TileQuality:
+    """Measure a finished correction, tile by tile.
+
+    Parameters
+    ----------
+    scan : Scan
+        Raw tiles.
+    backgrounds : (T, Y, X) array-like, counts
+        Dark included.
+    corrected : (T, Y, X) array-like
+        Transmissions.
+    valid : (T, Y, X) array-like or None
+        Non-zero where the correction can be trusted; None: found from raw and background.
+    positions_px : (T, 2) float64 or None
+        Known places of the tiles; None: registered here where the scan is a mosaic.
+    registration : bool
+        False: take the stage's own positions.
+    workers : int
+        Threads that each take one tile at a time; the figures do not depend on it.
+    progress : callable
+        Called with (tiles done, all tiles).
+    should_stop : callable
+        Asked after each tile; the table then holds what was measured.
+    novelty : callable or None
+        Measure of the learned method for one tile.
+
+    Raises
+    ------
+    MethodError
+        If the stacks differ in number or size.
+    """
+    for label, stack in (("backgrounds", backgrounds), ("corrected", corrected)):
+        if tuple(stack.shape) != tuple(scan.tiles.shape):
+            raise MethodError(
+                f"{scan.source.path}: {label} {tuple(stack.shape)} for tiles "
+                f"{tuple(scan.tiles.shape)}; give one for each tile"
+            )
+    gauge = Gauge(scan)
+    if positions_px is not None:
+        gauge.place(positions_px)
+
+    def look(i: int) -> None:
+        result = _result(scan, backgrounds, corrected, valid, gauge.dark, i)
+        gauge.add(result, float("nan") if novelty is None else novelty(result))
+
+    for done in _each(look, len(scan), workers):
+        progress(done, len(scan))
+        if should_stop():
+            break
+    enough = int(gauge.measured.sum()) > 1
+    if positions_px is None and registration and scan.kind == "mosaic" and enough:
+        gauge.register()
+    return gauge.table()
+
+
+def _each(look: Callable[[int], None], count: int, workers: int) -> Iterator[int]:
+    """Do `look` for every tile; yields how many are done."""
+    if workers <= 1:
+        for i in range(count):
+            look(i)
+            yield i + 1
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="quality") as pool:
+        for first in range(0, count, workers * AHEAD):
+            part = range(first, min(first + workers * AHEAD, count))
+            for i, _ in zip(part, pool.map(look, part), strict=True):
+                yield i + 1
+
+
+def _result(
+    scan: Scan,
+    backgrounds: TileArray,
+    corrected: TileArray,
+    valid: TileArray | None,
+    dark: Image | None,
+    i: int,
+) -> TileResult:
+    raw, background = np.asarray(scan.tiles[i]), np.asarray(backgrounds[i], np.float32)
+    transmission = np.asarray(corrected[i], np.float32)
+    if valid is None:
+        known = trusted(raw, background, transmission, dark)
+    else:
+        known = np.asarray(valid[i]) > 0
+    return TileResult(i, raw, background, transmission, known)
+
+
+def trusted(
+    raw: NDArray[Any], background: Image, transmission: Image, dark: Image | None = None
+) -> Mask:
+    """Where a tile can be trusted, for outputs that did not save a mask; `(Y, X)` bool.
+
+    The lit field, without saturated, dead and undefined pixels. (The hot pixels that the
+    division found are filled in its output and not known here.)
+    """
+    known: Mask = lit_field(background if dark is None else background - dark)
+    known &= np.isfinite(transmission) & (transmission > 0) & (raw > 0)
+    if np.issubdtype(raw.dtype, np.integer):
+        known &= raw < np.iinfo(raw.dtype).max
+    return known
+
+
+def _log_bins(
+    image: NDArray[Any], valid: Mask, share: Image, bin_px: int, floor: float | None
+) -> Image:
+    """Log of the mean over the valid pixels of each bin; NaN where less than half are."""
+    values = np.where(valid, np.asarray(image, np.float32), np.float32(0))
+    mean = bin_mean(values, bin_px) / np.maximum(share, np.float32(1e-6))
+    least = np.float32(1e-6 if floor is None else floor)
+    usable = share >= 0.5
+    if floor is None:
+        usable &= mean > 0
+    out: Image = np.where(usable, np.log(np.maximum(mean, least)), np.float32(np.nan))
+    return out
+
+
+def _fine(log: Image) -> Image:
+    """Fine part of a log tile on bins, between noise and smooth shape; norm 1, 0 where unknown."""
+    known = np.isfinite(log)
+    inner = ndimage.binary_erosion(known, iterations=4, border_value=1)
+    if not inner.any():
+        return np.zeros(log.shape, np.float32)
+    weight, values = known.astype(np.float32), np.where(known, log, np.float32(0))
+    low = [
+        ndimage.gaussian_filter(values, s)
+        / np.maximum(ndimage.gaussian_filter(weight, s), np.float32(1e-6))
+        for s in FINE
+    ]
+    band = low[0] - low[1]
+    limit = 4 * 1.4826 * float(np.median(np.abs(band[inner])))
+    band = np.clip(band, -limit, limit)  # edges of the specimen shall not rule
+    band = np.where(inner, band - band[inner].mean(), 0)
+    out: Image = (band / max(float(np.linalg.norm(band)), 1e-30)).astype(np.float32)
+    return out
+
+
+def _median(sides: Floats) -> Floats:
+    """Median over the known sides `(T, 4)`; NaN where there are none."""
+    out = np.full(len(sides), np.nan)
+    some = np.isfinite(sides).any(axis=1)
+    out[some] = np.nanmedian(sides[some], axis=1)
+    return out
+
+
+def _mean(sides: Floats) -> Floats:
+    out = np.full(len(sides), np.nan)
+    some = np.isfinite(sides).any(axis=1)
+    out[some] = np.nanmean(sides[some], axis=1)
+    return out
