@@ -14,7 +14,8 @@ from napari_txm_bgcorr.core import quality
 from napari_txm_bgcorr.core.classical import Captured, Smooth, TileMedian
 from napari_txm_bgcorr.core.correction import BackgroundMethod, correct_tiles
 from napari_txm_bgcorr.core.errors import MethodError
-from napari_txm_bgcorr.core.joint import JointOptions, legendre, terms
+from napari_txm_bgcorr.core.joint import JointOptions
+from napari_txm_bgcorr.core.legendre import legendre, terms
 from napari_txm_bgcorr.core.mosaic import Joint, blend, joint, survey
 from napari_txm_bgcorr.core.overview import shared_pattern
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, Source, raster_positions

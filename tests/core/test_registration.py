@@ -11,10 +11,9 @@ from scipy import ndimage
 
 from napari_txm_bgcorr import io
 from napari_txm_bgcorr.core.errors import MethodError
+from napari_txm_bgcorr.core.placement import Edge, reconcile
 from napari_txm_bgcorr.core.registration import (
-    Edge,
     Positions,
-    _reconcile,
     neighbours,
     nominal_positions,
     register,
@@ -141,7 +140,7 @@ def test_a_wrong_edge_is_dropped() -> None:
     pairs = neighbours(nominal, (128, 128))
     edges = [Edge(i, j, tuple(true[j] - true[i]), 0.9, 20, True) for i, j in pairs]
     edges[4] = Edge(*pairs[4], tuple(true[pairs[4][1]] - true[pairs[4][0]] + 9), 0.9, 20, True)
-    placed, kept = _reconcile(nominal, edges, 1.5)
+    placed, kept = reconcile(nominal, edges, 1.5)
     assert [e.used for e in kept].count(False) == 1
     assert not kept[4].used
     assert off(placed, true).max() < 0.05

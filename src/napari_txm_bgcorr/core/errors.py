@@ -7,6 +7,7 @@ __all__ = [
     "MethodError",
     "ModelError",
     "ReadError",
+    "StoppedError",
     "TxmError",
     "WriteError",
 ]
@@ -42,3 +43,7 @@ class DeviceError(TxmError):
 
 class AlreadyCorrectedError(TxmError):
     """The input is itself a corrected result; correcting it again would falsify it."""
+
+
+class StoppedError(TxmError):
+    """The work was asked to stop before it was done; nothing is wrong."""

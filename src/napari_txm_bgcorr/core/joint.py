@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 from scipy.sparse.linalg import splu
 
+from napari_txm_bgcorr.core.legendre import Order, legendre, terms
+from napari_txm_bgcorr.core.overlaps import Overlap, find_overlaps
 from napari_txm_bgcorr.core.overview import Overview
-from napari_txm_bgcorr.core.registration import neighbours
+from napari_txm_bgcorr.core.watch import SILENT, Watch
 
-__all__ = ["JointOptions", "Solution", "solve", "terms"]
+__all__ = ["JointOptions", "Solution", "solve"]
 
 Floats = NDArray[np.float64]
-Order = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,10 @@ class JointOptions:
 
 
 DEFAULT = JointOptions()
-CELLS = 16  # blocks across a tile in which overlaps are compared
-LEAST_BLOCKS = 4  # of an overlap
 ALIKE = 12.0  # blocks of one overlap count as this many independent ones, at most
 HUBER = 1.5  # standard deviations
 ROUNDS = 8
+STAGE = "solving for all tiles"
 AGREE = 1.0  # of usual drift: least error ascribed to a method's own differences
 FLOOR = 0.005  # least noise of a block, log
 TILE_H = 85 / 3600  # a tile of 60 s and the motor, where times are not known
@@ -101,37 +101,12 @@ class Solution:
     seam_after: float
 
 
-def terms(degree: int) -> Order:
-    """Legendre orders (y, x) up to a total degree, the constant first."""
-    pairs = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
-    return tuple(sorted(pairs, key=lambda p: (sum(p), p)))
-
-
-def legendre(order: Order, y: Floats, x: Floats) -> Floats:
-    """Products of Legendre polynomials `(n, terms)` at places in -1..1."""
-    most = max(max(p) for p in order)
-    rows = np.polynomial.legendre.legvander(y, most)
-    columns = np.polynomial.legendre.legvander(x, most)
-    return np.stack([rows[:, i] * columns[:, j] for i, j in order], axis=1)
-
-
-@dataclass(frozen=True, eq=False)
-class _Overlap:
-    """Blocks of one overlap: places in both tiles and the log difference, first less second."""
-
-    first: int
-    second: int
-    place_first: tuple[Floats, Floats]
-    place_second: tuple[Floats, Floats]
-    difference: Floats
-    own_difference: Floats  # the same with the method's own backgrounds
-
-
 def solve(
     overview: Overview,
     positions_px: Floats,
     hours: Floats | None = None,
     options: JointOptions = DEFAULT,
+    watch: Watch = SILENT,
 ) -> Solution | str:
     """Find the smooth errors of the shared shape from the overlaps.
 
@@ -143,16 +118,23 @@ def solve(
     hours : (T,) float64 or None
         When each tile was taken; None: one after the other.
     options : JointOptions
+    watch : Watch
+        Told after each overlap and each round.
 
     Returns
     -------
     Solution or str
         The reason where the stage steps aside.
+
+    Raises
+    ------
+    StoppedError
+        If the watch ended it.
     """
     count = len(overview)
     if count < options.least_tiles:
         return f"{count} tiles; the joint stage needs {options.least_tiles} or more"
-    overlaps = _overlaps(overview, positions_px)
+    overlaps = find_overlaps(overview, positions_px, watch)
     if len(overlaps) < max(options.least_overlaps, count - 1):
         return (
             f"{len(overlaps)} usable overlaps for {count} tiles; "
@@ -165,7 +147,7 @@ def solve(
     if worst < options.least_seam:
         return f"the backgrounds agree within {100 * worst:.1f} % already; nothing to gain"
     system = _System(overlaps, count, hours, overview, options)
-    shared, tiles, noise = system.solve()
+    shared, tiles, noise = system.solve(watch)
     after = system.residuals(shared, tiles)
     return Solution(
         shared, tiles, system.method_level, len(overlaps), noise, before, _scatter(after)
@@ -182,65 +164,10 @@ def _tail(parts: Sequence[Floats]) -> float:
     return float(np.quantile(np.abs(np.concatenate(parts)), 0.95)) / 1.96
 
 
-def _connected(count: int, overlaps: Sequence[_Overlap]) -> bool:
+def _connected(count: int, overlaps: Sequence[Overlap]) -> bool:
     first, second = [o.first for o in overlaps], [o.second for o in overlaps]
     graph = sparse.coo_array((np.ones(len(first)), (first, second)), shape=(count, count))
     return int(sparse.csgraph.connected_components(graph, directed=False)[0]) == 1
-
-
-def _overlaps(overview: Overview, positions_px: Floats) -> list[_Overlap]:
-    lit = overview.lit_bins
-    size = (lit.shape[0] * overview.bin_px, lit.shape[1] * overview.bin_px)
-    found = []
-    for i, j in neighbours(positions_px, size):
-        one = _compare(overview, lit, i, j, (positions_px[j] - positions_px[i]) / overview.bin_px)
-        if one is not None:
-            found.append(one)
-    return found
-
-
-def _compare(
-    overview: Overview, lit: NDArray[np.bool_], i: int, j: int, shift: Floats
-) -> _Overlap | None:
-    """Blocks of the common part of two tiles; None where it is too small."""
-    step = np.rint(shift).astype(int)
-    shape = np.asarray(lit.shape)
-    low, high = np.maximum(step, 0), np.minimum(shape + step, shape)
-    block = max(1, min(lit.shape) // CELLS)
-    number = (high - low) // block
-    if (number < 1).any():
-        return None
-    low = low + (high - low - number * block) // 2
-    here, there = (
-        tuple(
-            slice(a, a + n * block) for a, n in zip(start.tolist(), number.tolist(), strict=True)
-        )
-        for start in (low, low - step)
-    )
-    both = lit[here] & lit[there]
-    difference = overview.raw[i][here].astype(np.float32) - overview.raw[j][there]
-    grid = (number[0], block, number[1], block)
-    share = both.reshape(grid).mean(axis=(1, 3))
-    total = np.where(both, difference, 0).reshape(grid).mean(axis=(1, 3))
-    kept = share > 0.5
-    if kept.sum() < LEAST_BLOCKS:
-        return None
-    y, x = np.nonzero(kept)
-    centre = np.stack([y, x]) * block + (block - 1) / 2
-    places = [
-        2 * (centre + start[:, None] + 0.5) / shape[:, None] - 1 for start in (low, low - step)
-    ]
-    value = total[kept] / share[kept] + overview.raw_level[i] - overview.raw_level[j]
-    own = value - (_rest_at(overview, i, places[0]) - _rest_at(overview, j, places[1]))
-    return _Overlap(i, j, (places[0][0], places[0][1]), (places[1][0], places[1][1]), value, own)
-
-
-def _rest_at(overview: Overview, i: int, place: Floats) -> Floats:
-    """The method's own part of tile `i` at places `(2, n)` in -1..1: nearest cell."""
-    shape = np.asarray(overview.rest.shape[1:])[:, None]
-    y, x = np.clip(((place + 1) / 2 * shape).astype(int), 0, shape - 1)
-    out: Floats = overview.rest[i][y, x].astype(np.float64)
-    return out
 
 
 class _System:
@@ -248,7 +175,7 @@ class _System:
 
     def __init__(
         self,
-        overlaps: Sequence[_Overlap],
+        overlaps: Sequence[Overlap],
         count: int,
         hours: Floats | None,
         overview: Overview,
@@ -268,7 +195,7 @@ class _System:
         self.own -= np.median(self.own, axis=0)
         self.prior = self._prior(_order_in_time(hours, count), options.memory_h)
 
-    def _row(self, o: _Overlap) -> Floats:
+    def _row(self, o: Overlap) -> Floats:
         """`(n, K_f + 2 K_g)`: f, g of the first tile, g of the second."""
         return np.hstack([
             legendre(self.f_order, *o.place_first) - legendre(self.f_order, *o.place_second),
@@ -311,12 +238,13 @@ class _System:
         right = np.concatenate([np.zeros(self.f_size), (self.own * faith).ravel()])
         return self.prior + sparse.diags_array(own), right
 
-    def solve(self) -> tuple[Floats, Floats, float]:
+    def solve(self, watch: Watch) -> tuple[Floats, Floats, float]:
         """Huber's estimate by reweighting."""
         shared, tiles = np.zeros(self.f_size), np.zeros((self.count, self.g_size))
         noise = max(_scatter(self.residuals(shared, tiles)), FLOOR)
         prior = (self.prior, np.zeros(self.prior.shape[0]))
         for k in range(ROUNDS):
+            watch.step(STAGE, k, ROUNDS)
             if k == ROUNDS // 2:
                 prior = self._trusted(tiles)
             weights = [self._weight(r, noise) for r in self._split(self.residuals(shared, tiles))]

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.errors import MethodError
-from napari_txm_bgcorr.core.joint import JointOptions, Solution, solve, terms
+from napari_txm_bgcorr.core.joint import JointOptions, Solution, solve
+from napari_txm_bgcorr.core.legendre import terms
 from napari_txm_bgcorr.core.overlap_pattern import enlarge, overlap_pattern
 from napari_txm_bgcorr.core.overview import Overview, survey
 from napari_txm_bgcorr.core.registration import Edge, Positions, nominal_positions, register

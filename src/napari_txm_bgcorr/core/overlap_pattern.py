@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_txm_bgcorr.core.overview import Overview, agreeing
+from napari_txm_bgcorr.core.watch import SILENT, Watch
 
 __all__ = ["enlarge", "overlap_pattern"]
 
@@ -23,6 +24,7 @@ Image = NDArray[np.float32]
 ROUNDS = 6
 GAIN = 0.5  # each difference is the error of two places
 CLIP = 4.0  # robust standard deviations of a difference
+STAGE = "comparing overlaps"
 LEAST = 3  # differences at a place
 
 
@@ -30,6 +32,7 @@ def overlap_pattern(
     overview: Overview,
     positions_px: NDArray[np.float64],
     smooth: Callable[[int], Image],
+    watch: Watch = SILENT,
 ) -> Image:
     """What the shared shape is off by, from the differences in overlaps.
 
@@ -39,6 +42,8 @@ def overlap_pattern(
     positions_px : (T, 2) float64
     smooth : callable
         `smooth(i) -> (y, x)` smooth terms and level found for tile `i`, on bins.
+    watch : Watch
+        Told after each round, asked before each tile.
 
     Returns
     -------
@@ -50,11 +55,13 @@ def overlap_pattern(
     flat = [_flattened(overview, i, smooth(i)) for i in range(len(overview))]
     pattern = np.zeros(lit.shape, np.float32)
     limit = np.inf
-    for _ in range(ROUNDS):
+    for done in range(ROUNDS):
+        watch.step(STAGE, done, ROUNDS)
         total, mass = _canvas(flat, pattern, lit, corners)
         halves = np.zeros((2, 2, *lit.shape), np.float32)  # (half, sum and count)
         spreads = []
         for i, (y, x) in enumerate(corners.tolist()):
+            watch.check()
             part = np.s_[y : y + lit.shape[0], x : x + lit.shape[1]]
             others = mass[part] - 1
             seen = lit & (others > 0.5)

@@ -19,6 +19,7 @@ from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.pixels import lit_field
 from napari_txm_bgcorr.core.scan import Scan, TileArray
 from napari_txm_bgcorr.core.shapes import log_beam, spread_indices
+from napari_txm_bgcorr.core.watch import SILENT, Watch
 
 __all__ = ["Overview", "agreeing", "bin_mean", "shared_pattern", "survey"]
 
@@ -31,6 +32,7 @@ MAX_PIXELS = 2**26  # of these tiles: 256 MiB of float16 for raw and background
 CLIP = 0.5  # of a log residual: nothing shared lies beyond
 BANDS = (1 / 512, 1 / 128, 1 / 64, 1 / 32, 1 / 16)  # of the field: where residuals are split
 AHEAD = 4  # tiles that threads may be ahead
+STAGE = "looking at tiles"
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +97,7 @@ def survey(
     *,
     work_px: int = WORK_PX,
     workers: int = 1,
+    watch: Watch = SILENT,
 ) -> Overview:
     """Look at every tile and its background once.
 
@@ -107,9 +110,13 @@ def survey(
         Longer side to keep of each tile, at most.
     workers : int
         Threads that each look at one tile at a time.
+    watch : Watch
+        Told after each tile.
 
     Raises
     ------
+    StoppedError
+        If the watch ended it.
     MethodError
         If backgrounds and tiles differ in number or size.
     """
@@ -122,7 +129,7 @@ def survey(
     bin_px = max(1, -(-max(rows, columns) // work_px))
     limit = max(4, min(MAX_SHARED, MAX_PIXELS // (rows * columns)))
     chosen = spread_indices(count, limit)
-    keep = _Keeper(scan, backgrounds, scan.dark(), bin_px)
+    keep = _Keeper(scan, backgrounds, scan.dark(), bin_px, watch)
     stacks = np.empty((2, len(chosen), rows, columns), np.float16)
     levels = np.empty(len(chosen))
     raw = np.empty((count, rows // bin_px, columns // bin_px), np.float16)
@@ -130,6 +137,7 @@ def survey(
     rest: list[Image] = []
     mean = np.zeros((rows, columns))
     for i, seen in enumerate(_ordered(keep, count, workers)):
+        watch.step(STAGE, i + 1, count)
         raw[i], raw_level[i] = seen.raw, seen.level
         rest.append(seen.cells)
         if i in chosen:
@@ -167,12 +175,14 @@ class _Keeper:
     backgrounds: TileArray
     dark: Image | None
     bin_px: int
+    watch: Watch
 
     @property
     def cell(self) -> int:
         return max(1, min(self.scan.tiles.shape[1:]) // BACKGROUND_CELLS)
 
     def __call__(self, i: int) -> _Seen:
+        self.watch.check()  # here, too: threads are ahead of whoever counts
         counts = np.asarray(self.scan.tiles[i])
         log_raw = log_beam(counts, self.dark)
         log_background = log_beam(self.backgrounds[i], self.dark)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage, sparse
-from scipy.sparse.linalg import spsolve
+from scipy import fft, ndimage
 
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.overview import Overview, survey
+from napari_txm_bgcorr.core.placement import Edge, reconcile
 from napari_txm_bgcorr.core.scan import Scan, TileArray, raster_positions
+from napari_txm_bgcorr.core.watch import SILENT, Watch
 
 __all__ = ["Edge", "Positions", "neighbours", "nominal_positions", "register"]
 
@@ -26,35 +29,9 @@ LOW_PASS = 1 / 300  # of the tile: finer than that is noise
 # A match needs a correlation AND a height of the peak over the map's scatter (robust): on
 # simulated mosaics 98 % of the pairs that show a specimen pass, and 1 in 200 of these is wrong.
 MATCHES = ((0.25, 4.5), (0.10, 8.0))
-TIE = 1e-3  # weight of a step that nothing was seen on, against one that was measured
-LOOSE = 1e-6  # weight of the nominal place itself: holds what hangs on nothing
+BLOCK = 32  # pairs handed to threads at once
+STAGE = "registering neighbours"
 DROP = 0.012  # of the tile: a measured shift this far off the common solution is wrong
-
-
-@dataclass(frozen=True)
-class Edge:
-    """Two neighbouring tiles.
-
-    Attributes
-    ----------
-    first, second : int
-        Tiles.
-    shift_px : (y, x)
-        Corner of the second less that of the first, pixels; measured, or nominal.
-    correlation : float
-        Of the high-passed overlap at that shift.
-    peak : float
-        Its height above the map of correlations, in robust standard deviations.
-    used : bool
-        Whether it was measured, and agrees with the others.
-    """
-
-    first: int
-    second: int
-    shift_px: tuple[float, float]
-    correlation: float = 0.0
-    peak: float = 0.0
-    used: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +105,8 @@ def register(
     backgrounds: TileArray | None = None,
     *,
     overview: Overview | None = None,
+    workers: int = 1,
+    watch: Watch = SILENT,
 ) -> Positions:
     """Measure where the tiles of a mosaic lie.
 
@@ -146,6 +125,10 @@ def register(
         Of any method; rough ones do. None where `overview` is given.
     overview : Overview or None
         Of an earlier `survey`, to save reading again.
+    workers : int
+        Threads that each correlate one pair at a time; the same result for any number.
+    watch : Watch
+        Told after each pair.
 
     Returns
     -------
@@ -155,20 +138,44 @@ def register(
     ------
     MethodError
         If the scan is no mosaic, or there is nothing to look at.
+    StoppedError
+        If the watch ended it.
     """
     nominal = nominal_positions(scan)
     if overview is None:
         if backgrounds is None:
             raise MethodError(f"{scan.source.path}: register: give backgrounds or an overview")
-        overview = survey(scan, backgrounds)
+        overview = survey(scan, backgrounds, workers=workers, watch=watch)
     size = (int(scan.tiles.shape[1]), int(scan.tiles.shape[2]))
     pairs = neighbours(nominal, size)
-    matcher = _Matcher(overview)
-    edges = [matcher.match(i, j, nominal[j] - nominal[i]) for i, j in pairs]
-    placed, edges = _reconcile(nominal, edges, DROP * max(size))
+    edges = _edges(_Matcher(overview), nominal, pairs, workers, watch)
+    placed, edges = reconcile(nominal, edges, DROP * max(size))
     used = sum(edge.used for edge in edges)
     note = f"{used} of {len(edges)} neighbouring pairs registered, the others at the stage's step"
     return Positions(placed - placed.min(axis=0), tuple(edges), note)
+
+
+def _edges(
+    matcher: _Matcher,
+    nominal: Floats,
+    pairs: Sequence[tuple[int, int]],
+    workers: int,
+    watch: Watch,
+) -> list[Edge]:
+    """Every pair correlated, in order."""
+
+    def match(pair: tuple[int, int]) -> Edge:
+        watch.check()
+        i, j = pair
+        return matcher.match(i, j, nominal[j] - nominal[i])
+
+    edges = []
+    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="register") as pool:
+        for first in range(0, len(pairs), BLOCK):  # no long queue to cancel
+            for edge in pool.map(match, pairs[first : first + BLOCK]):
+                edges.append(edge)
+                watch.step(STAGE, len(edges), len(pairs))
+    return edges
 
 
 class _Matcher:
@@ -183,21 +190,29 @@ class _Matcher:
         weight = self.lit.astype(np.float32)
         self.mass = [np.maximum(ndimage.gaussian_filter(weight, s), 1e-3) for s in self.sigma]
         self._kept: dict[int, Image] = {}
+        self._lock = Lock()
 
     def fine(self, i: int) -> Image:
         """High-passed tile, outliers bounded, zero where unlit."""
-        if i not in self._kept:
+        found = self._kept.get(i)
+        if found is not None:
+            return found
+        found = self._fine(i)
+        with self._lock:
             if len(self._kept) > 128:  # a row of neighbours is near; older ones are done with
                 self._kept.pop(next(iter(self._kept)))
-            log = self.overview.raw[i].astype(np.float32) * self.lit
-            low = [
-                ndimage.gaussian_filter(log, s) / m
-                for s, m in zip(self.sigma, self.mass, strict=True)
-            ]
-            band = low[0] - low[1]
-            limit = 5 * 1.4826 * float(np.median(np.abs(band[self.lit]))) + 1e-6
-            self._kept[i] = np.clip(band, -limit, limit) * self.lit
-        return self._kept[i]
+            self._kept[i] = found
+        return found
+
+    def _fine(self, i: int) -> Image:
+        log = self.overview.raw[i].astype(np.float32) * self.lit
+        low = [
+            ndimage.gaussian_filter(log, s) / m for s, m in zip(self.sigma, self.mass, strict=True)
+        ]
+        band = low[0] - low[1]
+        limit = 5 * 1.4826 * float(np.median(np.abs(band[self.lit]))) + 1e-6
+        clipped: Image = np.clip(band, -limit, limit) * self.lit
+        return clipped
 
     def match(self, i: int, j: int, nominal_px: Floats) -> Edge:
         bin_px = self.overview.bin_px
@@ -295,67 +310,3 @@ def _top(scores: Floats, at: tuple[int, int]) -> Floats:
         if np.isfinite(bend) and bend < 0:
             out[axis] += float(np.clip((before - after) / (2 * bend), -0.5, 0.5))
     return out
-
-
-def _reconcile(
-    nominal: Floats, edges: Sequence[Edge], limit_px: float
-) -> tuple[Floats, list[Edge]]:
-    """Places by weighted least squares; measured shifts off by more than the limit dropped."""
-    current = list(edges)
-    while True:
-        expected = _expected(nominal, current)
-        placed = _solve(nominal, current, expected)
-        off = np.array([
-            np.hypot(*(placed[e.second] - placed[e.first] - e.shift_px)) if e.used else 0.0
-            for e in current
-        ])  # fmt: skip
-        if not len(off) or off.max() <= limit_px:
-            break
-        # The worst of each neighbourhood only: a wrong one bends the shifts beside it.
-        highest = np.zeros(len(nominal))
-        for e, size in zip(current, off, strict=True):
-            highest[[e.first, e.second]] = np.maximum(highest[[e.first, e.second]], size)
-        for k in np.flatnonzero(off > limit_px).tolist():
-            if off[k] >= max(highest[current[k].first], highest[current[k].second]):
-                current[k] = replace(current[k], used=False)
-    return placed, [
-        e if e.used else replace(e, shift_px=(float(expected[k, 0]), float(expected[k, 1])))
-        for k, e in enumerate(current)
-    ]
-
-
-def _expected(nominal: Floats, edges: Sequence[Edge]) -> Floats:
-    """Step `(E, 2)` to expect on each edge: nominal, plus what others of its kind were off."""
-    steps = np.array([nominal[e.second] - nominal[e.first] for e in edges]).reshape(-1, 2)
-    if not len(steps):
-        return steps
-    across = np.abs(steps[:, 1]) > np.abs(steps[:, 0])
-    out = steps.copy()
-    for kind in (across, ~across):
-        seen = [k for k in np.flatnonzero(kind).tolist() if edges[k].used]
-        if len(seen) >= 3:
-            off = np.array([edges[k].shift_px for k in seen]) - steps[seen]
-            sign = np.sign(steps[:, 1] if kind is across else steps[:, 0])[:, None]
-            out[kind] += sign[kind] * np.median(sign[seen] * off, axis=0)
-    return out
-
-
-def _solve(nominal: Floats, edges: Sequence[Edge], expected: Floats) -> Floats:
-    count = len(nominal)
-    weight = np.array([1.0 if e.used else TIE for e in edges])
-    shift = np.array([e.shift_px for e in edges]).reshape(-1, 2)
-    shift = np.where(weight[:, None] == 1.0, shift, expected)
-    first = np.array([e.first for e in edges], int)
-    second = np.array([e.second for e in edges], int)
-    rows = np.arange(len(edges))
-    matrix = sparse.coo_array(
-        (
-            np.r_[np.ones(len(edges)), -np.ones(len(edges))],
-            (np.r_[rows, rows], np.r_[second, first]),
-        ),
-        shape=(len(edges), count),
-    ).tocsr()
-    weighted = matrix.T @ sparse.diags_array(weight) if len(edges) else matrix.T
-    normal = (weighted @ matrix + LOOSE * sparse.eye_array(count)).tocsc()
-    right = weighted @ shift + LOOSE * nominal
-    return np.stack([np.atleast_1d(spsolve(normal, right[:, axis])) for axis in (0, 1)], axis=1)

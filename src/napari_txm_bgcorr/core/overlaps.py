@@ -1,0 +1,97 @@
+"""What two tiles that show the same place differ by, block by block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_txm_bgcorr.core.overview import Overview
+from napari_txm_bgcorr.core.registration import neighbours
+from napari_txm_bgcorr.core.watch import Watch
+
+__all__ = ["Overlap", "find_overlaps"]
+
+Floats = NDArray[np.float64]
+
+CELLS = 16  # blocks across a tile in which overlaps are compared
+LEAST_BLOCKS = 4  # of an overlap
+
+
+@dataclass(frozen=True, eq=False)
+class Overlap:
+    """Blocks of one overlap: places in both tiles and the log difference, first less second."""
+
+    first: int
+    second: int
+    place_first: tuple[Floats, Floats]
+    place_second: tuple[Floats, Floats]
+    difference: Floats
+    own_difference: Floats  # the same with the method's own backgrounds
+
+
+def find_overlaps(overview: Overview, positions_px: Floats, watch: Watch) -> list[Overlap]:
+    """Compare every two tiles that share an edge.
+
+    Parameters
+    ----------
+    overview : Overview
+    positions_px : (T, 2) float64
+        Registered places.
+    watch : Watch
+        Asked before each pair.
+    """
+    lit = overview.lit_bins
+    size = (lit.shape[0] * overview.bin_px, lit.shape[1] * overview.bin_px)
+    found = []
+    for i, j in neighbours(positions_px, size):
+        watch.check()
+        one = _compare(overview, lit, i, j, (positions_px[j] - positions_px[i]) / overview.bin_px)
+        if one is not None:
+            found.append(one)
+    return found
+
+
+def _compare(
+    overview: Overview, lit: NDArray[np.bool_], i: int, j: int, shift: Floats
+) -> Overlap | None:
+    """Blocks of the common part of two tiles; None where it is too small."""
+    step = np.rint(shift).astype(int)
+    shape = np.asarray(lit.shape)
+    low, high = np.maximum(step, 0), np.minimum(shape + step, shape)
+    block = max(1, min(lit.shape) // CELLS)
+    number = (high - low) // block
+    if (number < 1).any():
+        return None
+    low = low + (high - low - number * block) // 2
+    here, there = (
+        tuple(
+            slice(a, a + n * block) for a, n in zip(start.tolist(), number.tolist(), strict=True)
+        )
+        for start in (low, low - step)
+    )
+    both = lit[here] & lit[there]
+    difference = overview.raw[i][here].astype(np.float32) - overview.raw[j][there]
+    grid = (number[0], block, number[1], block)
+    share = both.reshape(grid).mean(axis=(1, 3))
+    total = np.where(both, difference, 0).reshape(grid).mean(axis=(1, 3))
+    kept = share > 0.5
+    if kept.sum() < LEAST_BLOCKS:
+        return None
+    y, x = np.nonzero(kept)
+    centre = np.stack([y, x]) * block + (block - 1) / 2
+    places = [
+        2 * (centre + start[:, None] + 0.5) / shape[:, None] - 1 for start in (low, low - step)
+    ]
+    value = total[kept] / share[kept] + overview.raw_level[i] - overview.raw_level[j]
+    own = value - (_rest_at(overview, i, places[0]) - _rest_at(overview, j, places[1]))
+    return Overlap(i, j, (places[0][0], places[0][1]), (places[1][0], places[1][1]), value, own)
+
+
+def _rest_at(overview: Overview, i: int, place: Floats) -> Floats:
+    """The method's own part of tile `i` at places `(2, n)` in -1..1: nearest cell."""
+    shape = np.asarray(overview.rest.shape[1:])[:, None]
+    y, x = np.clip(((place + 1) / 2 * shape).astype(int), 0, shape - 1)
+    out: Floats = overview.rest[i][y, x].astype(np.float64)
+    return out
