@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_txm_bgcorr.core.mosaic import blend
 from napari_txm_bgcorr.core.quality import LEAST_CONTRAST
 from napari_txm_bgcorr.core.registration import neighbours
 
@@ -18,6 +19,7 @@ __all__ = [
     "departures",
     "ghosts",
     "overlaps",
+    "picture",
     "residues",
     "sides_of",
     "structure",
@@ -306,3 +308,42 @@ def _slope(background: Image, own: Image) -> float:
     if np.sqrt(np.mean(x * x)) < LEAST_CONTRAST:
         return float("nan")
     return float((x @ y) / (x @ x))
+
+
+def picture(
+    logs: NDArray[np.float16], levels: Floats, positions_px: Floats, bin_px: int, longest_px: int
+) -> Image:
+    """Blend small log tiles into one picture, made smaller still where needed.
+
+    Parameters
+    ----------
+    logs : (T, y, x) float16
+        On bins; NaN where unknown.
+    levels : (T,) float64
+        To add.
+    positions_px : (T, 2) float64
+        Top left corners in pixels.
+    bin_px : int
+    longest_px : int
+        Longer side of the picture, at most.
+
+    Returns
+    -------
+    (H, W) float32
+        No longer logarithms; NaN where no tile is known.
+    """
+    corners = (positions_px - positions_px.min(axis=0)) / bin_px
+    whole = float((corners.max(axis=0) + logs.shape[1:]).max())
+    step = max(1, int(np.ceil(whole / longest_px)))
+    rows, columns = (max(1, n // step) for n in logs.shape[1:])
+    small = np.zeros((len(logs), rows, columns), np.float32)
+    known = np.zeros(small.shape, bool)
+    for i, (log, level) in enumerate(zip(logs, levels, strict=True)):
+        part = log[: rows * step, : columns * step].astype(np.float32)
+        good = np.isfinite(part)
+        mass = good.reshape(rows, step, columns, step).sum(axis=(1, 3))
+        value = np.exp(np.where(good, part, 0) + np.float32(level if np.isfinite(level) else 0))
+        value = np.where(good, value, 0).reshape(rows, step, columns, step).sum(axis=(1, 3))
+        known[i] = mass > 0
+        small[i] = value / np.maximum(mass, 1)
+    return blend(small, corners / step, known)

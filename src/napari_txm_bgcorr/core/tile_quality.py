@@ -24,13 +24,14 @@ from napari_txm_bgcorr.core.tile_figures import (
     departures,
     ghosts,
     overlaps,
+    picture,
     residues,
     sides_of,
     structure,
 )
 from napari_txm_bgcorr.core.tile_table import TileQuality
 
-__all__ = ["WORK_PX", "Gauge", "measure"]
+__all__ = ["WORK_PX", "Gauge", "measure", "trusted"]
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -162,6 +163,35 @@ class Gauge:
             self.bin_px, np.zeros(0),
         )  # fmt: skip
 
+    def pictures(self, longest_px: int = 1000) -> tuple[Image, Image]:
+        """Small pictures of the whole scan: raw, and corrected.
+
+        Parameters
+        ----------
+        longest_px : int
+            Longer side, at most.
+
+        Returns
+        -------
+        raw, corrected : (H, W) float32
+            Counts with the dark removed, transmission. Tiles lie at their places, those of a
+            series side by side; NaN where there is nothing.
+        """
+        count = len(self.scan)
+        places = self._positions
+        if places is None:
+            columns = int(np.ceil(np.sqrt(count)))
+            rows = np.stack([np.arange(count) // columns, np.arange(count) % columns], axis=1)
+            places = rows * np.array(self.size) * 1.03
+        return picture(self._raw, self._level, places, self.bin_px, longest_px), picture(
+            self._corrected, np.zeros(count), places, self.bin_px, longest_px
+        )
+
+    def thumbnail(self, i: int) -> tuple[Image, Image]:
+        """Raw (counts, dark removed) and corrected tile `i` on bins `(y, x)`; NaN unknown."""
+        raw = np.exp(self._raw[i].astype(np.float32) + np.float32(self._level[i]))
+        return raw, np.exp(self._corrected[i].astype(np.float32))
+
     def table(self) -> TileQuality:
         """Figures of all tiles added so far."""
         seen = self.measured
@@ -207,7 +237,7 @@ def measure(
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
     novelty: Callable[[TileResult], float] | None = None,
-) -> TileQuality:
+) -> Gauge:
     """Measure a finished correction, tile by tile.
 
     Parameters
@@ -229,9 +259,14 @@ def measure(
     progress : callable
         Called with (tiles done, all tiles).
     should_stop : callable
-        Asked after each tile; the table then holds what was measured.
+        Asked after each tile; the gauge then holds what was measured.
     novelty : callable or None
         Measure of the learned method for one tile.
+
+    Returns
+    -------
+    Gauge
+        ``.table()`` has the figures, ``.pictures()`` small views of the whole scan.
 
     Raises
     ------
@@ -259,7 +294,7 @@ def measure(
     enough = int(gauge.measured.sum()) > 1
     if positions_px is None and registration and scan.kind == "mosaic" and enough:
         gauge.register()
-    return gauge.table()
+    return gauge
 
 
 def _each(look: Callable[[int], None], count: int, workers: int) -> Iterator[int]:
