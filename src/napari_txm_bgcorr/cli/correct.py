@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_txm_bgcorr.cli.correct_job import CorrectOptions, correct_paths, correct_scans, prepare
+from napari_txm_bgcorr.cli.correct_job import correct_paths, correct_scans, prepare
+from napari_txm_bgcorr.cli.correct_options import CorrectOptions
 from napari_txm_bgcorr.cli.options import Device, Grid, JsonFlag, PixelNm, parse_grid
 
 __all__ = ["CorrectOptions", "correct", "correct_paths", "correct_scans", "prepare"]
@@ -26,6 +27,14 @@ REFERENCE_HELP = (
 )
 DARK_HELP = "Image without beam, or a folder of them; may be repeated. Default: as above."
 SAVE_HELP = "What to write, some of raw,background,corrected,mask (1 where the result is valid)."
+SCHEDULER_HELP = (
+    "Let the workers of dask.distributed do the work: its address, local:N (N processes here) or "
+    "slurm:FILE (a YAML file about the queue). Writes omezarr."
+)
+SHARD_HELP = (
+    "Do the I-th of N shares, for job arrays: start all N with the same OUT, the last to finish "
+    "completes it. With several inputs: whole inputs by turn. join: only complete."
+)
 FORMAT_HELP = "omezarr (one store), ometiff (one file a part) or tiff (one file a tile)."
 
 
@@ -63,6 +72,12 @@ def correct(
     force: Annotated[
         bool, typer.Option("--force", help="Correct even what is already corrected.")
     ] = False,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", metavar="WHERE", help=SCHEDULER_HELP)
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", metavar="I/N|join", help=SHARD_HELP)
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Divide out the background, predicted from the raw data, of tiles, series and mosaics.
@@ -83,6 +98,8 @@ def correct(
         overwrite=overwrite,
         force=force,
         quiet=as_json or not sys.stderr.isatty(),
+        scheduler=scheduler,
+        shard=shard,
     )
     summary = correct_paths(paths, out, options)
     if as_json:
@@ -93,8 +110,12 @@ def correct(
 
 def _say(summary: dict[str, Any]) -> None:
     """Tell what was corrected, a line an output."""
+    if "joined" in summary:
+        typer.echo(f"complete: {summary['joined']}")
     for done in summary["results"]:
         tiles = "1 tile" if done["tiles"] == 1 else f"{done['tiles']} tiles"
         typer.echo(f"{tiles} corrected by {done['method']}: {done['output']}")
+        if not done["complete"]:
+            typer.echo("  this shard is done; the last of the others completes the output")
         for note in done["notes"]:
             typer.echo(f"  note: {note}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tqdm import tqdm
 
@@ -16,77 +17,78 @@ from napari_txm_bgcorr.cli.correct_inputs import (
     side_by_side,
     split_jobs,
 )
+from napari_txm_bgcorr.cli.correct_options import CorrectOptions
+from napari_txm_bgcorr.cli.shards import JOIN, join, parse_shard
 from napari_txm_bgcorr.cli.system import peak_rss_mb
 from napari_txm_bgcorr.core.correction import BackgroundMethod, TileResult, correct_tiles
-from napari_txm_bgcorr.core.errors import ConfigError
 from napari_txm_bgcorr.core.provenance import make_provenance, refuse_if_corrected
 from napari_txm_bgcorr.core.scan import Scan
 
-__all__ = ["CorrectOptions", "correct_paths", "correct_scans", "method_of", "prepare"]
+if TYPE_CHECKING:
+    from napari_txm_bgcorr.io import OutputWriter
 
-PARTS = ("raw", "background", "corrected", "mask")
-FORMATS = ("omezarr", "ometiff", "tiff")
+__all__ = [
+    "CorrectOptions",
+    "Here",
+    "Runner",
+    "correct_paths",
+    "correct_scans",
+    "method_of",
+    "prepare",
+    "results_of",
+]
+
 Shared = dict[tuple[int, ...], dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class CorrectOptions:
-    """What the user asked for, checked.
+class Runner(Protocol):
+    """Where the tiles are corrected: in this process, or in others."""
 
-    Attributes
-    ----------
-    method, model, device : str
-        As in the method table, a model's name, file or run folder, and a device name.
-    references, darks : tuple of Path
-        Files or folders of reference images and of dark images.
-    save : tuple of str
-        Some of ``raw``, ``background``, ``corrected``, ``mask``.
-    format : str
-        ``omezarr``, ``ometiff`` or ``tiff``.
-    """
+    def fit(self, scans: Sequence[Scan], whole: Scan) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Fit the method to the first scan: its description, and the provenance of all."""
 
-    method: str = "auto"
-    model: str = "default"
-    device: str = "auto"
-    references: tuple[Path, ...] = ()
-    darks: tuple[Path, ...] = ()
-    grid: tuple[int, int] | None = None
-    pixel_nm: float | None = None
-    save: tuple[str, ...] = ("background", "corrected")
-    format: str = "omezarr"
-    overwrite: bool = False
-    force: bool = False
-    quiet: bool = False
+    def run(self, scans: Sequence[Scan], writer: OutputWriter) -> Iterator[tuple[int, bool]]:
+        """Correct and write the tiles in ``writer.todo``: index, and whether a pixel is valid."""
 
-    def __post_init__(self) -> None:
-        """Refuse values outside the tables.
 
-        Raises
-        ------
-        ConfigError
-            Naming the option, the value and what is allowed.
-        """
-        for part in self.save:
-            if part not in PARTS:
-                raise ConfigError(f"--save {part}: not a part; choose from {', '.join(PARTS)}")
-        if not self.save:
-            raise ConfigError("--save: nothing to save; give for example background,corrected")
-        if self.format not in FORMATS:
-            raise ConfigError(f"--format {self.format}: choose from {', '.join(FORMATS)}")
+class Here:
+    """Corrects in this process; the model stays on the device from scan to scan."""
+
+    def __init__(self, method: BackgroundMethod) -> None:
+        self.method = method
+
+    def fit(self, scans: Sequence[Scan], whole: Scan) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Fit the method to the first scan; see `Runner`."""
+        described = self.method.fit(scans[0]).describe()
+        device = str(described.get("device", "cpu"))
+        return described, make_provenance(whole, self.method, device).to_dict()
+
+    def run(self, scans: Sequence[Scan], writer: OutputWriter) -> Iterator[tuple[int, bool]]:
+        """Correct and write tile by tile; see `Runner`."""
+        for result in results_of(scans, self.method, writer.todo):
+            writer.write(result)
+            yield result.index, bool(result.valid.any())
 
 
 def correct_paths(paths: Sequence[Path], out: Path, options: CorrectOptions) -> dict[str, Any]:
     """Correct each path and say what was done, as a JSON-ready summary."""
     started = time.perf_counter()
     refuse_file_name(out)
+    shard = None if options.shard is None else parse_shard(options.shard)
+    if options.shard == JOIN:
+        return join(out)
     # Every input and place is looked at before the first is corrected: a slip costs no hour.
     shared: Shared = {}
     scans = [prepare(path, options, shared) for path in paths]
     jobs = split_jobs(scans, out, options.format)
+    again = options.overwrite or len(jobs) > 1 or shard is not None  # some may be done already
+    if shard is not None and len(jobs) > 1:  # whole outputs by turn, each made by one process
+        jobs = jobs[shard[0] - 1 :: shard[1]]
+        options = replace(options, shard=None)
     for group, target in jobs:
-        check_place(group, target, options.save, overwrite=options.overwrite or len(jobs) > 1)
-    method = method_of(options)
-    results = [correct_scans(group, method, target, options) for group, target in jobs]
+        check_place(group, target, options.save, overwrite=again)
+    with _runner(options) as runner:
+        results = [correct_scans(group, runner, target, options) for group, target in jobs]
     return {
         "results": results,
         "seconds": round(time.perf_counter() - started, 3),
@@ -129,7 +131,7 @@ def prepare(path: Path, options: CorrectOptions, shared: Shared | None = None) -
 
 
 def correct_scans(
-    scans: Sequence[Scan], method: BackgroundMethod, out: Path, options: CorrectOptions
+    scans: Sequence[Scan], runner: Runner, out: Path, options: CorrectOptions
 ) -> dict[str, Any]:
     """Fit the method to each scan, then predict, divide and write tile by tile into one output.
 
@@ -139,40 +141,60 @@ def correct_scans(
 
     started = time.perf_counter()
     blind: list[str] = []
+    complete = True
     whole = scans[0] if len(scans) == 1 else side_by_side(scans)
-    described = method.fit(scans[0]).describe()
-    device = str(described.get("device", "cpu"))
-    provenance = make_provenance(whole, method, device).to_dict()
+    described, provenance = runner.fit(scans, whole)
     if not options.overwrite and io.finished(
         out, provenance, format=options.format, save=options.save
     ):
         resumed = len(whole)  # one of several outputs, made before the others were interrupted
     else:
-        output = io.open_output(
-            out, options.format, whole, provenance, save=options.save, overwrite=options.overwrite
-        )
-        with output as writer:
+        with _open(out, whole, provenance, options) as writer:
             resumed = len(writer.done)
-            with tqdm(
-                total=len(whole), initial=resumed, unit="tile", disable=options.quiet
-            ) as bar:
-                for result in _results(scans, method, writer.done):
-                    writer.write(result)
-                    blind += [] if result.valid.any() else [whole.names[result.index]]
-                    bar.update()
-            writer.close_complete()
+            blind = _fill(scans, whole, runner, writer, quiet=options.quiet)
+            complete = writer.close_complete() is not None
     return {
         "inputs": [str(scan.source.path) for scan in scans],
         "output": str(out),
         "kind": scans[0].kind,
         "tiles": len(whole),
         "resumed": resumed,
+        "complete": complete,
         "method": options.method,
         "parameters": described,
-        "device": device,
+        "device": str(described.get("device", "cpu")),
         "seconds": round(time.perf_counter() - started, 3),
         "notes": list(dict.fromkeys(n for scan in scans for n in scan.notes)) + _blind(blind),
     }
+
+
+def _open(
+    out: Path, whole: Scan, provenance: dict[str, Any], options: CorrectOptions
+) -> OutputWriter:
+    """Open the output, alone or as one shard of it."""
+    from napari_txm_bgcorr import io
+
+    if options.shard is not None:
+        from napari_txm_bgcorr.io.shared import open_shard
+
+        shard = parse_shard(options.shard)
+        return open_shard(out, whole, provenance, shard=shard, save=options.save)
+    return io.open_output(
+        out, options.format, whole, provenance, save=options.save, overwrite=options.overwrite
+    )
+
+
+def _fill(
+    scans: Sequence[Scan], whole: Scan, runner: Runner, writer: OutputWriter, *, quiet: bool
+) -> list[str]:
+    """Correct what is to do, with a progress bar; names of tiles without a valid pixel."""
+    blind: list[str] = []
+    todo, resumed = len(writer.todo), len(writer.done)
+    with tqdm(total=resumed + todo, initial=resumed, unit="tile", disable=quiet) as bar:
+        for index, seen in runner.run(scans, writer):
+            blind += [] if seen else [whole.names[index]]
+            bar.update()
+    return blind
 
 
 def _blind(names: Sequence[str]) -> list[str]:
@@ -183,16 +205,34 @@ def _blind(names: Sequence[str]) -> list[str]:
     return [f"no valid pixel in {len(names)} tiles ({which}): dark, saturated or not finite"]
 
 
-def _results(
-    scans: Sequence[Scan], method: BackgroundMethod, done: frozenset[int]
+def results_of(
+    scans: Sequence[Scan], method: BackgroundMethod, wanted: Sequence[int]
 ) -> Iterator[TileResult]:
-    offset = 0
+    """Correct the wanted tiles of scans that share one output.
+
+    Parameters
+    ----------
+    scans : sequence of Scan
+    method : BackgroundMethod
+        Fitted to each scan in turn.
+    wanted : sequence of int
+        Places in the output, where the scans' tiles follow one another.
+    """
+    chosen, offset = frozenset(wanted), 0
     for scan in scans:
-        todo = [i for i in range(len(scan)) if i + offset not in done]
+        todo = [i for i in range(len(scan)) if i + offset in chosen]
         if todo:
             for result in correct_tiles(scan, method.fit(scan), indices=todo):
                 yield replace(result, index=result.index + offset)
         offset += len(scan)
+
+
+def _runner(options: CorrectOptions) -> AbstractContextManager[Runner]:
+    if options.scheduler is None:
+        return nullcontext(Here(method_of(options)))
+    from napari_txm_bgcorr.cli.distributed import connect
+
+    return connect(options)
 
 
 def method_of(options: CorrectOptions) -> BackgroundMethod:

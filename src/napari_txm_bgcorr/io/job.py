@@ -1,4 +1,4 @@
-"""One output in the making: a folder ``OUT.part`` that one process fills and may take up again."""
+"""One output in the making: a folder ``OUT.part`` that is filled and may be taken up again."""
 
 from __future__ import annotations
 
@@ -26,14 +26,17 @@ __all__ = [
     "DONE",
     "JOB",
     "LOCK",
+    "NEW",
     "ROLES",
     "Job",
     "check_place",
     "claim",
+    "done_tiles",
     "finished",
     "is_output",
     "release",
     "replace_output",
+    "resumed",
 ]
 
 ROLES: dict[str, str | None] = {
@@ -45,6 +48,7 @@ ROLES: dict[str, str | None] = {
 """What can be saved, and the type of its pixels; None: that of the raw tiles."""
 
 JOB, DONE, LOCK = ".txm-bgcorr-job.json", ".txm-bgcorr-done", ".txm-bgcorr-lock"
+NEW = ".txm-bgcorr-new"  # folder of chunks that one of several processes is about to put in place
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,11 @@ class Job:
     scan: Scan
     provenance: Mapping[str, Any]
     save: tuple[str, ...]
+
+    @property
+    def units(self) -> int:
+        """Pieces of work, each noted in the list `DONE` when complete: the tiles."""
+        return len(self.scan)
 
     @property
     def part(self) -> Path:
@@ -153,7 +162,7 @@ def claim(job: Job, *, overwrite: bool) -> frozenset[int]:
     Returns
     -------
     frozenset of int
-        Tiles that an interrupted run of the same job completed; none: the folder is new.
+        Units that an interrupted run of the same job completed; none: the folder is new.
 
     Raises
     ------
@@ -167,7 +176,7 @@ def claim(job: Job, *, overwrite: bool) -> frozenset[int]:
         if part.is_dir() and any(part.iterdir()):
             old = _unfinished_key(part)
             _take_lock(part)
-            done = _done_tiles(part, len(job.scan))
+            done = done_tiles(part, job.units)
             if old == job.key and done:
                 return done
             if old != job.key and not overwrite:
@@ -195,17 +204,29 @@ def _unfinished_key(part: Path) -> str:
     if not (part / JOB).is_file():
         raise WriteError(f"{part}: a folder that is no unfinished output is in the way; move it")
     try:
-        return str(json.loads((part / JOB).read_text(encoding="utf-8")).get("key"))
+        begun = json.loads((part / JOB).read_text(encoding="utf-8"))
+        key, shards = str(begun.get("key")), begun.get("shards", False)
     except (ValueError, AttributeError):
         return "damaged"
+    if shards:
+        raise WriteError(f"{part}: begun with --shard; finish it with --shard, or remove it")
+    return key
 
 
-def _done_tiles(part: Path, count: int) -> frozenset[int]:
-    """Indices in the list of completed tiles; a line cut off by a kill does not count."""
-    if not (part / DONE).is_file():
-        return frozenset()
-    lines = (part / DONE).read_text(encoding="ascii", errors="replace").split("\n")[:-1]
-    return frozenset(int(n) for n in lines if n.isdecimal() and int(n) < count)
+def done_tiles(part: Path, count: int) -> frozenset[int]:
+    """Indices in the lists of completed tiles; a line cut off by a kill does not count.
+
+    Parameters
+    ----------
+    part : Path
+    count : int
+        Tiles of the scan.
+    """
+    done: set[int] = set()
+    for path in part.glob(f"{DONE}*"):  # one list for each process that wrote
+        lines = path.read_text(encoding="ascii", errors="replace").split("\n")[:-1]
+        done |= {int(n) for n in lines if n.isdecimal() and int(n) < count}
+    return frozenset(done)
 
 
 def _take_lock(part: Path) -> None:
@@ -245,6 +266,7 @@ def replace_output(job: Job) -> None:
     with writing(out):
         for name in (JOB, DONE, LOCK):
             (job.part / name).unlink(missing_ok=True)
+        shutil.rmtree(job.part / NEW, ignore_errors=True)
         if out.exists():
             os.rename(out, old)
         try:

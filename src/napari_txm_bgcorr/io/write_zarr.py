@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from napari_txm_bgcorr.io.embedded import KEY
-from napari_txm_bgcorr.io.job import Job
+from napari_txm_bgcorr.io.job import NEW, Job
 
 __all__ = ["ZarrSink"]
 
@@ -23,10 +26,17 @@ _COARSER_FROM = 1024  # px a side: larger tiles get a second level for viewing
 
 
 class ZarrSink:
-    """``OUT/<role>``: groups with OME-NGFF 0.5 metadata, axes t, y, x."""
+    """``OUT/<role>``: groups with OME-NGFF 0.5 metadata, axes t, y, x.
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    Parameters
+    ----------
+    job : Job
+    shared : bool
+        Other processes write the same store, perhaps the same chunk: each chunk appears whole.
+    """
+
+    def __init__(self, job: Job, shared: bool = False) -> None:
+        self._job, self._shared = job, shared
         self._levels = 2 if max(job.scan.tiles.shape[1:]) > _COARSER_FROM else 1
 
     def create(self) -> None:
@@ -90,9 +100,21 @@ class ZarrSink:
             for level in range(self._levels):
                 part = plane if level == 0 else _halved(plane)
                 chunk = self._job.part / role / str(level) / "c" / str(index) / "0" / "0"
-                chunk.parent.mkdir(parents=True, exist_ok=True)
                 little = np.ascontiguousarray(part, part.dtype.newbyteorder("<"))
-                chunk.write_bytes(_BLOSC.encode(little))
+                data = _BLOSC.encode(little)
+                if self._shared:
+                    self._put(chunk, data)
+                else:
+                    chunk.parent.mkdir(parents=True, exist_ok=True)
+                    chunk.write_bytes(data)
+
+    def _put(self, chunk: Path, data: bytes) -> None:
+        """Place a chunk in one step; an output that was completed meanwhile is left alone."""
+        new = self._job.part / NEW / uuid.uuid4().hex
+        for folder in (new.parent, *reversed(chunk.parents[:3])):
+            folder.mkdir(exist_ok=True)  # never OUT.part itself: it may have been renamed
+        new.write_bytes(data)
+        os.replace(new, chunk)
 
     def finish(self) -> None:
         """Nothing is left to do."""

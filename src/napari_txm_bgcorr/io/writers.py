@@ -28,7 +28,7 @@ from napari_txm_bgcorr.io.job import (
 if TYPE_CHECKING:
     from napari_txm_bgcorr.core.correction import TileResult
 
-__all__ = ["WRITERS", "OutputWriter", "Sink", "open_output"]
+__all__ = ["WRITERS", "OutputWriter", "Sink", "open_output", "planes_of"]
 
 
 class Sink(Protocol):
@@ -89,6 +89,12 @@ class OutputWriter:
         self._job, self._sink = job, sink
         self._written = set(done)
         self._open = True
+        self._log = job.part / DONE
+
+    @property
+    def todo(self) -> list[int]:
+        """Tiles that this process is to write, in order."""
+        return [i for i in range(len(self._job.scan)) if i not in self._written]
 
     def write(self, result: TileResult) -> None:
         """Write the tiles of one result and note it as complete.
@@ -102,17 +108,23 @@ class OutputWriter:
         WriteError
             If the disk is full, the place is not writable, or the tile is not of this scan.
         """
-        index, shape = int(result.index), tuple(self._job.scan.tiles.shape[1:])
+        index = int(result.index)
         if not self._open or not 0 <= index < len(self._job.scan):
             raise WriteError(f"{self.out}: tile {index} cannot be written; the output is closed")
-        planes = {role: _plane(self._job, result, role) for role in self._job.save}
-        for role, plane in planes.items():
-            if plane.shape != shape:
-                raise WriteError(f"{self.out}: {role} tile of {plane.shape} px, expected {shape}")
+        planes = planes_of(self._job, result)
         with writing(self._job.part):
             self._sink.write(index, planes)
-            with (self._job.part / DONE).open("a", encoding="ascii") as log:
-                log.write(f"{index}\n")
+        self.note(index)
+
+    def note(self, index: int) -> None:
+        """Note a tile as complete; another process may have written it.
+
+        Parameters
+        ----------
+        index : int
+        """
+        with writing(self._job.part), self._log.open("a", encoding="ascii") as log:
+            log.write(f"{index}\n")
         self._written.add(index)
 
     def close_complete(self) -> Path:
@@ -149,6 +161,22 @@ class OutputWriter:
         if self._open:
             self._open = False
             release(self._job.part)
+
+
+def planes_of(job: Job, result: TileResult) -> dict[str, NDArray[Any]]:
+    """Pixels `(Y, X)` of each role that a job saves.
+
+    Raises
+    ------
+    WriteError
+        If the tile is of another size.
+    """
+    shape = tuple(job.scan.tiles.shape[1:])
+    planes = {role: _plane(job, result, role) for role in job.save}
+    for role, plane in planes.items():
+        if plane.shape != shape:
+            raise WriteError(f"{job.out}: {role} tile of {plane.shape} px, expected {shape}")
+    return planes
 
 
 def _plane(job: Job, result: TileResult, role: str) -> NDArray[Any]:

@@ -1,0 +1,87 @@
+"""What the user asked of `txm-bgcorr correct`, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_txm_bgcorr.cli.shards import parse_shard
+from napari_txm_bgcorr.core.errors import ConfigError
+
+__all__ = ["FORMATS", "PARTS", "CorrectOptions"]
+
+PARTS = ("raw", "background", "corrected", "mask")
+FORMATS = ("omezarr", "ometiff", "tiff")
+
+
+@dataclass(frozen=True)
+class CorrectOptions:
+    """What the user asked for, checked.
+
+    Attributes
+    ----------
+    method, model, device : str
+        As in the method table, a model's name, file or run folder, and a device name.
+    references, darks : tuple of Path
+        Files or folders of reference images and of dark images.
+    save : tuple of str
+        Some of ``raw``, ``background``, ``corrected``, ``mask``.
+    format : str
+        ``omezarr``, ``ometiff`` or ``tiff``.
+    scheduler : str or None
+        Where other processes do the work; see `cli.distributed`.
+    shard : str or None
+        ``I/N``: this process does one share of N; ``join``: it only completes the output.
+    """
+
+    method: str = "auto"
+    model: str = "default"
+    device: str = "auto"
+    references: tuple[Path, ...] = ()
+    darks: tuple[Path, ...] = ()
+    grid: tuple[int, int] | None = None
+    pixel_nm: float | None = None
+    save: tuple[str, ...] = ("background", "corrected")
+    format: str = "omezarr"
+    overwrite: bool = False
+    force: bool = False
+    quiet: bool = False
+    scheduler: str | None = None
+    shard: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values outside the tables.
+
+        Raises
+        ------
+        ConfigError
+            Naming the option, the value and what is allowed.
+        """
+        for part in self.save:
+            if part not in PARTS:
+                raise ConfigError(f"--save {part}: not a part; choose from {', '.join(PARTS)}")
+        if not self.save:
+            raise ConfigError("--save: nothing to save; give for example background,corrected")
+        if self.format not in FORMATS:
+            raise ConfigError(f"--format {self.format}: choose from {', '.join(FORMATS)}")
+        self._check_sharing()
+
+    def _check_sharing(self) -> None:
+        """Refuse what several processes cannot do with one output."""
+        if self.shard is None and self.scheduler is None:
+            return
+        option = "--shard" if self.shard is not None else "--scheduler"
+        if self.shard is not None and self.scheduler is not None:
+            raise ConfigError("--shard: not together with --scheduler; choose one of them")
+        if self.format != "omezarr":
+            raise ConfigError(
+                f"--format {self.format}: {option} writes omezarr only, where each tile is a "
+                "chunk of its own; leave --format out"
+            )
+        if self.shard is not None:
+            parse_shard(self.shard)
+            if self.overwrite:
+                raise ConfigError(
+                    "--shard: not together with --overwrite, since no process knows which began; "
+                    "remove the old output first"
+                )
