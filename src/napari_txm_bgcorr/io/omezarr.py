@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import ReadError
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, Source
+from napari_txm_bgcorr.io.chunk_file import frame_reader
 from napari_txm_bgcorr.io.embedded import KEY, restore
 from napari_txm_bgcorr.io.facts import frame_names, nanometres, with_grid
 from napari_txm_bgcorr.io.guard import check_frame, one_line, reading
@@ -114,8 +115,12 @@ def _image(path: Path, group: zarr.Group, attributes: Mapping[str, Any]) -> Scan
 
 
 def _reader(path: Path, array: Any, lead: tuple[int, ...]) -> Any:
+    ours = frame_reader(array, path / array.basename) if len(lead) == 1 else None
+
     def tile(i: int) -> NDArray[Any]:
         with reading(path, f"image {i}"):
+            if ours is not None:
+                return ours(i)
             return np.asarray(array[(*np.unravel_index(i, lead),)] if lead else array[...])
 
     return tile
