@@ -21,6 +21,12 @@ from torch import nn
 
 from napari_txm_bgcorr import __version__
 from napari_txm_bgcorr.core.errors import ConfigError, ModelError
+from napari_txm_bgcorr.engine.card import (
+    INTENDED_USE,
+    LICENCE,
+    training_facts,
+    without_places,
+)
 from napari_txm_bgcorr.engine.config import NetworkConfig
 from napari_txm_bgcorr.engine.networks import build_generator
 from napari_txm_bgcorr.engine.run_folder import write_atomic
@@ -31,8 +37,11 @@ __all__ = [
     "list_models",
     "load_model",
     "models_folder",
+    "read_card",
     "resolve_model",
     "save_model",
+    "shipped_folder",
+    "write_model",
 ]
 
 FORMAT_VERSION = 1
@@ -71,6 +80,7 @@ def save_model(
     training: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
     notes: str = "",
+    facts: Mapping[str, Any] | None = None,
     dtype: Literal["float32", "float16"] = "float32",
 ) -> str:
     """Write ``PATH.safetensors`` and its card ``PATH.json``.
@@ -84,7 +94,11 @@ def save_model(
     training, metrics : mapping or None
         JSON-ready: the training configuration, and figures by set.
     notes : str
-        Intended use and limits.
+        Anything else to know.
+    facts : mapping or None
+        Card entries that the training's settings do not tell (``instrument``, ``fits``,
+        ``data``, ``limits``, ``licence``, ``intended_use``), see `card.facts_of_images` and
+        docs/reference/model-card.md. ``fits`` and ``data`` are merged entry by entry.
     dtype : {"float32", "float16"}
         How the weights are stored; they are computed with in float32.
 
@@ -109,13 +123,29 @@ def save_model(
         "parameters": sum(t.numel() for t in tensors.values()),
         "program_version": __version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **_stated(training or {}, facts or {}),
         "training": dict(training or {}),
         "metrics": dict(metrics or {}),
         "notes": notes,
     }
-    write_atomic(path, data)
-    write_atomic(path.with_suffix(".json"), json.dumps(card, indent=1).encode())
+    write_model(path, data, card)
     return digest
+
+
+def write_model(path: Path, weights: bytes, card: Mapping[str, Any]) -> None:
+    """Write weights and card, each whole or not at all; the card without any path."""
+    write_atomic(path, weights)
+    text = json.dumps(without_places(card), indent=1, ensure_ascii=False)
+    write_atomic(path.with_suffix(".json"), text.encode())
+
+
+def _stated(training: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Card entries from the training's settings, overridden by what is given."""
+    stated = {"intended_use": INTENDED_USE, "licence": LICENCE, **training_facts(training)}
+    for key, value in facts.items():
+        merged = isinstance(value, Mapping) and isinstance(stated.get(key), Mapping)
+        stated[key] = {**stated[key], **value} if merged else value
+    return stated
 
 
 def load_model(path: Path) -> Model:
@@ -127,7 +157,7 @@ def load_model(path: Path) -> Model:
         If weights or card are missing, cut short, altered, of another program or of another
         network than the card says.
     """
-    card = _read_card(path.with_suffix(".json"))
+    card = read_card(path)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -168,7 +198,15 @@ def _fill(network: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -
     network.load_state_dict({key: value.float() for key, value in tensors.items()})
 
 
-def _read_card(path: Path) -> dict[str, Any]:
+def read_card(path: Path) -> dict[str, Any]:
+    """Card of the model whose weights are in `path`; the weights are not read.
+
+    Raises
+    ------
+    ModelError
+        If the card is missing, damaged or of another program.
+    """
+    path = path.with_suffix(".json")
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -200,14 +238,15 @@ def models_folder() -> Path:
     return home / "napari-txm-bgcorr" / "models"
 
 
-def _shipped_folder() -> Path:
+def shipped_folder() -> Path:
+    """Folder of the models that come with the package."""
     return Path(str(resources.files("napari_txm_bgcorr.engine") / "models"))
 
 
 def list_models() -> dict[str, Path]:
     """Models by name: those of the user's folder, and those shipped (which keep their names)."""
     found: dict[str, Path] = {}
-    for folder in (models_folder(), _shipped_folder()):
+    for folder in (models_folder(), shipped_folder()):
         found |= {file.stem: file for file in sorted(folder.glob("*.safetensors"))}
     return found
 

@@ -1,0 +1,336 @@
+"""Samples per second of pix2pix training, one row per acceleration, with and without FFT loss.
+
+On CPUs the rows are visited in turn, round after round, and each row's fastest round counts: a
+machine that is busy for a while slows all rows alike. Ratios are of rows of one run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import nn
+
+from napari_txm_bgcorr.core.errors import ConfigError
+from napari_txm_bgcorr.engine.bench_train_data import (
+    SOURCES,
+    Counts,
+    Source,
+    simulate_pairs,
+    write_pairs,
+)
+from napari_txm_bgcorr.engine.bench_train_step import Rig, Setting, make_networks, settings_for
+from napari_txm_bgcorr.engine.devices import choose_device, guard, list_devices
+from napari_txm_bgcorr.engine.energy import EnergyConfig, EnergyMeter, describe
+
+__all__ = ["PUBLISHED", "RECIPE_SAMPLES", "BenchOptions", "Sources", "Timing", "bench_train"]
+
+RECIPE_SAMPLES = 10_000 * 300  # pairs x epochs of the published recipe, at 256 px
+PUBLISHED = (
+    {"name": "published recipe, plain", "hours": 44.17, "hours_fft": 156.67},
+    {"name": "published recipe, accelerated (A100)", "hours": 4.9, "hours_fft": 7.2},
+)
+GPU_SECONDS = 0.5  # one timing on a GPU lasts at least so long
+GPU_REPEATS = 5
+WARM_STEPS = {"cpu": 1, "mps": 2, "cuda": 5}
+Networks = tuple[nn.Module, nn.Module]
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What to measure.
+
+    Attributes
+    ----------
+    device : str
+        As `devices.choose_device` takes it.
+    minutes : float
+        No new round begins that would end later; the first is always finished.
+    batches : tuple of int
+        Batch sizes above 1 to measure; empty: 4 on CPUs, else 8 and 32.
+    pairs : int
+        Pairs of 256 px to train on; their number does not change the speed.
+    field_px : int
+        Edge of the field; other than 256 only for trying out.
+    energy : EnergyConfig
+        Factors for cost and carbon dioxide.
+    """
+
+    device: str = "auto"
+    minutes: float = 10.0
+    batches: tuple[int, ...] = ()
+    pairs: int = 32
+    field_px: int = 256
+    energy: EnergyConfig = EnergyConfig()
+
+    def __post_init__(self) -> None:
+        """Refuse values that measure nothing.
+
+        Raises
+        ------
+        ConfigError
+            Naming the option and its value.
+        """
+        if self.minutes <= 0:
+            raise ConfigError(f"--minutes-total {self.minutes}: must be above 0")
+        if self.pairs < 1:
+            raise ConfigError(f"--pairs {self.pairs}: must be at least 1")
+        for batch in self.batches:
+            if batch < 2:
+                raise ConfigError(f"--batch {batch}: give sizes above 1; 1 is always measured")
+        if self.field_px < 256 or self.field_px % 256:
+            raise ConfigError(f"--field-px {self.field_px}: unet256 takes multiples of 256")
+
+
+@dataclass
+class Timing:
+    """What was measured of one row, without or with the FFT loss.
+
+    Attributes
+    ----------
+    seconds : list of float
+        Of a step, a value a round.
+    joules : float or None
+    samples : int
+        In all timed steps.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    joules: float | None = None
+    samples: int = 0
+
+    def add(self, seconds: float, steps: int, batch: int, joules: float | None) -> None:
+        """Take up one timing of `steps` steps."""
+        self.seconds.append(seconds / steps)
+        self.samples += steps * batch
+        if joules is not None:
+            self.joules = (self.joules or 0.0) + joules
+
+
+class Sources:
+    """The benchmark's pairs, opened in each of the three ways when first asked for."""
+
+    def __init__(self, pairs: Counts, folder: Path, device: str) -> None:
+        self._pairs, self._device = pairs, device
+        self._files = write_pairs(pairs, folder)
+        self._open: dict[str, Source] = {}
+
+    def __getitem__(self, name: str) -> Source:
+        if name not in self._open:
+            self._open[name] = SOURCES[name](self._pairs, self._files, self._device)
+        return self._open[name]
+
+
+def bench_train(
+    options: BenchOptions, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Measure all rows.
+
+    Parameters
+    ----------
+    options : BenchOptions
+    say : callable
+        Takes one line of progress at a time.
+
+    Returns
+    -------
+    dict
+        ``device``, ``label``, ``threads``, ``torch``, ``field_px``, ``rounds``, ``minutes``,
+        ``published``, ``fft_cost`` and ``rows``: a list of dicts with ``name``, ``fft``,
+        ``batch``, ``samples_per_s`` (None where this machine cannot), ``x_naive`` (against the
+        naive loop, both with or both without the FFT loss), ``x_equal_batch`` (against the
+        naive loop at the same batch), ``hours_published_recipe``, ``note`` and the fields of
+        `energy.describe`.
+
+    Raises
+    ------
+    DeviceError
+        If the device is missing or fails.
+    """
+    device = choose_device(options.device)
+    batches = options.batches or ((4,) if device == "cpu" else (8, 32))
+    settings = settings_for(device, batches)
+    began = time.monotonic()
+    with TemporaryDirectory(prefix="txm-bench-") as folder, guard(device):
+        sources = Sources(simulate_pairs(options.pairs, options.field_px, 7), Path(folder), device)
+        timings, shares, rounds = _rounds(settings, sources, device, options.minutes * 60, say)
+    label = next((d.label for d in list_devices() if d.name == device), device)
+    return {
+        "device": device,
+        "label": label,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "network": "unet256",
+        "field_px": options.field_px,
+        "rounds": rounds,
+        "minutes": round((time.monotonic() - began) / 60, 2),
+        "recipe": "10,000 pairs x 300 epochs",
+        "published": list(PUBLISHED),
+        "fft_cost": shares,
+        "rows": _table(settings, timings, options.energy, EnergyMeter(device).source),
+    }
+
+
+Key = tuple[str, bool]
+
+
+def _rounds(
+    settings: Sequence[Setting],
+    sources: Sources,
+    device: str,
+    seconds: float,
+    say: Callable[[str], None],
+) -> tuple[dict[Key, Timing], list[dict[str, Any]], int]:
+    """Visit all rows again and again until the time is up."""
+    kind = torch.device(device).type
+    networks = make_networks(device)
+    timings: dict[Key, Timing] = {}
+    shares: dict[int, list[float]] = {}
+    began, rounds, longest = time.monotonic(), 0, 0.0
+    usable = [s for s in settings if kind == "cuda" or not s.needs_cuda]
+    while rounds == 0 or (kind == "cpu" and time.monotonic() - began + longest < seconds):
+        start = time.monotonic()
+        for setting in usable:
+            with _tf32_off():
+                _visit(setting, networks, sources[setting.source], device, timings, shares)
+            done = timings[setting.name, False].seconds[-1]
+            say(f"round {rounds + 1}  {setting.name}: {setting.batch / done:.3g} samples/s")
+        longest = max(longest, time.monotonic() - start)
+        rounds += 1
+    costs = [
+        {"batch": batch, "fft_ms": round(1e3 * min(alone), 3)} for batch, alone in shares.items()
+    ]
+    for cost in costs:
+        step = min(
+            min(timings[s.name, False].seconds)
+            for s in usable
+            if s.batch == cost["batch"] and s.one_forward
+        )
+        cost["percent_of_fastest_step"] = round(cost["fft_ms"] / step / 10, 3)
+    return timings, costs, rounds
+
+
+def _visit(
+    setting: Setting,
+    networks: Networks,
+    source: Source,
+    device: str,
+    timings: dict[Key, Timing],
+    shares: dict[int, list[float]],
+) -> None:
+    """Warm up, then time a row without and with the FFT loss in turn."""
+    kind = torch.device(device).type
+    rig = Rig(setting, networks, source, device)
+    for _ in range(WARM_STEPS.get(kind, 1)):
+        rig.step(False)
+    if kind != "cpu":
+        for _ in range(WARM_STEPS[kind]):
+            rig.step(True)  # its own CUDA graph, its own FFT plan
+    for _ in range(1 if kind == "cpu" else GPU_REPEATS):
+        for fft in (False, True):
+            meter = EnergyMeter(device).start()
+            taken, steps = _timed(lambda flag=fft: rig.step(flag), kind)  # type: ignore[misc]
+            timing = timings.setdefault((setting.name, fft), Timing())
+            timing.add(taken, steps, setting.batch, meter.joules())
+    if setting.one_forward:
+        alone = rig.fft_alone()
+        alone()
+        seconds = [_timed(alone, kind) for _ in range(5)]
+        shares.setdefault(setting.batch, []).append(min(t / n for t, n in seconds))
+    rig.release()
+
+
+def _timed(step: Callable[[], None], kind: str) -> tuple[float, int]:
+    """Seconds and number of steps; a GPU repeats the step to fill `GPU_SECONDS`."""
+    least = 0.0 if kind == "cpu" else GPU_SECONDS
+    _wait(kind)
+    began, steps, chunk = time.perf_counter(), 0, 1
+    while True:
+        for _ in range(chunk):
+            step()
+        _wait(kind)
+        steps += chunk
+        taken = time.perf_counter() - began
+        if taken >= least:
+            return taken, steps
+        chunk = max(1, min(1000, int(steps * (least / taken - 1)) + 1))
+
+
+def _wait(kind: str) -> None:
+    if kind == "cuda":
+        torch.cuda.synchronize()
+    elif kind == "mps":
+        torch.mps.synchronize()
+
+
+@contextmanager
+def _tf32_off() -> Iterator[None]:
+    """Rows called fp32 compute in fp32; bf16 rows are not concerned."""
+    before = torch.get_float32_matmul_precision()
+    convolutions = torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+        torch.backends.cudnn.allow_tf32 = convolutions
+
+
+def _table(
+    settings: Sequence[Setting],
+    timings: dict[Key, Timing],
+    factors: EnergyConfig,
+    source: str,
+) -> list[dict[str, Any]]:
+    rows = []
+    for setting in settings:
+        for fft in (False, True):
+            timing = timings.get((setting.name, fft))
+            row: dict[str, Any] = {"name": setting.name, "fft": fft, "batch": setting.batch}
+            if timing is None:
+                nothing = dict.fromkeys(
+                    ("samples_per_s", "x_naive", "x_equal_batch", "hours_published_recipe")
+                )
+                rows.append(row | nothing | {"note": "needs an NVIDIA GPU", "energy": None})
+                continue
+            rate = setting.batch / min(timing.seconds)
+            energy = describe(timing.joules, source, timing.samples, factors)
+            rows.append(
+                row
+                | {
+                    "samples_per_s": round(rate, 4),
+                    "x_naive": _ratio(rate, timings, "naive loop", 1, fft),
+                    "x_equal_batch": _equal(rate, timings, setting.batch, fft),
+                    "hours_published_recipe": round(RECIPE_SAMPLES / rate / 3600, 3),
+                    "note": setting.note,
+                    "energy": _whole_run(energy, timing.samples),
+                }
+            )
+    return rows
+
+
+def _ratio(rate: float, timings: dict[Key, Timing], name: str, batch: int, fft: bool) -> float:
+    return round(rate * min(timings[name, fft].seconds) / batch, 3)
+
+
+def _equal(rate: float, timings: dict[Key, Timing], batch: int, fft: bool) -> float:
+    name = "naive loop" if batch == 1 else f"naive loop, batch {batch}"
+    return _ratio(rate, timings, name, batch, fft)
+
+
+def _whole_run(energy: dict[str, Any], samples: int) -> dict[str, Any]:
+    """Scale energy, cost and carbon dioxide from the timed samples to the published recipe."""
+    if energy.get("kwh") is None or not samples:
+        return energy
+    scale = RECIPE_SAMPLES / samples
+    return {
+        key: value * scale if key in ("joules", "kwh", "cost", "co2_kg") else value
+        for key, value in energy.items()
+    }
