@@ -12,11 +12,14 @@ from scipy.interpolate import BSpline, make_interp_spline
 from napari_txm_bgcorr.core.illumination import SMOOTH
 from napari_txm_bgcorr.core.random_fields import Floats, coloured
 
-__all__ = ["Drift", "draw_drift"]
+__all__ = ["MODE_RMS", "Drift", "draw_drift", "growth"]
 
 _PERIODS_H = 0.12 * 2.1 ** np.arange(12)  # 7 minutes to 18 days
 _COARSE = 24
 _MOSAIC_H = 16 / 60  # the measured drift is that within a mosaic of 16 minutes
+
+MODE_RMS = {"tilt": 0.022, "bowl": 0.006, "wave": 0.006, "shift": 0.012}
+"""Rms change of the modes' weights over 16 minutes; see `_modes` for the modes."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,7 @@ def _natural_spline() -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
 
 def draw_drift(rng: np.random.Generator, smooth: Floats) -> Drift:
     """Draw how an illumination will drift; see `Drift`."""
-    spread = _PERIODS_H**0.27
-    change = np.sqrt((spread**2 * (1 - np.cos(2 * np.pi * _MOSAIC_H / _PERIODS_H))).sum())
-    unit = spread / change  # rms change over 16 minutes is 1
+    unit = _unit()
     shapes, sizes = _modes(rng, smooth)
     factor = np.exp(rng.normal(0, 0.35))
     rms = sizes * factor * np.exp(rng.normal(0, 0.25, len(sizes)))
@@ -92,6 +93,33 @@ def draw_drift(rng: np.random.Generator, smooth: Floats) -> Drift:
     level = rng.normal(0, 1, (len(unit), 2)) * unit[:, None] * 0.012 * np.exp(rng.normal(0, 0.4))
     decay = (rng.uniform(0.0, 0.3), np.exp(rng.uniform(np.log(5), np.log(40))))
     return Drift(level, modes, shapes, decay, float(np.exp(rng.normal(np.log(900), 0.4))))
+
+
+def _unit() -> NDArray[np.float64]:
+    """Amplitude of each period, such that the rms change over 16 minutes is 1."""
+    spread = _PERIODS_H**0.27
+    change = np.sqrt((spread**2 * (1 - np.cos(2 * np.pi * _MOSAIC_H / _PERIODS_H))).sum())
+    return np.asarray(spread / change, np.float64)
+
+
+def growth(hours: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Rms change of a mode's weight between two moments, in units of that over 16 minutes.
+
+    ``sqrt(sum_p u_p^2 (1 - cos(2 pi t / P_p)))``: the expectation over the random sine and
+    cosine amplitudes of `Drift`, so that a weight drawn as ``N(0, MODE_RMS * growth)`` has
+    the simulator's law without drawing a session.
+
+    Parameters
+    ----------
+    hours : (N,) float
+        Time between the two moments.
+
+    Returns
+    -------
+    (N,) float64
+    """
+    phase = 2 * np.pi * np.asarray(hours, np.float64)[:, None] / _PERIODS_H
+    return np.asarray(np.sqrt((_unit() ** 2 * (1 - np.cos(phase))).sum(axis=1)), np.float64)
 
 
 def _modes(rng: np.random.Generator, smooth: Floats) -> tuple[Floats, NDArray[np.float64]]:
@@ -107,6 +135,7 @@ def _modes(rng: np.random.Generator, smooth: Floats) -> tuple[Floats, NDArray[np
     at = ((np.arange(_COARSE) + 0.5) * step).astype(int)
     coarse = smooth[np.ix_(at, at)]
     shifts = list(np.gradient(coarse, 1 / _COARSE))
-    sizes = [0.022] * 2 + [0.006] * 3 + [0.006] * 4 + [0.012] * 2
+    numbers = {"tilt": 2, "bowl": 3, "wave": 4, "shift": 2}
+    sizes = [MODE_RMS[kind] for kind, count in numbers.items() for _ in range(count)]
     shapes = np.stack([m - m.mean() for m in tilts + bowls + waves + shifts]).astype(np.float32)
     return shapes, np.array(sizes)

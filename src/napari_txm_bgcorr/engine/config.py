@@ -11,13 +11,17 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from napari_txm_bgcorr.core.errors import ConfigError
+from napari_txm_bgcorr.engine.energy import EnergyConfig
+from napari_txm_bgcorr.engine.watchdog import WatchdogConfig
 
 __all__ = [
     "AugmentConfig",
     "DataConfig",
+    "EnergyConfig",
     "LossWeights",
     "NetworkConfig",
     "TrainConfig",
+    "WatchdogConfig",
     "load_config",
     "preset_names",
 ]
@@ -102,7 +106,10 @@ class DataConfig(_Strict):
         Where images live: ``device`` (as uint16), or in MONAI's ``cache``, ``smart-cache`` or
         ``persistent`` dataset; ``auto`` decides by their size.
     cache_folder : str or None
-        Of the persistent dataset; None: a temporary folder.
+        Of the persistent dataset, which tells images by name and time; None: a temporary one.
+    smart_cache : int
+        Images in the smart cache; 0: as many as fit into memory. A resumed run that wants
+        the same batches needs the same number.
     augment : AugmentConfig
     families : tuple of str
         Illumination families to draw from; empty: all that may be trained on.
@@ -142,6 +149,7 @@ class DataConfig(_Strict):
     darks: tuple[str, ...] = ()
     residency: Literal["auto", "device", "cache", "smart-cache", "persistent"] = "auto"
     cache_folder: str | None = None
+    smart_cache: int = Field(default=0, ge=0)
     augment: AugmentConfig = AugmentConfig()
     families: tuple[str, ...] = ()
     sessions_per_batch: int = Field(default=4, ge=1)
@@ -192,7 +200,8 @@ class TrainConfig(_Strict):
     batch : int
         Tiles in one step.
     lr, warmup, schedule
-        Greatest learning rate; share of the run in which it rises; how it falls to 0.
+        Greatest learning rate; share of the run in which it rises; how it falls to 0
+        ("half-linear": constant for the first half, as in pix2pix; "constant": not at all).
     betas, weight_decay, clip : Adam's moments, decoupled decay, greatest gradient norm.
     ema : float
         Decay of the averaged weights, which are validated and exported.
@@ -204,6 +213,11 @@ class TrainConfig(_Strict):
     keep_checkpoints : newest checkpoints kept on disk.
     seed : seed of weights and batches.
     init : model (name or file) whose weights to start from, or None.
+    patience : validations in a row without a better error after which the run ends; 0: never.
+    micro_batch : tiles on a device at once, whose gradients add up to the batch's; 0: all.
+        Halved by itself where memory runs out.
+    loggers : other places that take the curves, rows of `loggers.LOGGERS`.
+    watchdog, energy : see their classes.
     """
 
     network: NetworkConfig = NetworkConfig()
@@ -214,7 +228,7 @@ class TrainConfig(_Strict):
     batch: int = Field(default=16, ge=1)
     lr: float = Field(default=1e-3, gt=0)
     warmup: float = Field(default=0.02, ge=0, lt=1)
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "half-linear", "constant"] = "cosine"
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = Field(default=0.0, ge=0)
     clip: float = Field(default=1.0, gt=0)
@@ -231,6 +245,11 @@ class TrainConfig(_Strict):
     keep_checkpoints: int = Field(default=3, ge=2)
     seed: int = Field(default=0, ge=0)
     init: str | None = None
+    patience: int = Field(default=0, ge=0)
+    micro_batch: int = Field(default=0, ge=0)
+    loggers: tuple[Literal["tensorboard", "mlflow"], ...] = ()
+    watchdog: WatchdogConfig = WatchdogConfig()
+    energy: EnergyConfig = EnergyConfig()
 
     @model_validator(mode="after")
     def _batch_divides(self) -> TrainConfig:

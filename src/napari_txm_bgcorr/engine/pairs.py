@@ -8,15 +8,17 @@ row in `PAIRS`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from monai.data import ThreadDataLoader
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from napari_txm_bgcorr.core.errors import ConfigError
 from napari_txm_bgcorr.core.training_data import TrainingData
 from napari_txm_bgcorr.engine.config import TrainConfig
+from napari_txm_bgcorr.engine.mixed import KINDS, MixedPairs, PartMaker, Parts
 from napari_txm_bgcorr.engine.tensors import Batch, Pairs, network_input
 
 __all__ = ["PAIRS", "PairSource", "batches", "build_pairs", "to_batch"]
@@ -59,12 +61,17 @@ def build_pairs(
     Raises
     ------
     ConfigError
-        If there is no such kind.
+        If there is no such kind, or no image to learn from.
+    ReadError
+        If an image cannot be read.
     """
-    if config.data.kind not in PAIRS:
-        known = ", ".join(PAIRS)
-        raise ConfigError(f"data.kind: {config.data.kind!r} is unknown; choose one of {known}")
-    return PAIRS[config.data.kind](config)
+    kind = config.data.kind
+    if config.data.mix or kind in KINDS[:-1]:
+        return MixedPairs(config, data or TrainingData(), torch.device(device))
+    if kind not in PAIRS:
+        known = ", ".join((*KINDS[:-1], *PAIRS))
+        raise ConfigError(f"data.kind: {kind!r} is unknown; choose one of {known}")
+    return PAIRS[kind](config)
 
 
 def to_batch(pairs: Pairs) -> Batch:
@@ -74,21 +81,41 @@ def to_batch(pairs: Pairs) -> Batch:
     return Batch(inputs, pairs.log_background - level, pairs.weight)
 
 
-class _Stream(Dataset[Batch]):
-    """Batch by number, with flips drawn from the same seed and number."""
+class _Stream(Dataset[Pairs]):
+    """Pairs by number, in worker processes."""
 
-    def __init__(self, source: PairSource, config: TrainConfig) -> None:
-        self.source, self.seed, self.p_flip = source, config.seed, config.data.p_flip
+    def __init__(self, source: PairSource) -> None:
+        self.source = source
 
-    def __getitem__(self, index: int) -> Batch:
-        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(2, index)))
-        return _flipped(to_batch(self.source.draw(index)), self.p_flip, rng)
+    def __getitem__(self, index: int) -> Pairs:
+        return self.source.draw(index)
+
+
+class _PartStream(Dataset[Parts]):
+    """What worker processes make for a mixed batch, by number."""
+
+    def __init__(self, maker: PartMaker) -> None:
+        self.maker = maker
+
+    def __getitem__(self, index: int) -> Parts:
+        return self.maker.parts(index)
+
+
+class _Finished(Dataset[Pairs]):
+    """Mixed batches in their order, put together from parts as they come."""
+
+    def __init__(self, source: MixedPairs, parts: Iterator[Parts]) -> None:
+        self.source, self.parts = source, parts
+
+    def __getitem__(self, index: int) -> Pairs:
+        return self.source.finish(index, next(self.parts))
 
 
 def _flipped(batch: Batch, share: float, rng: np.random.Generator) -> Batch:
     """Mirror some tiles, all channels alike."""
     for axis in (1, 2):
-        chosen = torch.from_numpy(rng.random(batch.target.shape[0]) < share / 2)
+        drawn = torch.from_numpy(rng.random(batch.target.shape[0]) < share / 2)
+        chosen = drawn.to(batch.target.device)
         if chosen.any():
             for tensor in batch:
                 tensor[chosen] = tensor[chosen].flip(axis + 1)
@@ -113,6 +140,8 @@ def _one_thread(worker: int) -> None:
 def batches(source: PairSource, config: TrainConfig, first: int) -> Iterator[Batch]:
     """Batches from number `first` on, drawn by worker processes ahead of time.
 
+    Of mixed pairs the workers make what needs no image; the rest is composed on the device.
+
     Parameters
     ----------
     source : PairSource
@@ -120,11 +149,34 @@ def batches(source: PairSource, config: TrainConfig, first: int) -> Iterator[Bat
     first : int
         Number of the first batch: the steps already done.
     """
-    workers = config.data.workers
-    loader = DataLoader(
-        _Stream(source, config),
+    end = max(config.steps, first)
+    drawn: Iterator[Pairs]
+    if isinstance(source, MixedPairs):
+        drawn = _mixed(source, config.data.workers, _From(first, end))
+    else:
+        drawn = iter(_loader(_Stream(source), config.data.workers, _From(first, end)))
+    return map(_Flips(config), range(first, end), drawn)
+
+
+def _mixed(source: MixedPairs, workers: int, numbers: _From) -> Iterator[Pairs]:
+    """Mixed batches; where images live in a MONAI dataset, read ahead by a thread."""
+    needed = any(name in ("references", "simulated") for name, _ in source.maker.shares.mix)
+    parts = iter(_loader(_PartStream(source.maker), workers if needed else 0, numbers))
+    finished = _Finished(source, parts)
+    if source.on_device:
+        return (finished[index] for index in numbers)
+    loader = ThreadDataLoader(
+        finished, buffer_size=2, batch_size=None, sampler=numbers, num_workers=0,
+        generator=torch.Generator(),
+    )  # fmt: skip
+    return iter(loader)
+
+
+def _loader(dataset: Dataset[Any], workers: int, numbers: _From) -> DataLoader[Any]:
+    return DataLoader(
+        dataset,
         batch_size=None,
-        sampler=_From(first, max(config.steps, first)),
+        sampler=numbers,
         num_workers=workers,
         prefetch_factor=3 if workers else None,
         persistent_workers=workers > 0,
@@ -133,4 +185,14 @@ def batches(source: PairSource, config: TrainConfig, first: int) -> Iterator[Bat
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # its own, so that loading leaves the run's state alone
     )
-    return iter(loader)
+
+
+class _Flips:
+    """Pairs to the network's channels, with flips drawn from the seed and the number."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.seed, self.p_flip = config.seed, config.data.p_flip
+
+    def __call__(self, index: int, pairs: Pairs) -> Batch:
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(2, index)))
+        return _flipped(to_batch(pairs), self.p_flip, rng)

@@ -68,18 +68,35 @@ class SimulatedPairs:
             return _new_specimen(self.data, rng)
         return varied(self._specimens.draw(rng, batch), rng)
 
-    def draw(self, index: int) -> Pairs:
-        """Batch `index` of the training stream."""
+    def plain_specimen(self, rng: np.random.Generator, batch: int) -> Image:
+        """A transmission `(Y, X)` as it was drawn, to be varied elsewhere."""
+        if not self._specimens.size:
+            return _new_specimen(self.data, rng)
+        return self._specimens.draw(rng, batch)
+
+    def draw(self, index: int, count: int | None = None) -> Pairs:
+        """Batch `index` of the training stream.
+
+        Parameters
+        ----------
+        index : int
+        count : int or None
+            Tiles in it, spread over as few sessions as the settings allow; None: a whole
+            batch.
+        """
         sequence = np.random.SeedSequence(self.seed, spawn_key=(0, index))
         share = np.array(
             [self.data.p_no_prior, self.data.p_stale, self.data.p_tile_median, self.data.p_smooth]
         )
         rng = np.random.default_rng(sequence)
         tiles: list[_Tile] = []
-        for _ in range(self.data.sessions_per_batch):
-            shot = _Shots(self, rng, self.per_session, index)
-            cases = rng.choice(len(CASES), self.per_session, p=share / share.sum())
+        left = self.per_session * self.data.sessions_per_batch if count is None else count
+        while left > 0:
+            some = min(self.per_session, left)
+            shot = _Shots(self, rng, some, index)
+            cases = rng.choice(len(CASES), some, p=share / share.sum())
             tiles += [shot.tile(k, CASES[case]) for k, case in enumerate(cases)]
+            left -= some
         return _stack(tiles, self.data.staleness_sigma, rng)
 
     def validation(self) -> dict[str, Pairs]:

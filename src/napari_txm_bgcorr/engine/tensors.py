@@ -20,6 +20,8 @@ __all__ = [
     "align_prior",
     "despike",
     "expected_rms",
+    "field_of",
+    "floored_log",
     "level_of",
     "log_field",
     "median",
@@ -105,15 +107,23 @@ def log_field(counts: Tensor, field_px: int) -> Tensor:
         ``log`` of the area average (or of the bilinear enlargement of smaller tiles), floored
         at `FLOOR` of the tile's median.
     """
+    return floored_log(field_of(counts, field_px))
+
+
+def field_of(counts: Tensor, field_px: int) -> Tensor:
+    """Counts on the network's field, despiked: `(N, 1, Y, X)` to `(N, 1, F, F)` float32."""
     clean = despike(torch.nan_to_num(counts, nan=0.0, posinf=0.0, neginf=0.0))
     size = (field_px, field_px)
     if counts.shape[-2] >= field_px and counts.shape[-1] >= field_px:
         if tuple(counts.shape[-2:]) != size:
             clean = functional.interpolate(clean, size, mode="area")
-    else:
-        clean = functional.interpolate(clean, size, mode="bilinear", align_corners=False)
-    floor = (FLOOR * median(clean)).clamp_min(1e-3)
-    return torch.log(torch.maximum(clean, floor))
+        return clean
+    return functional.interpolate(clean, size, mode="bilinear", align_corners=False)
+
+
+def floored_log(field: Tensor) -> Tensor:
+    """Logarithm of counts on the field, floored at `FLOOR` of each tile's median."""
+    return torch.log(torch.maximum(field, (FLOOR * median(field)).clamp_min(1e-3)))
 
 
 def level_of(log_raw: Tensor) -> Tensor:
