@@ -23,7 +23,7 @@ from napari_txm_bgcorr.gui.drop_zone import FILE_FILTER, local_paths
 from napari_txm_bgcorr.gui.messages import Choices
 from napari_txm_bgcorr.gui.session import Session
 
-__all__ = ["ChoicesForm", "PathsField", "narrow_combo"]
+__all__ = ["ChoicesForm", "PathsField", "model_label", "narrow_combo"]
 
 METHOD_HELP = {
     "auto": "The network, with the best prior at hand: a reference, or the scan's own tiles",
@@ -35,6 +35,14 @@ METHOD_HELP = {
     "eigen-flats": "Principal components of several references, fitted to each tile",
     "basic": "BaSiCPy, where it is installed",
 }
+
+
+def model_label(model: str) -> str:
+    """Short name of a model: its own, or that of its run."""
+    path = Path(model)
+    if path.suffix != ".safetensors":
+        return model
+    return path.parent.name if path.stem == "model" else path.stem
 
 
 def narrow_combo(name: str, tip: str) -> QComboBox:
@@ -187,6 +195,18 @@ class ChoicesForm(QWidget):
         )
         self.again_box.toggled.connect(lambda on: setattr(self.session, "again", bool(on)))
         self.browse_button.clicked.connect(self._ask_model)
+        self.session.events.model.connect(self._show_model)
+        self.session.events.method.connect(self._show_method)
+
+    def _show_model(self, model: str) -> None:
+        """Follow a model that another panel has chosen."""
+        if self.model_combo.findData(model) < 0:
+            self.model_combo.addItem(model_label(model), model)
+        self.model_combo.setCurrentIndex(self.model_combo.findData(model))
+        self.model_combo.setToolTip(model)
+
+    def _show_method(self, method: str) -> None:
+        self.method_combo.setCurrentIndex(max(0, self.method_combo.findData(method)))
 
     def _method_chosen(self) -> None:
         method = self.method_combo.currentData() or "auto"
@@ -200,9 +220,7 @@ class ChoicesForm(QWidget):
             self, "Use a model", "", "Models (*.safetensors);;All files (*)"
         )
         if name:
-            if self.model_combo.findData(name) < 0:
-                self.model_combo.addItem(Path(name).stem, name)
-            self.model_combo.setCurrentIndex(self.model_combo.findData(name))
+            self.session.model = name
 
 
 def _refill(combo: QComboBox, entries: Any, chosen: str) -> None:
@@ -211,7 +229,7 @@ def _refill(combo: QComboBox, entries: Any, chosen: str) -> None:
     for name, label in entries:
         combo.addItem(label, name)
     if combo.findData(chosen) < 0:
-        combo.addItem(Path(chosen).stem or chosen, chosen)
+        combo.addItem(model_label(chosen), chosen)
     combo.setCurrentIndex(combo.findData(chosen))
     combo.setToolTip(combo.currentText())
     combo.blockSignals(False)

@@ -28,6 +28,11 @@ def local_paths(event: Any) -> list[Path]:
 class DropZone(QFrame):
     """Takes dropped files and folders, and offers a dialog for either.
 
+    Parameters
+    ----------
+    text : str
+        What it asks for.
+
     Signals
     -------
     dropped : list of Path
@@ -36,14 +41,14 @@ class DropZone(QFrame):
 
     dropped = Signal(list)
 
-    def __init__(self, parent: Any = None) -> None:
-        super().__init__(parent)
+    def __init__(self, text: str = "Drop TXM files or folders here") -> None:
+        super().__init__()
         self.setObjectName("drop_zone")
         self.setAcceptDrops(True)
         self.setToolTip(
             "Xradia .xrm .txrm .txm, TIFF, HDF5 and OME-Zarr files, or folders of tiles"
         )
-        words = QLabel("Drop TXM files or folders here")
+        words = QLabel(text)
         words.setAlignment(Qt.AlignmentFlag.AlignCenter)
         words.setWordWrap(True)
         self.file_button = QPushButton("Open files…")
@@ -52,14 +57,14 @@ class DropZone(QFrame):
         self.folder_button.setObjectName("open_folder_button")
         self.file_button.clicked.connect(self._ask_files)
         self.folder_button.clicked.connect(self._ask_folder)
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.file_button)
-        buttons.addWidget(self.folder_button)
+        self.buttons = QHBoxLayout()
+        self.buttons.addWidget(self.file_button)
+        self.buttons.addWidget(self.folder_button)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 6, 6, 6)
         layout.setSpacing(4)
         layout.addWidget(words)
-        layout.addLayout(buttons)
+        layout.addLayout(self.buttons)
         self.setStyleSheet(IDLE_STYLE)
 
     def dragEnterEvent(self, event: Any) -> None:

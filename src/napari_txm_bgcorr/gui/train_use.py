@@ -1,0 +1,48 @@
+"""Hands a trained model to the panel "Background correction"."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_txm_bgcorr.core.errors import ModelError
+from napari_txm_bgcorr.engine.methods import LEARNED
+from napari_txm_bgcorr.gui.choices import model_label
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+    from qtpy.QtWidgets import QWidget
+
+    from napari_txm_bgcorr.gui.session import Session
+
+__all__ = ["correct_session", "use_model"]
+
+
+def correct_session(viewer: Viewer, window: QWidget) -> Session:
+    """State of the correction panel of a window; the panel is opened if it is not there."""
+    from napari_txm_bgcorr.gui.correct_widget import CorrectWidget
+
+    open_panels = window.findChildren(CorrectWidget)
+    if open_panels:
+        return open_panels[0].session
+    _, panel = viewer.window.add_plugin_dock_widget(
+        "napari-txm-bgcorr", "Background correction", tabify=True
+    )
+    session: Session = panel.session
+    return session
+
+
+def use_model(session: Session, model: str) -> str:
+    """Choose a model, and a method that uses one; say what was done.
+
+    Raises
+    ------
+    ModelError
+        If the weights are gone.
+    """
+    if model.endswith(".safetensors") and not Path(model).is_file():
+        raise ModelError(f"{model}: no weights there yet; wait for the first validation")
+    session.model = model
+    if session.method not in LEARNED:
+        session.method = "auto"
+    return f"“Background correction” now uses {model_label(model)}: press Correct there"

@@ -1,0 +1,331 @@
+"""The panel "Train background model"."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.utils.notifications import show_error
+from qtpy.QtCore import QEvent, QSize, QTimer
+from qtpy.QtWidgets import QApplication, QFileDialog, QLabel, QSizePolicy, QVBoxLayout, QWidget
+
+from napari_txm_bgcorr.core.errors import ConfigError, TxmError
+from napari_txm_bgcorr.gui.plots import theme_colours
+from napari_txm_bgcorr.gui.preferences import preferences
+from napari_txm_bgcorr.gui.train_close import ask_before_closing
+from napari_txm_bgcorr.gui.train_data import Level, look_at
+from napari_txm_bgcorr.gui.train_form import TrainForm
+from napari_txm_bgcorr.gui.train_layers import selected_items
+from napari_txm_bgcorr.gui.train_messages import Complaint, Found, Offers, Reading
+from napari_txm_bgcorr.gui.train_monitor import RunStep
+from napari_txm_bgcorr.gui.train_run import RunControl
+from napari_txm_bgcorr.gui.train_session import DataItem, TrainSession, resolve_training
+from napari_txm_bgcorr.gui.train_sheet import DataStep
+from napari_txm_bgcorr.gui.train_tasks import find_offers, is_run, runs_folder
+from napari_txm_bgcorr.gui.train_tile import TileLayers
+from napari_txm_bgcorr.gui.train_use import correct_session, use_model
+from napari_txm_bgcorr.gui.worker import Runner
+
+if TYPE_CHECKING:
+    import napari
+
+__all__ = ["TrainWidget"]
+
+PANEL_WIDTH = 340
+
+
+class TrainWidget(QWidget):
+    """Data, settings and the run, one above the other.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.session = TrainSession(device=preferences().device)
+        self.runs = runs_folder()
+        self.reader, self.finder = Runner(self), Runner(self)
+        self._closed = False
+        self._waiting: list[DataItem] = []
+        self._level = Level()
+        self._steps: deque[Iterator[None]] = deque()
+        self._beat = QTimer(self)
+        self._beat.setInterval(0)
+        self._beat.timeout.connect(self._do_step)
+        self._make_widgets()
+        self.control = RunControl(self.run_step, TileLayers(napari_viewer), self._later, self)
+        self._connect()
+        self._take_theme()
+        self._show_buttons()
+        self.finder.start(lambda stop, tell: find_offers(stop, self.runs))
+
+    @property
+    def busy(self) -> bool:
+        """Whether data are being read or something waits to be shown."""
+        return self.reader.busy or bool(self._waiting) or bool(self._steps)
+
+    def _make_widgets(self) -> None:
+        self.data_step = DataStep()
+        self.form = TrainForm(self.session)
+        self.run_step = RunStep()
+        self.data_drop_zone = self.data_step.drop_zone
+        self.preset_combo = self.form.preset_combo
+        self.loss_plot = self.run_step.loss_curves.plot
+        for name in (
+            "start_button", "pause_button", "stop_button", "resume_button", "use_model_button",
+            "status_label", "attach_button", "models_button",
+        ):  # fmt: skip
+            setattr(self, name, getattr(self.run_step, name))
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(8, 4, 8, 4)
+        layout.setSpacing(3)
+        for title, step, stretch in (
+            ("1  Data", self.data_step, 0),
+            ("2  Settings", self.form, 0),
+            ("3  Run", self.run_step, 1),
+        ):
+            head = QLabel(f"<b>{title}</b>")
+            head.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+            layout.addWidget(head)
+            layout.addWidget(step, stretch)
+
+    def sizeHint(self) -> QSize:
+        """Ask for no more height than a small screen has."""
+        return QSize(PANEL_WIDTH, super().sizeHint().height())
+
+    def _connect(self) -> None:
+        data, run = self.data_step, self.run_step
+        data.paths.connect(self.add_paths)
+        data.layers.connect(self.add_layers)
+        data.cleared.connect(self.clear_data)
+        data.removed.connect(self.remove_item)
+        self.form.advanced_button.toggled.connect(data.set_compact)
+        run.start_button.clicked.connect(self.start)
+        run.pause_button.clicked.connect(self.control.pause)
+        run.stop_button.clicked.connect(self.control.stop)
+        run.resume_button.clicked.connect(lambda: self.control.resume(self.session.device))
+        run.use_model_button.clicked.connect(self.use_model)
+        run.attach_button.clicked.connect(self._ask_run)
+        run.copy_button.clicked.connect(self._copy_command)
+        run.models_button.clicked.connect(self._show_models)
+        self.control.changed.connect(self._show_buttons)
+        self.control.complained.connect(self._complain)
+        for runner in (self.reader, self.finder):
+            runner.message.connect(lambda message: self._later(self._hear(message)))
+        self.reader.ended.connect(lambda broken: self._later(self._read_ended()))
+        self.viewer.events.theme.connect(self._take_theme)
+        runners = (self.reader, self.finder, self.control.watcher)
+        self.destroyed.connect(lambda: [runner.drop() for runner in runners])
+
+    # -- data ---------------------------------------------------------------------------------
+
+    def add_paths(self, paths: list[Path]) -> None:
+        """Take files, folders and libraries as data; a run's folder is attached to."""
+        for path in map(Path, paths):
+            if is_run(path):
+                self.attach(path)
+            else:
+                self._add(DataItem(path, self.data_step.role, path.name))
+
+    def add_layers(self) -> None:
+        """Take the layers that are selected in napari."""
+        try:
+            for item in selected_items(self.viewer, self.data_step.role):
+                self._add(item)
+        except TxmError as error:
+            self._complain(error)
+
+    def _add(self, item: DataItem) -> None:
+        known = [(other.path, other.role) for other in (*self.session.items, *self._waiting)]
+        if (item.path, item.role) not in known:
+            self._waiting.append(item)
+        if not self.reader.running:
+            self._read_next()
+
+    def _read_next(self) -> None:
+        items, self._waiting = tuple(self._waiting), []
+        if items:
+            level = self._level
+            self.reader.start(lambda stop, tell: look_at(items, level, stop))
+
+    def clear_data(self) -> None:
+        """Forget all data."""
+        self.reader.drop()
+        self._waiting, self._level = [], Level()
+        self.session.items = ()
+        self.data_step.drop_thumbs()
+        self.data_step.show_items(())
+
+    def remove_item(self, key: str) -> None:
+        """Forget one file, folder or layer."""
+        self.session.items = tuple(i for i in self.session.items if _key(i) != key)
+        if not self.session.items:
+            self._level = Level()
+        self.data_step.drop_thumbs(key)
+        self.data_step.show_items(self.session.items)
+
+    # -- the run ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start a new run with the data and settings that are shown."""
+        if not self.start_button.isEnabled():
+            return
+        if self.reader.busy or self._waiting:
+            self.status_label.setText("Data are still being read; press Start again then")
+            return
+        try:
+            job = resolve_training(self.session, self.runs)
+        except TxmError as error:
+            self._complain(error)
+            return
+        self.control.start(job)
+
+    def attach(self, run: Path) -> None:
+        """Watch the run in a folder, whoever started it and wherever it is computed."""
+        if not is_run(run):
+            self._complain(
+                ConfigError(f"{run}: no run's folder (no config.yaml in it); choose another")
+            )
+            return
+        self.control.attach(run)
+
+    def use_model(self) -> None:
+        """Give the best weights of the run to the correction panel."""
+        if self.control.run is None:
+            return
+        try:
+            session = correct_session(self.viewer, self.window())
+            said = use_model(session, str(self.control.run / "model.safetensors"))
+        except TxmError as error:
+            self._complain(error)
+            return
+        self.status_label.setText(said)
+
+    def _ask_run(self) -> None:
+        name = QFileDialog.getExistingDirectory(self, "A run's folder", str(self.runs))
+        if name:
+            self.attach(Path(name))
+
+    def _copy_command(self) -> None:
+        try:
+            command = self.control.command(lambda: resolve_training(self.session, self.runs))
+        except TxmError as error:
+            self._complain(error)
+            return
+        QApplication.clipboard().setText(command)
+        self.status_label.setText(f"Copied: {command}")
+
+    def _show_models(self) -> None:
+        from napari_txm_bgcorr.gui.train_models import ModelsDialog
+
+        ModelsDialog(self, self._use_named).exec_()
+
+    def _use_named(self, model: str) -> str:
+        return use_model(correct_session(self.viewer, self.window()), model)
+
+    def _show_buttons(self) -> None:
+        state, live = self.control.state, self.control.live
+        self.start_button.setEnabled(not live)
+        self.pause_button.setEnabled(state == "running")
+        self.stop_button.setEnabled(live and state != "stopping")
+        self.resume_button.setEnabled(state in ("paused", "stopped", "failed", "died"))
+        self.use_model_button.setEnabled(self.control.has_model)
+        self.form.setEnabled(not live)
+
+    # -- messages and the window --------------------------------------------------------------
+
+    def _later(self, steps: Iterator[None]) -> None:
+        """Do what a message asks for, one step for each beat of the event loop."""
+        self._steps.append(steps)
+        self._beat.start()
+
+    def _do_step(self) -> None:
+        if not self._steps:
+            self._beat.stop()
+            return
+        try:
+            next(self._steps[0])
+        except StopIteration:
+            self._steps.popleft()
+        except BaseException:
+            self._steps.popleft()
+            raise
+
+    def _hear(self, message: Any) -> Iterator[None]:
+        if isinstance(message, Reading):
+            self.data_step.show_items(self.session.items, message.text)
+        elif isinstance(message, Found):
+            self.session.items = (*self.session.items, message.item)
+            self.data_step.add_thumbs(_key(message.item), message.item.role, message.thumbs)
+            yield
+            self.data_step.show_items(self.session.items)
+        elif isinstance(message, Complaint):
+            self._complain(message.error)
+        elif isinstance(message, Offers):
+            yield
+            self.form.offer(message.devices, message.models, message.networks, message.presets)
+            if message.live is not None and self.control.run is None:
+                self.attach(message.live)
+
+    def _read_ended(self) -> Iterator[None]:
+        self.data_step.show_items(self.session.items)
+        self._read_next()
+        yield
+
+    def _complain(self, error: TxmError) -> None:
+        self.status_label.setText(str(error))
+        show_error(str(error))
+
+    def _take_theme(self, event: Any = None) -> None:
+        theme = theme_colours(self.viewer.theme)
+        self.run_step.set_theme(theme)
+        self.data_step.set_theme(theme["warning"])
+
+    def event(self, event: QEvent) -> bool:
+        """Let go of everything when the panel is taken out of its dock."""
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parent() is None:
+                self.shut_down()
+            else:
+                self.window().installEventFilter(self)
+        return bool(super().event(event))
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        """Ask what becomes of a live run before the main window closes."""
+        if event.type() == QEvent.Type.Close and not self._closed:
+            if self.control.live and not self._may_close():
+                event.ignore()
+                return True
+            QTimer.singleShot(0, self._after_close)
+        return bool(super().eventFilter(watched, event))
+
+    def _may_close(self) -> bool:
+        answer = ask_before_closing(self, self.control.run)
+        self.control.stop_when_closed = answer == "stop"
+        return answer != "stay"
+
+    def _after_close(self) -> None:
+        if not self.window().isVisible():
+            self.shut_down()
+
+    def shut_down(self) -> None:
+        """Stop every thread and let go of the viewer; a run goes on unless told to stop."""
+        if self._closed:
+            return
+        self._closed = True
+        self._beat.stop()
+        self._steps.clear()
+        self.run_step.stop_drawing()
+        self.viewer.events.theme.disconnect(self._take_theme)
+        self.control.close()
+        for runner in (self.reader, self.finder):
+            runner.close()
+
+
+def _key(item: DataItem) -> str:
+    return f"{item.role}:{item.path}"
