@@ -139,6 +139,11 @@ def refuse_if_corrected(scan: Scan, force: bool = False) -> None:
     """
     if scan.provenance is None or force:
         return
+    if scan.provenance.get("stitched"):
+        raise AlreadyCorrectedError(
+            f"{scan.source.path}: a stitched mosaic, its tiles cannot be told apart; "
+            f"give the raw tiles ({scan.provenance.get('source_path', 'unknown')})"
+        )
     method = scan.provenance.get("method", "an unknown method")
     raise AlreadyCorrectedError(
         f"{scan.source.path}: already corrected with {method}; give the raw data, or force it"

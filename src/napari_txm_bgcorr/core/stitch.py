@@ -221,9 +221,10 @@ def share_out(
     holes = mass == 0
     if pieces and holes.any():
         for piece in pieces:
-            spare = holes[piece.outer] & (status(piece.tile)[piece.inner] == FILLED)
+            here = weight[piece.inner]
+            spare = holes[piece.outer] & (status(piece.tile)[piece.inner] == FILLED) & (here > 0)
             if spare.any():
-                piece.share[spare] = np.maximum(weight[piece.inner][spare], np.float32(1e-6))
+                piece.share[spare] = here[spare]
                 mass[piece.outer][spare] += piece.share[spare]
     known: Mask = mass > 0
     mass[~known] = 1

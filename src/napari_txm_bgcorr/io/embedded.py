@@ -96,7 +96,7 @@ def restore(scan: Scan, block: Mapping[str, Any]) -> Scan:
     Returns
     -------
     Scan
-        With `provenance` where the pixels are corrected ones.
+        With `provenance` where the pixels are corrected ones, or stitched.
 
     Raises
     ------
@@ -113,8 +113,13 @@ def restore(scan: Scan, block: Mapping[str, Any]) -> Scan:
             facts["binning"] = int(record["binning"])
         if len(record.get("names") or ()) == len(scan):
             facts |= _tile_facts(record, scan)
-        if block.get("role") == "corrected":
+        stitched = block.get("stitched")
+        if block.get("role") == "corrected" or stitched:
             facts["provenance"] = dict(block.get("provenance") or {})
+        if isinstance(stitched, Mapping):
+            facts["provenance"] |= {"stitched": dict(stitched)}
+            text = "{tiles} tiles stitched; positions {positions}: {note}"
+            facts["notes"] = (*scan.notes, text.format_map(stitched))
         return replace(scan, **facts)
 
 

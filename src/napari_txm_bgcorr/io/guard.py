@@ -141,7 +141,9 @@ def require_file(path: Path) -> None:
         raise ReadError(f"{path}: the file is empty (0 bytes); copy it again")
 
 
-def check_frame(path: Path, shape: tuple[int, ...], dtype: object) -> None:
+def check_frame(
+    path: Path, shape: tuple[int, ...], dtype: object, limit: float = MAX_PIXELS
+) -> None:
     """Refuse a frame that is no grey image of plain numbers or too large to be one.
 
     Parameters
@@ -152,11 +154,13 @@ def check_frame(path: Path, shape: tuple[int, ...], dtype: object) -> None:
         `(Y, X)` of one frame.
     dtype : numpy.dtype
         Integers or floats are taken.
+    limit : float
+        Pixels that a frame may have.
 
     Raises
     ------
     ReadError
-        If the type is not a plain number, or a frame is empty or beyond `MAX_PIXELS`.
+        If the type is not a plain number, or a frame is empty or beyond the limit.
     """
     kind = getattr(dtype, "kind", "?")
     if kind not in "uif":
@@ -165,8 +169,8 @@ def check_frame(path: Path, shape: tuple[int, ...], dtype: object) -> None:
         )
     if len(shape) != 2 or min(shape) < 1:
         raise ReadError(f"{path}: frame of shape {tuple(shape)}; give images of (Y, X) pixels")
-    if shape[0] * shape[1] > MAX_PIXELS:
+    if shape[0] * shape[1] > limit:
         raise ReadError(
-            f"{path}: frame of {shape[0]} x {shape[1]} px exceeds {MAX_PIXELS} px; "
+            f"{path}: frame of {shape[0]} x {shape[1]} px exceeds {limit} px; "
             "its header lies, or cut it into tiles"
         )

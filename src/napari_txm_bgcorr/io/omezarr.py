@@ -18,7 +18,7 @@ from napari_txm_bgcorr.core.scan import LazyTiles, Scan, Source
 from napari_txm_bgcorr.io.chunk_file import frame_reader
 from napari_txm_bgcorr.io.embedded import KEY, restore
 from napari_txm_bgcorr.io.facts import frame_names, nanometres, with_grid
-from napari_txm_bgcorr.io.guard import check_frame, one_line, reading
+from napari_txm_bgcorr.io.guard import MAX_PIXELS, check_frame, one_line, reading
 
 __all__ = ["can_read", "read"]
 
@@ -38,7 +38,7 @@ def read(path: Path, *, grid: tuple[int, int] | None = None) -> Scan:
     ----------
     path : Path
         Group of an image; of one of our outputs also the store, whose raw tiles are read
-        (without them the corrected ones).
+        (without them the corrected ones; of a stitched mosaic the corrected part).
     grid : (rows, columns), optional
         Takes the images as tiles of a mosaic, bottom left first, rightwards, then up.
 
@@ -57,7 +57,10 @@ def read(path: Path, *, grid: tuple[int, int] | None = None) -> Scan:
         if isinstance(node, zarr.Array):
             raise ReadError(f"{path}: a Zarr array without OME metadata; give its OME-Zarr image")
         attributes: dict[str, Any] = node.attrs.asdict()
-        inner = next((role for role in _ROLES if role in node), None)
+        ours = attributes.get(KEY)
+        stitched = isinstance(ours, Mapping) and "stitched" in ours
+        roles = ("corrected", *_ROLES) if stitched else _ROLES
+        inner = next((role for role in roles if role in node), None)
         if "ome" not in attributes and "multiscales" not in attributes:
             if KEY in attributes and inner is not None:
                 return read(path / inner, grid=grid)
@@ -97,7 +100,9 @@ def _image(path: Path, group: zarr.Group, attributes: Mapping[str, Any]) -> Scan
     axes = [str(axis["name"]) for axis in multiscale["axes"]]
     if axes[-2:] != ["y", "x"] or len(axes) != array.ndim or 0 in array.shape:
         raise ReadError(f"{path}: axes {axes} of shape {array.shape}; save it as (t, y, x)")
-    check_frame(path, array.shape[-2:], array.dtype)
+    ours = attributes.get(KEY)
+    stitched = isinstance(ours, Mapping) and "stitched" in ours
+    check_frame(path, array.shape[-2:], array.dtype, limit=math.inf if stitched else MAX_PIXELS)
     lead = tuple(int(n) for n in array.shape[:-2])
     if sum(n > 1 for n in lead) > 1 or ("c" in axes and array.shape[axes.index("c")] > 1):
         raise ReadError(

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import WriteError
+from napari_txm_bgcorr.core.pixels import lit_field
 from napari_txm_bgcorr.core.stitch import (
     Box,
     Layout,
@@ -264,10 +265,19 @@ class _Run:
         return count == len(units)
 
     def _unlit(self) -> NDArray[np.bool_] | None:
-        """Corners that no tile sees, from some tiles spread over the mosaic."""
+        """Corners that no tile sees, from some tiles spread over the mosaic.
+
+        Raw tiles tell it best: a background of poor level may lift the corners' pedestal.
+        """
         total = len(self.source.corrected)
         some = sorted(set(np.linspace(0, total - 1, min(SAMPLES, total)).astype(int).tolist()))
-        return common_unlit(self.source.load(i, ())[0] for i in some)
+        unlit = common_unlit(self.source.load(i, ())[0] for i in some)
+        if "raw" in self.source.scans:
+            tiles = self.source.scans["raw"].tiles
+            middle = np.median(np.stack([np.asarray(tiles[i]) for i in some]), axis=0)
+            dark = ~lit_field(middle)
+            unlit = dark if unlit is None else unlit | dark
+        return unlit if unlit is not None and unlit.any() and not unlit.all() else None
 
     def _wave(
         self, level: int, units: Sequence[_Unit], should_stop: Callable[[], bool]

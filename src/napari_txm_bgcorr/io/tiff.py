@@ -17,7 +17,7 @@ from napari_txm_bgcorr.core.errors import ReadError
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, Source
 from napari_txm_bgcorr.io.embedded import KEY, find_block, restore
 from napari_txm_bgcorr.io.facts import frame_names, nanometres, with_grid, with_name_facts
-from napari_txm_bgcorr.io.guard import check_frame, reading, require_file
+from napari_txm_bgcorr.io.guard import MAX_PIXELS, check_frame, reading, require_file
 from napari_txm_bgcorr.io.names import name_facts
 
 __all__ = ["TiffStack", "can_read", "inspect", "read", "read_frame"]
@@ -131,7 +131,9 @@ def inspect(path: Path) -> TiffStack:
         series = [s for s in tif.series if not s.keyframe.is_reduced]
         if not series:
             raise ReadError(f"{path}: no image in it; copy the file again")
-        shape, dtype = _frame_type(path, series)
+        block = find_block(_texts(tif))
+        limit = math.inf if block is not None and "stitched" in block else MAX_PIXELS
+        shape, dtype = _frame_type(path, series, limit)
         frames = [frame for one in series for frame in _frames(path, one, shape, dtype)]
         first = tif.pages[0]
         notes = ["photometric: white is zero; values are taken as they are"]
@@ -142,13 +144,13 @@ def inspect(path: Path) -> TiffStack:
             frames=tuple(frames),
             pixel_nm=_pixel_nm(tif),
             exposure_s=_ome_exposure(tif.ome_metadata),
-            block=find_block(_texts(tif)),
+            block=block,
             notes=tuple(notes if first.photometric == 0 else ()),
         )
 
 
 def _frame_type(
-    path: Path, series: Sequence[tifffile.TiffPageSeries]
+    path: Path, series: Sequence[tifffile.TiffPageSeries], limit: float
 ) -> tuple[tuple[int, int], np.dtype[Any]]:
     """Size `(Y, X)` and type common to all pages."""
     key = series[0].keyframe
@@ -159,7 +161,7 @@ def _frame_type(
     if key.dtype is None or key.imagedepth > 1:
         raise ReadError(f"{path}: pixels of unknown type or depth; save it as grey integers")
     shape = (int(key.imagelength), int(key.imagewidth))
-    check_frame(path, shape, key.dtype)
+    check_frame(path, shape, key.dtype, limit)
     for other in series[1:]:
         size = (int(other.keyframe.imagelength), int(other.keyframe.imagewidth))
         if size != shape or other.keyframe.dtype != key.dtype:
