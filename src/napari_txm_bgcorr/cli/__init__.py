@@ -8,7 +8,18 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from napari_txm_bgcorr import __version__
-from napari_txm_bgcorr.cli import bench, correct, doctor, evaluate, info, simulate, train
+from napari_txm_bgcorr.cli import (
+    bench,
+    correct,
+    doctor,
+    evaluate,
+    info,
+    quality,
+    redo,
+    simulate,
+    stitch,
+    train,
+)
 from napari_txm_bgcorr.cli.many_values import many_values
 from napari_txm_bgcorr.core.errors import TxmError
 
@@ -27,11 +38,14 @@ app = typer.Typer(
 )
 app.command("info")(info.info)
 app.command("correct")(correct.correct)
+app.command("stitch")(stitch.stitch)
 app.command("train", cls=many_values(*train.MANY))(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(bench.app, name="bench")
 app.command("simulate")(simulate.simulate)
 app.command("doctor")(doctor.doctor)
+app.command("quality")(quality.quality)
+app.command("redo")(redo.redo)
 
 
 def _show_version(value: bool) -> None:

@@ -35,7 +35,7 @@ from napari_txm_bgcorr.io.tile_parts import DOMAINS, TileParts
 from napari_txm_bgcorr.io.tile_places import Places
 from napari_txm_bgcorr.io.write_pyramid import PYRAMIDS, PyramidJob, PyramidSink
 
-__all__ = ["STITCHED", "StitchOptions", "stitch"]
+__all__ = ["STITCHED", "StitchOptions", "check_options", "stitch"]
 
 Image = NDArray[np.float32]
 Loaded = tuple[Status, dict[str, NDArray[Any]]]
@@ -116,10 +116,9 @@ def stitch(
         If positions are impossible.
     """
     place = Path(os.path.abspath(out))
-    _check(place, source, options)
+    check_options(place, source, options)
     layout = lay_out(places.positions_px, source.size)
     job = _job(place, source, places, layout, options)
-    check_place(place, source.corrected, job.save, overwrite=options.overwrite)
     done = claim(job, overwrite=options.overwrite)
     sink: PyramidSink | None = None
     complete = False
@@ -153,8 +152,14 @@ def stitch(
     }
 
 
-def _check(place: Path, source: TileParts, options: StitchOptions) -> None:
-    """Refuse options outside the tables, and parts that the result does not hold."""
+def check_options(place: Path, source: TileParts, options: StitchOptions) -> None:
+    """Refuse what cannot be done, before anything is.
+
+    Raises
+    ------
+    WriteError
+        If the place is taken, an option is unknown, or the result does not hold a part.
+    """
     for part in options.parts:
         if part not in STITCHED:
             raise WriteError(f"{place}: part {part!r}; choose from {', '.join(STITCHED)}")
@@ -170,6 +175,7 @@ def _check(place: Path, source: TileParts, options: StitchOptions) -> None:
         )
     if options.chunk < 16 or options.chunk % 16 or options.workers < 1:
         raise WriteError(f"{place}: chunks of {options.chunk} px; give a multiple of 16")
+    check_place(place, source.corrected, options.parts, overwrite=options.overwrite)
 
 
 def _job(
