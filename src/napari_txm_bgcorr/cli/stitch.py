@@ -151,7 +151,7 @@ def check_stitched_place(corrected: Path, *, overwrite: bool) -> None:
 
 
 def stitch_results(results: Sequence[dict[str, Any]], *, overwrite: bool, quiet: bool) -> None:
-    """Stitch the mosaics among the complete results of `correct`; noted in each under ``stitched``.
+    """Stitch the mosaics among the complete results of `correct`; noted as ``stitched`` in each.
 
     Raises
     ------
