@@ -75,7 +75,7 @@ def nice_ticks(low: float, high: float, most: int, log: bool = False) -> list[fl
         if len(found) >= 2:
             return found[:: -(-len(found) // most)]
     step = 10.0 ** math.floor(math.log10(high - low))
-    step = next(s for m in (0.1, 0.2, 0.5, 1, 2, 5) if (high - low) / (s := step * m) <= most)
+    step = next(s for m in (0.1, 0.2, 0.5, 1, 2, 5) if (high - low) / (s := step * m) < most)
     return [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 

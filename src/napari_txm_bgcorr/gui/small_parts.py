@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QWidget
 
-__all__ = ["named_button", "time_left", "wrapped_label"]
+__all__ = ["button_row", "named_button", "time_left", "wrapped_label"]
 
 
 def wrapped_label(name: str) -> QLabel:
@@ -22,6 +22,15 @@ def named_button(name: str, text: str, tip: str) -> QPushButton:
     button.setObjectName(name)
     button.setToolTip(tip)
     return button
+
+
+def button_row(*widgets: QWidget) -> QHBoxLayout:
+    """Lay widgets side by side, equally wide."""
+    row = QHBoxLayout()
+    row.setSpacing(3)
+    for widget in widgets:
+        row.addWidget(widget, 1)
+    return row
 
 
 def time_left(seconds: float | None) -> str:

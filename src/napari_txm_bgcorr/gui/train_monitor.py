@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QProgressBar, QSplitter, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QProgressBar, QSplitter, QVBoxLayout, QWidget
 
 from napari_txm_bgcorr.engine.run_status import RunStatus
 from napari_txm_bgcorr.gui.plots import Curves, Theme
-from napari_txm_bgcorr.gui.small_parts import named_button, time_left, wrapped_label
+from napari_txm_bgcorr.gui.small_parts import button_row, named_button, time_left, wrapped_label
 
 __all__ = ["RunStep", "figures", "loss_points", "quality_points"]
 
@@ -57,6 +57,8 @@ def figures(status: RunStatus | None) -> str:
         f"memory {memory:.1f}{of_all} GB" if memory is not None else "memory not measured",
         f"power {power:.0f} W" if power is not None else "power not measured",
     ]
+    if status.energy.get("joules") is not None:
+        words.append(f"energy {status.energy['joules'] / 3.6e6:.3g} kWh")
     return f"{where}: " + ", ".join(words)
 
 
@@ -113,7 +115,9 @@ class RunStep(QWidget):
         self._lay_out()
 
     def _lay_out(self) -> None:
-        buttons = _row(self.start_button, self.pause_button, self.stop_button, self.resume_button)
+        buttons = button_row(
+            self.start_button, self.pause_button, self.stop_button, self.resume_button
+        )
         plots = QSplitter(Qt.Orientation.Vertical)
         plots.setChildrenCollapsible(False)
         plots.addWidget(self.loss_curves)
@@ -127,8 +131,8 @@ class RunStep(QWidget):
         layout.addWidget(self.status_label)
         layout.addWidget(plots, 1)
         layout.addWidget(self.figures_label)
-        layout.addLayout(_row(self.use_model_button, self.tile_box))
-        layout.addLayout(_row(self.attach_button, self.models_button, self.copy_button))
+        layout.addLayout(button_row(self.use_model_button, self.tile_box))
+        layout.addLayout(button_row(self.attach_button, self.models_button, self.copy_button))
 
     def set_theme(self, theme: Theme) -> None:
         """Take napari's colours."""
@@ -171,11 +175,3 @@ class RunStep(QWidget):
         """Draw no more."""
         self.loss_curves.stop()
         self.quality_curves.stop()
-
-
-def _row(*widgets: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    row.setSpacing(3)
-    for widget in widgets:
-        row.addWidget(widget, 1)
-    return row

@@ -223,7 +223,8 @@ class TrainWidget(QWidget):
     def _show_models(self) -> None:
         from napari_txm_bgcorr.gui.train_models import ModelsDialog
 
-        ModelsDialog(self, self._use_named).exec_()
+        run = self.control.run if self.control.has_model else None
+        ModelsDialog(self, self._use_named, run).open()
 
     def _use_named(self, model: str) -> str:
         return use_model(correct_session(self.viewer, self.window()), model)
