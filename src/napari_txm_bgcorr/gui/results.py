@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -151,6 +151,8 @@ class Result:
         What is being corrected, with the references used.
     name : str
         Name shared by the layers.
+    registered : bool
+        Whether the tiles lie where they were found to lie, not where the stage said.
     done : (T,) bool
         Tiles that are there.
     background, corrected : (T, Y, X) float32
@@ -159,7 +161,8 @@ class Result:
         Known when the run has ended.
     """
 
-    def __init__(self, scan: Scan, name: str) -> None:
+    def __init__(self, scan: Scan, name: str, *, registered: bool = False) -> None:
+        self.registered = registered
         shape = tuple(int(n) for n in scan.tiles.shape)
         self.scan, self.name = scan, name
         self.done = np.zeros(shape[0], bool)
@@ -207,6 +210,16 @@ class Result:
             transmission=np.array(self.corrected[i]),
             valid=valid.reshape(shape).astype(bool),
         )
+
+    def note_redone(
+        self, indices: Sequence[int], method: str, parameters: Mapping[str, Any]
+    ) -> None:
+        """Note in the provenance that tiles were corrected again, and how."""
+        notes = dict(self.provenance or {})
+        earlier = list(notes.get("redone", ()))
+        row = {"tiles": sorted(int(i) for i in indices), "method": method}
+        notes["redone"] = [*earlier, {**row, "parameters": dict(parameters)}]
+        self.provenance = notes
 
     def finish(self, provenance: Mapping[str, Any] | None) -> None:
         """Note what was done; a complete result shows zero where the scan has no tile."""

@@ -16,7 +16,6 @@ from napari_txm_bgcorr.core.errors import DeviceError, ReadError, TxmError, Writ
 from napari_txm_bgcorr.core.provenance import make_provenance, refuse_if_corrected
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan
 from napari_txm_bgcorr.gui.messages import (
-    Advanced,
     Choices,
     Failed,
     Finished,
@@ -28,6 +27,7 @@ from napari_txm_bgcorr.gui.messages import (
     Tell,
 )
 from napari_txm_bgcorr.gui.outputs import parts, saved_path
+from napari_txm_bgcorr.gui.pace import Pace, Turn
 from napari_txm_bgcorr.gui.results import Pyramid, Result
 from napari_txm_bgcorr.gui.session import Job, JobInput
 
@@ -39,10 +39,10 @@ __all__ = [
     "find_choices",
     "read_paths",
     "save_results",
+    "with_references",
     "write_result",
 ]
 
-MESSAGE_INTERVAL_S = 0.1
 SHOW_WAIT_S = 5.0
 
 
@@ -80,25 +80,6 @@ def errors_in_words(subject: str) -> Iterator[None]:
         ) from error
 
 
-class _Pace:
-    """Progress of a run: when to speak, and how long the rest will take."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done = total, 0
-        self._began = time.monotonic()
-        self._spoke = 0.0
-
-    def step(self, text: str = "") -> Advanced | None:
-        """Count one tile; a message is due at most ten times a second, and at the end."""
-        self.done += 1
-        now = time.monotonic()
-        if self.done < self.total and now - self._spoke < MESSAGE_INTERVAL_S:
-            return None
-        self._spoke = now
-        left = (now - self._began) / self.done * (self.total - self.done)
-        return Advanced(self.done, self.total, left, text)
-
-
 def read_paths(paths: Sequence[Path], stop: Event) -> Iterator[Message]:
     """Open files and folders one after the other; a large mosaic's overview fills meanwhile."""
     from napari_txm_bgcorr import io
@@ -121,7 +102,7 @@ def read_paths(paths: Sequence[Path], stop: Event) -> Iterator[Message]:
 
 
 def _overview(scan: Scan, pyramid: Pyramid, stop: Event) -> Iterator[Message]:
-    pace = _Pace(len(scan))
+    pace = Pace(len(scan))
     try:
         with errors_in_words(str(scan.source.path)):
             for _ in pyramid.fill():
@@ -152,7 +133,7 @@ def correct_job(
         Set by the panel when the layers of a `Started` are there. Computing waits for it, or
         the two would fight for Python's lock while napari makes its widgets.
     """
-    run = _Run(job, stop, tell, shown, _Pace(sum(len(item.scan) for item in job.inputs)))
+    run = _Run(job, stop, tell, shown, Pace(sum(len(item.scan) for item in job.inputs)))
     try:
         yield Preparing(f"Loading {job.method} …")
         method = _make_method(job)
@@ -178,7 +159,7 @@ class _Run:
     stop: Event
     tell: Tell
     shown: Event | None
-    pace: _Pace
+    pace: Pace
 
     def until_shown(self) -> None:
         """Wait, but not for ever, until the panel has made its layers."""
@@ -227,13 +208,27 @@ def _prepare(job: Job, item: JobInput) -> Scan:
     if scan.source.format == "napari layer" and scan.source.files and not job.again:
         _refuse_corrected_file(scan.source.files[0])
     refuse_if_corrected(scan, force=job.again)
-    if job.references:
-        flats, times = io.read_references(job.references, like=scan)
-        scan = replace(scan, flats=flats, flat_times=times)
+    scan = with_references(scan, job.references)
     if job.darks:
         darks, _ = io.read_references(job.darks, like=scan)
         scan = replace(scan, darks=darks)
     return scan
+
+
+def with_references(scan: Scan, paths: Sequence[Path]) -> Scan:
+    """Put the user's reference images in place of the scan's own, where there are any.
+
+    Raises
+    ------
+    ReadError
+        If one cannot be read, or is of another size.
+    """
+    from napari_txm_bgcorr import io
+
+    if not paths:
+        return scan
+    flats, times = io.read_references(paths, like=scan)
+    return replace(scan, flats=flats, flat_times=times)
 
 
 def _refuse_corrected_file(path: Path) -> None:
@@ -261,13 +256,11 @@ class _FitProgress:
     def __init__(self, text: str, tell: Tell) -> None:
         self.over = False
         self._text, self._tell = text, tell
-        self._count, self._spoke = 0, 0.0
+        self._count, self._turn = 0, Turn()
 
     def __call__(self) -> None:
         self._count += 1
-        now = time.monotonic()
-        if not self.over and now - self._spoke > MESSAGE_INTERVAL_S:
-            self._spoke = now
+        if not self.over and self._turn.due():
             self._tell(Preparing(f"{self._text}, {self._count} tiles read …"))
 
 
@@ -303,7 +296,7 @@ def save_results(
     WriteError
         As a `Failed` message: nothing complete to save, or the output is in the way.
     """
-    pace = _Pace(sum(len(result) for result in results))
+    pace = Pace(sum(len(result) for result in results))
     for result in results:
         target = saved_path(result.name, folder, save_format)
         try:

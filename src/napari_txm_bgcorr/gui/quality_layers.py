@@ -1,0 +1,161 @@
+"""Layers that the quality panel lays over a mosaic: outlines, coloured cells, the chosen tile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from napari.layers import Layer
+from numpy.typing import NDArray
+
+from napari_txm_bgcorr.core.tile_table import COLUMNS, TileQuality
+from napari_txm_bgcorr.gui.canvas import Layout
+from napari_txm_bgcorr.gui.layers import owner_of, placement, role_of
+from napari_txm_bgcorr.gui.results import Result
+from napari_txm_bgcorr.gui.tile_overlay import cells_layer, outlines_layer, tile_at
+
+__all__ = ["QualityLayers", "shown_results"]
+
+OUTLINES, CELLS, CHOSEN = "tile outlines", "tile quality", "chosen tiles"
+
+
+def shown_results(viewer: Any) -> dict[str, Result]:
+    """Results that the viewer shows, by name, the latest last."""
+    found: dict[str, Result] = {}
+    for layer in viewer.layers:
+        owner = owner_of(layer)
+        if role_of(layer) == "corrected" and isinstance(owner, Result):
+            found.pop(owner.name, None)
+            found[owner.name] = owner
+    return found
+
+
+class QualityLayers:
+    """Adds, replaces and removes the overlays of one result at a time.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        self.viewer = viewer
+        self.result: Result | None = None
+        self._layout: Layout | None = None
+
+    def look_at(self, result: Result | None) -> None:
+        """Take another result; overlays of the former go."""
+        if result is self.result:
+            return
+        self.clear()
+        self.result = result
+        self._layout = None if result is None else Layout.of(result.scan)
+
+    def clear(self) -> None:
+        """Remove every overlay."""
+        for name in (OUTLINES, CELLS, CHOSEN):
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        if name in self.viewer.layers:
+            self.viewer.layers.remove(name)
+
+    @property
+    def _corrected(self) -> Layer | None:
+        return next(
+            (
+                layer
+                for layer in self.viewer.layers
+                if owner_of(layer) is self.result and role_of(layer) == "corrected"
+            ),
+            None,
+        )
+
+    @property
+    def on_canvas(self) -> bool:
+        """Whether the tiles lie side by side; a series shows one at a time."""
+        return self.result is not None and self.result.scan.kind == "mosaic"
+
+    def _put(self, layer: tuple[Any, dict[str, Any], str]) -> None:
+        """Add an overlay or replace the one of its name; the user's selection stays."""
+        kept = set(self.viewer.layers.selection)
+        self._remove(layer[1]["name"])
+        self.viewer.add_layer(Layer.create(*layer))
+        self.viewer.layers.selection = {each for each in kept if each in self.viewer.layers}
+
+    def outline(self, on: bool) -> None:
+        """Draw lines round all tiles, or none."""
+        self._frames(OUTLINES, None if on else [], "#8fd3ff")
+
+    def choose(self, indices: list[int]) -> None:
+        """Draw a frame round the chosen tiles."""
+        self._frames(CHOSEN, indices, "#ffb000")
+
+    def _frames(self, name: str, indices: list[int] | None, colour: str) -> None:
+        corrected = self._corrected
+        if indices == [] or corrected is None or not self.on_canvas or self._layout is None:
+            self._remove(name)
+            return
+        data, arguments, kind = outlines_layer(self._layout, placement(corrected), name, indices)
+        if indices is not None:
+            arguments["edge_width"] *= 2
+        self._put((data, {**arguments, "edge_color": colour}, kind))
+
+    def colour(self, quality: TileQuality | None, key: str | None) -> None:
+        """Colour the tiles by a figure of the table, or remove the colours."""
+        corrected = self._corrected
+        if quality is None or key is None or corrected is None or self._layout is None:
+            self._remove(CELLS)
+            return
+        if not self.on_canvas:
+            return
+        column = COLUMNS[key]
+        values = quality.column(key) * column.scale
+        layer = cells_layer(self._layout, values, placement(corrected), CELLS, _limits(values))
+        layer[1]["metadata"] = {"figure": column.label, "unit": column.unit}
+        self._put(layer)
+
+    def tile_under(self, world: Any) -> int | None:
+        """Tile of the result at a place of the canvas in world coordinates."""
+        corrected = self._corrected
+        if corrected is None or self._layout is None or not self.on_canvas:
+            return None
+        return tile_at(self._layout, corrected.world_to_data(world))
+
+    def jump_to(self, i: int) -> None:
+        """Bring tile `i` into view: the camera over it, or the slider to it."""
+        corrected = self._corrected
+        if corrected is None or self._layout is None:
+            return
+        if not self.on_canvas:
+            if corrected.ndim == 3:
+                self.viewer.dims.set_current_step(0, i)
+            return
+        middle = self._layout.corners[i] + np.asarray(self._layout.tile) / 2
+        y, x = corrected.data_to_world(middle)[-2:]
+        camera = _camera(self.viewer)
+        camera.center = (0.0, float(y), float(x))
+        across = 2.5 * max(self._layout.tile) * float(corrected.scale[-1])
+        camera.zoom = min(_canvas_px(self.viewer)) / across
+
+
+def _camera(viewer: Any) -> Any:
+    """The viewer's camera, which napari 0.9 has moved into the scene."""
+    scene = getattr(viewer, "scene", None)
+    return viewer.camera if scene is None else scene.camera
+
+
+def _canvas_px(viewer: Any) -> tuple[int, int]:
+    """Size of the canvas; napari below 0.9 keeps it elsewhere."""
+    canvas = getattr(viewer, "canvas", None)
+    size = getattr(canvas, "size", None) or getattr(viewer, "_canvas_size", (600, 600))
+    return int(size[0]), int(size[1])
+
+
+def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Values of the first and the last colour: outer percentiles, never equal."""
+    known = values[np.isfinite(values)]
+    if not known.size:
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(known, (2, 98)))
+    return (low, high) if high > low else (low, low + 1e-3)

@@ -1,0 +1,240 @@
+"""What the quality panel's worker does: measure, redo tiles, export. No Qt, no layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_txm_bgcorr.core import redo as core_redo
+from napari_txm_bgcorr.core.correction import BackgroundMethod, TileResult, correct_tiles
+from napari_txm_bgcorr.core.errors import MethodError, StoppedError, TxmError
+from napari_txm_bgcorr.core.mosaic import Joint
+from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core.tile_quality import Gauge
+from napari_txm_bgcorr.core.tile_table import TileQuality
+from napari_txm_bgcorr.core.watch import Watch, fit_method
+from napari_txm_bgcorr.gui.messages import Advanced, Failed, Preparing, Tell
+from napari_txm_bgcorr.gui.pace import Pace, Turn
+from napari_txm_bgcorr.gui.results import Result
+from napari_txm_bgcorr.gui.tasks import errors_in_words, with_references
+
+__all__ = [
+    "Exported",
+    "Measured",
+    "Redo",
+    "Redone",
+    "export_quality",
+    "measure_result",
+    "redo_tiles",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """The figures of a result's tiles, and the gauge that has small pictures of them."""
+
+    result: Result
+    quality: TileQuality
+    gauge: Gauge
+
+
+@dataclass(frozen=True, eq=False)
+class Redone:
+    """Tiles of a result were corrected again."""
+
+    result: Result
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The figures were written."""
+
+    path: Path
+
+
+QualityMessage = Measured | Redone | Exported | Advanced | Preparing | Failed
+
+
+@dataclass(frozen=True, eq=False)
+class Redo:
+    """Tiles to correct again, and how.
+
+    Attributes
+    ----------
+    result : Result
+        Complete.
+    indices : tuple of int
+        Tiles of it.
+    method : str
+        As in the method table.
+    model, device : str
+    references : tuple of Path
+        Reference images for these tiles only.
+    local : int or None
+        Fit to the tiles within that many rows and columns of each tile, not to all.
+    joint : bool
+        Afterwards make one background of the whole scan again, over all tiles.
+    """
+
+    result: Result
+    indices: tuple[int, ...]
+    method: str
+    model: str = "default"
+    device: str = "auto"
+    references: tuple[Path, ...] = ()
+    local: int | None = None
+    joint: bool = False
+
+
+def measure_result(result: Result, stop: Event) -> Iterator[QualityMessage]:
+    """Measure the tiles of a result that are there."""
+    gauge = Gauge(result.scan)
+    done = np.flatnonzero(result.done)
+    pace = Pace(len(done))
+    try:
+        with errors_in_words(result.name):
+            for i in done:
+                if stop.is_set():
+                    return
+                gauge.add(result.tile(int(i)))
+                if message := pace.step("Measuring"):
+                    yield message
+            if result.scan.kind == "mosaic" and len(done) > 1 and not result.registered:
+                yield Preparing("Registering …")
+                gauge.register()
+            elif result.registered and result.scan.positions_px is not None:
+                gauge.place(result.scan.positions_px)
+            yield Measured(result, gauge.table(), gauge)
+    except TxmError as error:
+        yield Failed(error)
+
+
+class _Stored:
+    """The backgrounds of a result as they are: itself a method."""
+
+    def __init__(self, result: Result) -> None:
+        self.name = str((result.provenance or {}).get("method", "stored"))
+        self.result = result
+
+    def fit(self, scan: Scan) -> _Stored:
+        return self
+
+    def background(
+        self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        if index is None:
+            raise MethodError(f"{self.name}: only the tiles of its own scan have a background")
+        return np.stack([self.result.background[int(i)] for i in index])
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+
+def redo_tiles(redo: Redo, stop: Event, tell: Tell) -> Iterator[QualityMessage]:
+    """Correct tiles again with another method, and the joint stage after it where asked for.
+
+    A tile is replaced when its new correction is there, never before.
+    """
+    result, name = redo.result, redo.method
+    watch = _telling(stop, tell)
+    changed: list[int] = []
+    try:
+        yield Preparing(f"Loading {name} …")
+        with errors_in_words(name):
+            scan = with_references(result.scan, redo.references)
+            method = _make(redo)
+        with errors_in_words(f"{result.name}: {name}"):
+            yield from _put(result, _again(redo, scan, method, watch), len(redo.indices), changed)
+            result.note_redone(changed, name, _described(redo, method))
+            if redo.joint and not stop.is_set():
+                whole = Joint(_Stored(result)).fit_watched(scan, watch)
+                tiles = correct_tiles(scan, whole, should_stop=stop.is_set)
+                yield from _put(result, tiles, len(result), changed)
+                result.note_redone(range(len(result)), whole.name, whole.describe())
+    except StoppedError:
+        pass
+    except TxmError as error:
+        yield Failed(error)
+    if changed:
+        yield Redone(result, tuple(sorted(set(changed))))
+
+
+def _make(redo: Redo) -> BackgroundMethod:
+    from napari_txm_bgcorr.engine.methods import LEARNED, make_method
+
+    learned = {"model": redo.model, "device": redo.device} if redo.method in LEARNED else {}
+    return make_method(redo.method, joint=False, **learned)
+
+
+def _again(redo: Redo, scan: Scan, method: BackgroundMethod, watch: Watch) -> Iterator[TileResult]:
+    if redo.local:
+        yield from core_redo.redo_tiles(
+            scan, method, redo.indices, local=redo.local, should_stop=watch.should_stop
+        )
+        return
+    fitted = fit_method(method, scan, watch)
+    yield from correct_tiles(scan, fitted, indices=redo.indices, should_stop=watch.should_stop)
+
+
+def _put(
+    result: Result, tiles: Iterator[TileResult], total: int, changed: list[int]
+) -> Iterator[QualityMessage]:
+    pace = Pace(total)
+    for tile in tiles:
+        result.put(tile)
+        changed.append(tile.index)
+        if message := pace.step("Redoing"):
+            yield message
+
+
+def _described(redo: Redo, method: BackgroundMethod) -> dict[str, Any]:
+    more: dict[str, Any] = {} if redo.local is None else {"nearby": redo.local}
+    if redo.references:
+        more["references"] = [str(path) for path in redo.references]
+    return {**method.describe(), **more}
+
+
+def _telling(stop: Event, tell: Tell) -> Watch:
+    turn = Turn()
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if turn.due():
+            tell(Preparing(f"{stage}: {done}" + (f" of {total} …" if total else " …")))
+
+    return Watch(progress, stop.is_set)
+
+
+def export_quality(measured: Measured, path: Path) -> Iterator[QualityMessage]:
+    """Write the figures: a table where the name ends in .csv, else a page for the logbook."""
+    from napari_txm_bgcorr.gui.layers import describe_scan
+    from napari_txm_bgcorr.io import report
+
+    result, quality, gauge = measured.result, measured.quality, measured.gauge
+    try:
+        with errors_in_words(str(path)):
+            if path.suffix == ".csv":
+                report.write_csv(path, quality)
+            else:
+                raw, corrected = gauge.pictures()
+                page = report.Report(
+                    title=result.name,
+                    quality=quality,
+                    raw=raw,
+                    corrected=corrected,
+                    thumbnails={i: gauge.thumbnail(i) for i in report.worst(quality)},
+                    provenance=result.provenance or {},
+                    facts={"scan": describe_scan(result.scan)},
+                    notes=result.scan.notes,
+                )
+                report.write_html(path, page)
+    except TxmError as error:
+        yield Failed(error)
+        return
+    yield Exported(path)
