@@ -1,0 +1,222 @@
+"""A finished OME-Zarr output of this program: read whole, and tiles of it replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numcodecs.blosc import Blosc
+from numpy.typing import NDArray
+
+from napari_txm_bgcorr.core.correction import TileResult
+from napari_txm_bgcorr.core.errors import ReadError, WriteError
+from napari_txm_bgcorr.core.scan import Scan, Source, TileArray
+from napari_txm_bgcorr.io.dispatch import read
+from napari_txm_bgcorr.io.embedded import KEY
+from napari_txm_bgcorr.io.guard import reading, writing
+from napari_txm_bgcorr.io.json_file import read_json, write_json
+
+__all__ = ["FinishedOutput", "Patch", "open_finished"]
+
+_BLOSC = Blosc(cname="lz4", clevel=1, shuffle=Blosc.SHUFFLE)  # as the writer's chunks
+_FIELDS = {"background": "background", "corrected": "transmission", "mask": "valid"}
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedOutput:
+    """What `open_finished` found.
+
+    Attributes
+    ----------
+    path : Path
+        The store.
+    scan : Scan
+        Raw tiles; references and darks of the original source where it is still at hand.
+    background, corrected : (T, Y, X) lazy float32
+        Counts with the dark included, and transmission.
+    mask : (T, Y, X) lazy uint8 or None
+        1 where the correction is valid.
+    provenance : mapping
+    """
+
+    path: Path
+    scan: Scan
+    background: TileArray
+    corrected: TileArray
+    mask: TileArray | None
+    provenance: Mapping[str, Any]
+
+
+def open_finished(path: Path) -> FinishedOutput:
+    """Open a finished output of `txm-bgcorr correct` in OME-Zarr.
+
+    The raw tiles are taken from the output, or else from the source that it names. Files that
+    cannot be found any more cost the darks and references, which the output does not hold.
+
+    Parameters
+    ----------
+    path : Path
+        The store, or its part ``corrected``.
+
+    Raises
+    ------
+    ReadError
+        If it is no such output, or background, corrected or raw tiles are missing.
+    """
+    store = path.parent if path.name in ("raw", *_FIELDS) else path
+    if not (store / "zarr.json").is_file():
+        raise ReadError(
+            f"{path}: no OME-Zarr output of this program; give the OUT of txm-bgcorr correct"
+        )
+    block = read_json(store / "zarr.json").get("attributes", {}).get(KEY)
+    if not isinstance(block, dict) or "provenance" not in block:
+        raise ReadError(f"{store}: zarr.json: no {KEY} record; give the OUT of txm-bgcorr correct")
+    missing = [role for role in ("background", "corrected") if not (store / role).is_dir()]
+    if missing:
+        raise ReadError(
+            f"{store}: {missing[0]} is missing; correct with --save raw,background,corrected"
+        )
+    provenance = block["provenance"]
+    source = _source(provenance)
+    scan = read(store / "raw") if (store / "raw").is_dir() else source
+    background, corrected = (read(store / role).tiles for role in ("background", "corrected"))
+    if scan is None or tuple(scan.tiles.shape) != tuple(corrected.shape):
+        raise ReadError(f"{store}: raw tiles are missing; correct with --save raw or restore them")
+    if source is not None and tuple(source.tiles.shape[1:]) == tuple(scan.tiles.shape[1:]):
+        scan = replace(scan, flats=source.flats, flat_times=source.flat_times, darks=source.darks)
+    mask = read(store / "mask").tiles if (store / "mask").is_dir() else None
+    # Its many files are not to be hashed again: the provenance has the original's hash.
+    scan = replace(scan, source=Source(store, scan.source.format), provenance=None)
+    return FinishedOutput(store, scan, background, corrected, mask, provenance)
+
+
+def _source(provenance: Mapping[str, Any]) -> Scan | None:
+    """The scan that was corrected, where it can still be read."""
+    path = Path(str(provenance.get("source_path", "")))
+    try:
+        return read(path) if path.is_absolute() and path.exists() else None
+    except ReadError:
+        return None
+
+
+class Patch:
+    """Replaces tiles of a finished output; other tiles and the raw ones are not touched.
+
+    Each chunk is written under another name and then renamed. The output's record names the
+    tiles before the first is replaced, and is marked as complete after the last.
+
+    Parameters
+    ----------
+    output : FinishedOutput
+    tiles : sequence of int
+        That will be replaced.
+    provenance : mapping
+        JSON-ready: by what.
+
+    Raises
+    ------
+    ReadError, WriteError
+        If the store is laid out otherwise than this program does, or cannot be written.
+    """
+
+    def __init__(
+        self, output: FinishedOutput, tiles: Sequence[int], provenance: Mapping[str, Any]
+    ) -> None:
+        self.output = output
+        self.roles = [role for role in _FIELDS if (output.path / role).is_dir()]
+        self._levels = {role: _levels(output.path / role, output.scan) for role in self.roles}
+        plain = json.loads(json.dumps(dict(provenance), default=str))
+        self._entry = {"tiles": sorted(int(i) for i in tiles), **plain, "complete": False}
+        self._wanted, self._written = set(self._entry["tiles"]), set[int]()
+        self._previous = [
+            entry
+            for entry in output.provenance.get("redone", [])
+            if entry.get("complete") or not self._wanted >= set(entry.get("tiles", []))
+        ]
+        self._record()
+
+    def write(self, result: TileResult) -> None:
+        """Replace one tile.
+
+        Raises
+        ------
+        WriteError
+            If the tile is not among those announced, is of another size, or cannot be written.
+        """
+        index, shape = int(result.index), tuple(self.output.scan.tiles.shape[1:])
+        if index not in self._wanted or result.transmission.shape != shape:
+            raise WriteError(f"{self.output.path}: tile {index}: not among those to replace")
+        for role in self.roles:
+            plane = np.asarray(getattr(result, _FIELDS[role]))
+            for level, kind in enumerate(self._levels[role]):
+                plane = plane.astype(kind) if level == 0 else _halved(plane)
+                self._replace(self.output.path / role / str(level), index, plane)
+        self._written.add(index)
+
+    def _replace(self, array: Path, index: int, plane: NDArray[Any]) -> None:
+        chunk = array / "c" / str(index) / "0" / "0"
+        new = chunk.with_name(chunk.name + f".new-{os.getpid()}")
+        little = np.ascontiguousarray(plane, plane.dtype.newbyteorder("<"))
+        with writing(chunk):
+            chunk.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                new.write_bytes(_BLOSC.encode(little))
+                os.replace(new, chunk)
+            finally:
+                new.unlink(missing_ok=True)
+
+    def close_complete(self) -> None:
+        """Mark the record as complete.
+
+        Raises
+        ------
+        WriteError
+            If tiles are missing.
+        """
+        missing = self._wanted - self._written
+        if missing:
+            raise WriteError(
+                f"{self.output.path}: {len(missing)} tiles not replaced; run the same again"
+            )
+        self._entry["complete"] = True
+        self._record()
+
+    def _record(self) -> None:
+        """Write who made which tile into the store and each of its images."""
+        store = self.output.path
+        files = [store / "zarr.json", *(store / role / "zarr.json" for role in self.roles)]
+        with writing(store):
+            for file in files:
+                content = read_json(file)
+                block = content["attributes"][KEY]
+                block["provenance"]["redone"] = [*self._previous, self._entry]
+                write_json(file, content)
+
+
+def _levels(image: Path, scan: Scan) -> list[np.dtype[Any]]:
+    """Pixel type of each level of an image, after checking that one chunk holds one tile."""
+    out = []
+    with reading(image, "Zarr"):
+        for folder in sorted(p for p in image.iterdir() if p.name.isdigit()):
+            array = read_json(folder / "zarr.json")
+            shape = [int(n) for n in array["shape"]]
+            chunk = array["chunk_grid"]["configuration"]["chunk_shape"]
+            codecs = [codec["name"] for codec in array["codecs"]]
+            if shape[0] != len(scan) or chunk != [1, *shape[1:]] or codecs != ["bytes", "blosc"]:
+                raise ReadError(
+                    f"{folder}: not one chunk a tile; only outputs of this program can be changed"
+                )
+            out.append(np.dtype(array["data_type"]))
+    return out
+
+
+def _halved(plane: NDArray[Any]) -> NDArray[Any]:
+    """Mean of 2 x 2 pixels, as `write_zarr` makes its second level."""
+    from napari_txm_bgcorr.io import write_zarr
+
+    return write_zarr._halved(plane)
