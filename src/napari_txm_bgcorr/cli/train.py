@@ -77,11 +77,16 @@ def train(
             help="Change one setting, for example minutes=5 or loss_weights.fft_l1=0.1.",
         ),
     ] = None,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Record some steps: FOLDER/profile, trace and table."),
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Train a network that predicts backgrounds; everything about the run is in its folder.
 
-    A file named `stop` in the folder ends the run after the current step.
+    A file named `stop` in the folder ends the run after the current step, one named `pause`
+    makes it wait until it is removed. Several processes: torchrun --no-python txm-bgcorr train.
     """
     from napari_txm_bgcorr.engine.config import load_config
 
@@ -93,6 +98,7 @@ def train(
     data = find_data(settings.data)
     for sentence in data.notes:
         typer.echo(sentence)
+    from napari_txm_bgcorr.engine.run_status import read_status
     from napari_txm_bgcorr.engine.train import TrainStep, run_training
 
     def show(step: TrainStep) -> None:
@@ -103,8 +109,13 @@ def train(
         losses = "  ".join(f"{name} {value:.4g}" for name, value in step.losses.items())
         typer.echo(f"step {step.step}  {losses}  {step.samples_per_s:.1f} samples/s")
 
-    model = run_training(settings, run, resume=resume, device=device, on_step=show, data=data)
-    stopped = (run / "stop").exists()
+    model = run_training(
+        settings, run, resume=resume, device=device, on_step=show, data=data, profile=profile
+    )
+    if os.environ.get("RANK", "0") != "0":
+        return  # of several processes one tells
+    status = read_status(run)
+    stopped = status is not None and status.state == "stopped"
     typer.echo(f"{'stopped; go on with --resume. Model so far' if stopped else 'model'}: {model}")
 
 

@@ -2,8 +2,9 @@
 
 Every loss takes prediction, target and weight, all `(N, 1, Y, X)` float32 (log counts; weight 1
 where the beam falls, small where the aperture cuts it off), and gives one number that is zero
-where they are equal. None depends on the number of pixels for white differences. Fourier
-transforms run in float32 outside autocast.
+where they are equal. None depends on the number of pixels for white differences. Each is a mean
+over tiles: a batch may be cut into parts whose gradients add up. Fourier transforms run in
+float32 outside autocast.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def split_level(difference: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 def l1(pred: Tensor, true: Tensor, weight: Tensor) -> Tensor:
     """Weighted mean absolute scale-free difference."""
     free, _ = split_level(pred - true, weight)
-    return (free.abs() * weight).sum() / weight.sum().clamp_min(1e-6)
+    per_tile = (free.abs() * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp_min(1e-6)
+    return per_tile.mean()
 
 
 def level(pred: Tensor, true: Tensor, weight: Tensor) -> Tensor:
@@ -128,7 +130,8 @@ def frc(pred: Tensor, true: Tensor, weight: Tensor) -> Tensor:
     # a blank prediction has no power: bound the slope there, without touching identity
     scale = (torch.maximum(power_a, 1e-4 * power_b) * power_b).clamp_min(1e-20).sqrt()
     correlation = cross / scale
-    return ((1 - correlation) * there).sum() / there.sum().clamp_min(1)
+    per_tile = ((1 - correlation) * there).sum(1) / there.sum(1).clamp_min(1)
+    return per_tile.mean()
 
 
 LOSSES: dict[str, Loss] = {

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from napari_txm_bgcorr.core.training_data import TrainingData
-from napari_txm_bgcorr.engine.checkpoint import save_model
 from napari_txm_bgcorr.engine.config import TrainConfig
 from napari_txm_bgcorr.engine.devices import guard
-from napari_txm_bgcorr.engine.pairs import batches, build_pairs, to_batch
+from napari_txm_bgcorr.engine.distributed import join
+from napari_txm_bgcorr.engine.keeper import Keeper, Wishes
+from napari_txm_bgcorr.engine.pairs import batches, build_pairs
+from napari_txm_bgcorr.engine.profiling import phase, profiled
 from napari_txm_bgcorr.engine.run_folder import RunFolder
 from napari_txm_bgcorr.engine.tensors import Batch
-from napari_txm_bgcorr.engine.trainer import Trainer, TrainError
+from napari_txm_bgcorr.engine.trainer import Trainer
+from napari_txm_bgcorr.engine.validation import preview, validation_cases
+from napari_txm_bgcorr.engine.watchdog import Diverged, TrainError
 
 __all__ = ["TrainError", "TrainStep", "Trainer", "fit", "run_training"]
 
@@ -45,8 +47,12 @@ class TrainStep:
         Training time including earlier parts of a resumed run.
     validation : dict
         Scale-free background error by case (0.01 is 1 %), at validation intervals.
+    improved : bool
+        Whether this is the least validation error so far.
     preview : dict of (F, F) float32
         ``raw``, ``prior``, ``predicted``, ``true`` log counts of one fixed tile.
+    ended : str
+        Why the training ends here, in words; empty if it goes on.
     """
 
     step: int
@@ -56,7 +62,9 @@ class TrainStep:
     samples_per_s: float = 0.0
     elapsed_s: float = 0.0
     validation: dict[str, float] = field(default_factory=dict)
+    improved: bool = False
     preview: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    ended: str = ""
 
 
 def fit(
@@ -75,58 +83,121 @@ def fit(
     Raises
     ------
     TrainError
-        If losses become NaN or infinite.
+        If losses become NaN or explode, or the data are empty or do not fit the settings.
     """
     trainer = Trainer(config) if trainer is None else trainer
-    source = build_pairs(config, data, trainer.device)
-    cases = {case: to_batch(pairs) for case, pairs in source.validation().items()}
-    sums: dict[str, Tensor] = {}
-    since_step, since, began = trainer.step, time.monotonic(), time.monotonic()
-    earlier_s = trainer.elapsed_s
+    world, source = trainer.world, build_pairs(config, data, trainer.device)
+    cases = validation_cases(source) if world.lead else {}
     if trainer.step == 0:
-        yield TrainStep(0, 0.0, validation=trainer.validate(cases))
-    for batch in batches(source, config, trainer.step):
-        for name, value in trainer.train_step(batch).items():
-            sums[name] = sums[name] + value if name in sums else value
-        trainer.elapsed_s = earlier_s + time.monotonic() - began
-        done = trainer.progress() >= 1
-        losses: dict[str, float] = {}
-        speed = 0.0
-        if trainer.step % config.log_every == 0 or done:
-            count = trainer.step - since_step
-            losses = {name: float(value) / count for name, value in sums.items()}  # GPU sync
-            _refuse_nan(losses, trainer.step)
-            speed = count * config.batch / (time.monotonic() - since)
-            sums, since_step, since = {}, trainer.step, time.monotonic()
-        checked = trainer.step % config.validate_every == 0 or done
-        yield TrainStep(
-            trainer.step,
-            trainer.progress(),
-            losses,
-            trainer.optimizer.param_groups[0]["lr"],
-            speed,
-            trainer.elapsed_s,
-            trainer.validate(cases) if checked else {},
-            _preview(trainer, cases) if checked else {},
-        )
-        if done:
+        start = world.share(trainer.validate(cases) if world.lead else {})
+        trainer.validation_start = trainer.best = start["mean"]
+        shown = _preview(trainer, cases)
+        yield TrainStep(0, 0.0, validation=start, improved=True, preview=shown)
+    if trainer.progress() >= 1:
+        return
+    clock = _Clock(trainer)
+    drawn = iter(batches(source, config, trainer.step))
+    while True:
+        with phase("data"):
+            batch = next(drawn, None)
+        if clock.first:
+            check_batch(batch, config)
+        elif batch is None:
+            raise TrainError(f"step {trainer.step}: the data ended early; give more of them")
+        if batch is None:
+            return
+        if clock.first:
+            trainer.agree_on_memory(batch)
+        trainer.train_step(batch)
+        clock.tick()
+        with phase("log"):
+            step = _after(trainer, cases, clock)
+        yield step
+        if step.ended:
             return
 
 
-def _refuse_nan(losses: dict[str, float], step: int) -> None:
-    for name, value in losses.items():
-        if not math.isfinite(value):
-            raise TrainError(
-                f"step {step}: loss {name} is {value}; lower lr, checkpoints before it are good"
+class _Clock:
+    """Training time, which pauses and earlier processes' work; the same for all processes."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.earlier_s, self.paused_s = trainer.elapsed_s, trainer.paused_s
+        self.began = self.logged = time.monotonic()
+        self.logged_step, self.logged_paused_s = trainer.step, trainer.paused_s
+        self.first = True
+
+    def tick(self) -> None:
+        """Tell the trainer how late it is."""
+        trainer, self.first = self.trainer, False
+        now = time.monotonic() - self.began - (trainer.paused_s - self.paused_s)
+        trainer.elapsed_s = trainer.world.share(self.earlier_s + now)
+
+    def speed(self) -> float:
+        """Tiles in a second since the last call."""
+        trainer, now = self.trainer, time.monotonic()
+        spent = now - self.logged - (trainer.paused_s - self.logged_paused_s)
+        count = (trainer.step - self.logged_step) * trainer.config.batch
+        self.logged, self.logged_step = now, trainer.step
+        self.logged_paused_s = trainer.paused_s
+        return count / max(spent, 1e-9)
+
+
+def _after(trainer: Trainer, cases: dict[str, Batch], clock: _Clock) -> TrainStep:
+    """What is to be told of the step just done."""
+    config, step = trainer.config, trainer.step
+    done = trainer.progress() >= 1
+    losses: dict[str, float] = {}
+    speed = 0.0
+    if step % config.log_every == 0 or done:
+        losses = trainer.take_pending()
+        trainer.watchdog.judge(losses, step)
+        if trainer.watchdog.collapsed(losses):
+            trainer.news.append(
+                f"step {step}: the discriminator has won and teaches no more (loss "
+                f"{losses['discriminator']:.2g}); {trainer.tame_discriminator()}"
             )
+        losses.pop("bad_tiles", None)
+        speed = clock.speed()
+    validation: dict[str, float] = {}
+    improved, pictures = False, {}
+    if step % config.validate_every == 0 or done:
+        validation = trainer.world.share(trainer.validate(cases) if trainer.world.lead else {})
+        improved = validation["mean"] < trainer.best
+        trainer.best = min(trainer.best, validation["mean"])
+        trainer.since_best = 0 if improved else trainer.since_best + 1
+        pictures = _preview(trainer, cases)
+    ended = "all steps or minutes are done" if done else ""
+    if config.patience and trainer.since_best >= config.patience and not done:
+        ended = f"no better for {trainer.since_best} validations"
+    lr = trainer.optimizer.param_groups[0]["lr"]
+    return TrainStep(
+        step, trainer.progress(), losses, lr, speed, trainer.elapsed_s, validation, improved,
+        pictures, ended,
+    )  # fmt: skip
 
 
-@torch.inference_mode()
 def _preview(trainer: Trainer, cases: dict[str, Batch]) -> dict[str, NDArray[np.float32]]:
-    x, true, _ = next(iter(cases.values()))
-    predicted = trainer.average(x[:1].to(trainer.device)).float().cpu()
-    images = {"raw": x[0, 0], "prior": x[0, 1], "predicted": predicted[0, 0], "true": true[0, 0]}
-    return {name: image.numpy() for name, image in images.items()}
+    return preview(trainer.average, cases, trainer.device) if trainer.world.lead else {}
+
+
+def check_batch(batch: Batch | None, config: TrainConfig) -> None:
+    """Refuse data that are empty or do not fit the settings.
+
+    Raises
+    ------
+    TrainError
+    """
+    if batch is None or batch.target.shape[0] == 0:
+        raise TrainError(f"data: {config.data.kind} pairs: the set is empty; give some files")
+    field_px, count = config.network.field_px, config.batch
+    wanted = ((count, 3, field_px, field_px), *[(count, 1, field_px, field_px)] * 2)
+    for name, tensor, shape in zip(Batch._fields, batch, wanted, strict=True):
+        if tuple(tensor.shape) != shape:
+            raise TrainError(
+                f"data: {config.data.kind} pairs: {name} of shape {tuple(tensor.shape)} do not "
+                f"match batch and network.field_px, which want {shape}"
+            )
 
 
 def run_training(
@@ -136,8 +207,11 @@ def run_training(
     device: str = "auto",
     on_step: Callable[[TrainStep], None] | None = None,
     data: TrainingData | None = None,
+    profile: bool = False,
 ) -> Path:
     """Train inside a run's folder until the end, a stop request or an error.
+
+    Under `torchrun` all processes call this; rank 0 alone writes.
 
     Parameters
     ----------
@@ -148,9 +222,11 @@ def run_training(
         Go on from the newest whole checkpoint in it, if there is one.
     device : str
     on_step : callable or None
-        Called with every `TrainStep`.
+        Called with every `TrainStep`, on rank 0.
     data : TrainingData or None
         Images to learn from, which the caller read from the paths in `config.data`.
+    profile : bool
+        Record some steps with torch's profiler into the folder's ``profile``.
 
     Returns
     -------
@@ -162,63 +238,95 @@ def run_training(
     ConfigError, TrainError, WriteError, DeviceError
     """
     folder = RunFolder(run)
-    trainer = Trainer(config, device)
-    folder.start(config, resume=resume)
-    held, passed = folder.newest() if resume else (None, [])
-    if held is not None:
-        trainer.restore(held)
-    folder.drop_metrics_after(trainer.step if held is not None else -1)
-    for sentence in passed:
-        folder.log({"step": trainer.step, "warning": sentence})
-    state = "finished"
-    try:
-        with guard(str(trainer.device)):
-            for step in fit(config, trainer, data):
-                _keep(folder, trainer, step)
-                if on_step is not None:
-                    on_step(step)
-                if folder.stop_asked() and step.progress < 1:
-                    state = "stopped"
-                    break
-    except BaseException as error:
-        folder.status("failed", step=trainer.step, error=str(error) or type(error).__name__)
-        raise
-    folder.save(trainer.step, trainer.state(), config.keep_checkpoints)
-    if not folder.model.exists():
-        _export(folder, trainer, {})
-    folder.status(state, step=trainer.step, progress=trainer.progress())
+    with join(device) as (world, place), Wishes(folder, world) as wishes:
+        world.check(config.batch)
+        trainer = Trainer(config, place, world)
+        keeper = Keeper(folder, trainer, resume=resume) if world.lead else None
+        try:
+            _restore(folder, trainer, resume, keeper)
+            with guard(place), profiled(folder.path / "profile" if profile else None) as tick:
+                steps = partial(fit, config, trainer, data)
+                ended = _train(trainer, steps, keeper, wishes, on_step, tick)
+        except BaseException as error:
+            if keeper is not None:
+                keeper.fail(error)
+            raise
+        if keeper is not None:
+            keeper.finish(*ended)
     return folder.model
 
 
-def _keep(folder: RunFolder, trainer: Trainer, step: TrainStep) -> None:
-    """Write what this step calls for: log lines, checkpoint, preview, best model."""
-    config = trainer.config
-    if step.losses or step.validation:
-        line = {
-            "step": step.step,
-            "progress": round(step.progress, 5),
-            "lr": step.lr,
-            "samples_per_s": round(step.samples_per_s, 2),
-            "elapsed_s": round(step.elapsed_s, 1),
-            "losses": step.losses,
-            "validation": step.validation,
-        }
-        folder.log(line)
-        folder.status("running", step=step.step, progress=step.progress)
-    if step.preview:
-        folder.preview("latest", step.preview)
-    if step.validation and step.step and step.validation["mean"] < trainer.best:
-        trainer.best = step.validation["mean"]
-        _export(folder, trainer, step.validation)
-    if step.step and step.step % config.checkpoint_every == 0:
-        folder.save(step.step, trainer.state(), config.keep_checkpoints)
+def _restore(folder: RunFolder, trainer: Trainer, resume: bool, keeper: Keeper | None) -> None:
+    """Go on from the newest whole checkpoint; rank 0 reads it for all."""
+    held = None
+    if keeper is not None:
+        held, passed = folder.newest() if resume else (None, [])
+        for sentence in passed:
+            keeper.warn(sentence)
+        folder.drop_metrics_after(-1 if held is None else int(held["step"]))
+    held = trainer.world.share(held)
+    if held is not None:
+        trainer.restore(held)
+    if keeper is not None:
+        keeper.begin()
 
 
-def _export(folder: RunFolder, trainer: Trainer, validation: dict[str, float]) -> None:
-    save_model(
-        folder.model,
-        trainer.average,
-        trainer.config.network,
-        training=trainer.config.model_dump(mode="json"),
-        metrics={"validation_error_sf": validation, "step": trainer.step},
+def _train(
+    trainer: Trainer,
+    steps: Callable[[], Iterator[TrainStep]],
+    keeper: Keeper | None,
+    wishes: Wishes,
+    on_step: Callable[[TrainStep], None] | None,
+    tick: Callable[[], None],
+) -> tuple[str, str]:
+    """Train to the end, going back where losses diverge; state and reason of the end."""
+    spoilt_from = -1
+    while True:
+        try:
+            for step in steps():
+                if keeper is not None:
+                    keeper.keep(step)
+                    if on_step is not None:
+                        on_step(step)
+                tick()
+                if step.ended:
+                    return "finished", step.ended
+                if wishes.stop(trainer, keeper):
+                    return "stopped", wishes.reason
+            return "finished", "all steps or minutes were done"
+        except Diverged as error:
+            spoilt_from = _go_back(trainer, keeper, error, spoilt_from)
+
+
+def _go_back(trainer: Trainer, keeper: Keeper | None, error: Diverged, spoilt_from: int) -> int:
+    """Take the last good weights with a lower rate; the step that the run goes on from.
+
+    A checkpoint from which the run diverged before the next one is taken for spoilt too.
+    """
+    config, back = trainer.config.watchdog, trainer.rollbacks + 1
+    where = "the last checkpoint and model are good"
+    if trainer.rollbacks >= config.rollbacks:
+        raise TrainError(
+            f"{error}; went back {trainer.rollbacks} times with a lower rate, in vain; lower lr, "
+            f"{where}"
+        ) from error
+    held = None
+    if keeper is not None:
+        held, _ = keeper.folder.newest()
+        if held is not None and held["step"] == spoilt_from:
+            keeper.folder.drop_checkpoints_after(spoilt_from - 1)
+            held, _ = keeper.folder.newest()
+    held = trainer.world.share(held)
+    if held is None:
+        held = Trainer(trainer.config, str(trainer.device)).state()
+    best, scale, micro_batch = trainer.best, trainer.rate_scale * config.lower, trainer.micro_batch
+    trainer.restore(held)
+    trainer.best, trainer.rate_scale, trainer.rollbacks = best, scale, back
+    trainer.micro_batch = micro_batch
+    trainer.news.append(
+        f"{error}; back to step {trainer.step} with the rate times {scale:g} "
+        f"({back} of at most {config.rollbacks})"
     )
+    if keeper is not None:
+        keeper.went_back()
+    return trainer.step
