@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -65,7 +65,9 @@ class Here:
 
     def run(self, scans: Sequence[Scan], writer: OutputWriter) -> Iterator[tuple[int, bool]]:
         """Correct and write tile by tile; see `Runner`."""
-        for result in results_of(scans, self.method, writer.todo):
+        # a single scan was fitted just now
+        fit = self.method.fit if len(scans) > 1 else lambda scan: self.method
+        for result in results_of(scans, fit, writer.todo):
             writer.write(result)
             yield result.index, bool(result.valid.any())
 
@@ -206,23 +208,28 @@ def _blind(names: Sequence[str]) -> list[str]:
 
 
 def results_of(
-    scans: Sequence[Scan], method: BackgroundMethod, wanted: Sequence[int]
+    scans: Sequence[Scan],
+    fit: Callable[[Scan], BackgroundMethod],
+    wanted: Sequence[int],
+    workers: int | None = None,
 ) -> Iterator[TileResult]:
     """Correct the wanted tiles of scans that share one output.
 
     Parameters
     ----------
     scans : sequence of Scan
-    method : BackgroundMethod
-        Fitted to each scan in turn.
+    fit : callable
+        `fit(scan)` gives the method fitted to each scan in turn.
     wanted : sequence of int
         Places in the output, where the scans' tiles follow one another.
+    workers : int or None
+        Threads; see `correct_tiles`.
     """
     chosen, offset = frozenset(wanted), 0
     for scan in scans:
         todo = [i for i in range(len(scan)) if i + offset in chosen]
         if todo:
-            for result in correct_tiles(scan, method.fit(scan), indices=todo):
+            for result in correct_tiles(scan, fit(scan), indices=todo, workers=workers):
                 yield replace(result, index=result.index + offset)
         offset += len(scan)
 

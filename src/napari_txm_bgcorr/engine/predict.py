@@ -96,6 +96,16 @@ class Generator:
         self._prior: Prior | None = None
         self._last: tuple[Image, Tensor] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the network: who receives it loads the same weights, or has them already."""
+        left_out = ("model", "_network", "_last")
+        return {name: v for name, v in vars(self).items() if name not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.model, self._network = _resident(*self._stamp)
+        self._last = None
+
     @property
     def prior(self) -> Prior | None:
         """What the last fit starts from; None: nothing but the tile itself."""
