@@ -7,6 +7,7 @@ the prior plus what the network adds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -262,7 +263,19 @@ def _residual(config: NetworkConfig) -> nn.Module:
 def _attention(config: NetworkConfig) -> nn.Module:
     features = config.features or (32, 64, 128, 256)
     strides = (2,) * (len(features) - 1)
-    return PriorResidual(AttentionUnet(2, IN_CHANNELS, 1, features, strides), 2 ** len(strides))
+    body = AttentionUnet(2, IN_CHANNELS, 1, features, strides)
+    _without_batch_statistics(body)
+    return PriorResidual(body, 2 ** len(strides))
+
+
+def _without_batch_statistics(network: nn.Module) -> None:
+    """Put a group norm where a network of MONAI fixes batch norm, which mixes tiles."""
+    for name, inner in list(network.named_children()):
+        if isinstance(inner, nn.BatchNorm2d):
+            groups = math.gcd(4, inner.num_features)
+            setattr(network, name, nn.GroupNorm(groups, inner.num_features))
+        else:
+            _without_batch_statistics(inner)
 
 
 def _dynamic(config: NetworkConfig) -> nn.Module:

@@ -275,10 +275,8 @@ class Trainer:
             raise DeviceError(f"device {self.device}: too little memory for one tile; {remedy}")
         self.micro_batch = (self.micro_batch + 1) // 2
         self._drop_gradients()
-        self.news.append(
-            f"step {self.step + 1}: device {self.device} is out of memory with {held} at once; "
-            f"going on with {self.micro_batch} at once, same batch"
-        )
+        said = f"step {self.step + 1}: device {self.device} is out of memory with {held} at once"
+        self.news.append(f"{said}; going on with {self.micro_batch} at once, same batch")
 
     def _drop_gradients(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -342,9 +340,8 @@ class Trainer:
         for network in (self.generator, self.average, self.discriminator):
             if network is not None:
                 network.to(device)
-        held = [self.optimizer] + ([self.optimizer_d] if self.discriminator is not None else [])
-        for optimizer in held:
-            for moments in optimizer.state.values():
+        for optimizer in (self.optimizer, getattr(self, "optimizer_d", None)):
+            for moments in optimizer.state.values() if optimizer else ():
                 for key, value in moments.items():
                     moments[key] = value.to(device) if isinstance(value, Tensor) else value
         if self.device.type == "cuda":
