@@ -19,6 +19,7 @@ from napari_txm_bgcorr.cli import (
     simulate,
     stitch,
     train,
+    watch,
 )
 from napari_txm_bgcorr.cli.many_values import many_values
 from napari_txm_bgcorr.core.errors import TxmError
@@ -46,6 +47,7 @@ app.command("simulate")(simulate.simulate)
 app.command("doctor")(doctor.doctor)
 app.command("quality")(quality.quality)
 app.command("redo")(redo.redo)
+app.command("watch")(watch.watch)
 
 
 def _show_version(value: bool) -> None:
