@@ -18,7 +18,7 @@ REDRAW_MS = 250
 Theme = Mapping[str, str]
 # Told apart on dark and on light ground, and by those who do not see red and green apart.
 DARK_GROUND = ("#56b4e9", "#e69f00", "#3ddc97", "#ff8fc7", "#f0e442", "#b8b8ff")
-LIGHT_GROUND = ("#0062a3", "#a65c00", "#00714d", "#a3246f", "#6b6300", "#4b3fb3")
+LIGHT_GROUND = ("#0062a3", "#8f4f00", "#00714d", "#a3246f", "#6b6300", "#4b3fb3")
 
 
 def theme_colours(name: str) -> dict[str, str]:

@@ -89,6 +89,10 @@ class RunProcess:
         """Exit code, or None while it runs."""
         return self._process.poll()
 
+    def wait(self, seconds: float = 60) -> int:
+        """Exit code, when it has ended."""
+        return self._process.wait(seconds)
+
     def end(self) -> None:
         """End it at once: for a run that has not begun."""
         if self.poll() is None:
