@@ -11,24 +11,31 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.stats import rankdata
 
 from napari_txm_bgcorr.core import pixels, quality
 from napari_txm_bgcorr.core.correction import BackgroundMethod, TileResult, correct_tiles
-from napari_txm_bgcorr.core.flags import FLAGS
+from napari_txm_bgcorr.core.errors import ModelError
+from napari_txm_bgcorr.core.flags import FLAGS, Worth
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan
 from napari_txm_bgcorr.core.simulate import FAMILIES, SimulatedScan, simulate_mosaic
 from napari_txm_bgcorr.core.tile_quality import Gauge
+from napari_txm_bgcorr.core.tile_table import COLUMNS
 from napari_txm_bgcorr.engine.methods import make_method
+from napari_txm_bgcorr.engine.novelty import Novelty, add_features
 
 ROOT = Path(__file__).resolve().parents[1]
+WORTH = ROOT / "src/napari_txm_bgcorr/core/flag_worth.json"
+PAGE = ROOT / "docs/explanation/flags.md"
+MARKS = ("<!-- figures begin -->", "<!-- figures end -->")
 SETS = {"choose": 0, "seen": 1, "unseen": 2}
 BAD = 0.03  # background error, one scale removed
 TIMES = 2.0  # or this many times the scan's median
@@ -38,7 +45,7 @@ Floats = NDArray[np.float64]
 
 
 def draw(part: str, k: int, size: int, seed: int) -> SimulatedScan:
-    """Draw mosaic `k` of a set: 3 x 3 to 5 x 5, half without a dark, half with an old reference."""
+    """Draw mosaic `k` of a set: 3 x 3 to 5 x 5, half with a dark, half with an old reference."""
     side = 3 + k % 3
     number = int(np.random.SeedSequence([seed, SETS[part], k]).generate_state(1)[0])
     unseen = [name for name, family in FAMILIES.items() if family.held_out]
@@ -74,9 +81,7 @@ def with_circuit(drawn: SimulatedScan, size: int, seed: int) -> SimulatedScan:
     )
 
 
-def circuit(
-    rng: np.random.Generator, shape: tuple[int, int], size: int
-) -> NDArray[np.float32]:
+def circuit(rng: np.random.Generator, shape: tuple[int, int], size: int) -> NDArray[np.float32]:
     """Transmission of straight conductors in two layers, contacts, and a wedge of substrate."""
     thickness = np.zeros(shape, np.float32)
     for axis in (0, 1):
@@ -120,3 +125,229 @@ def judge(
 def is_bad(errors: Floats) -> NDArray[np.bool_]:
     """Tiles of one mosaic whose background is off by 3 %, or by twice the mosaic's median."""
     return (errors > BAD) | (errors > TIMES * np.median(errors))
+
+
+def methods() -> dict[str, Callable[[], BackgroundMethod]]:
+    """Methods that flags are judged on: what `correct` does by default, and the bare network."""
+    return {
+        "auto": lambda: make_method("auto"),
+        "generator alone": lambda: make_method("generator", prior="none"),
+    }
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One mosaic by one method."""
+
+    part: str
+    method: str
+    mosaic: int
+    errors: Floats
+    scores: dict[str, Floats]
+    seconds: float
+
+
+def collect(mosaics: int, size: int, seed: int, sets: Sequence[str]) -> list[Judged]:
+    """Correct and measure every mosaic of all sets by each method."""
+    out = []
+    for part in sets:
+        for k in range(mosaics):
+            drawn = draw(part, k, size, seed)
+            tiles = np.asarray(drawn.scan.tiles[:])
+            true = np.asarray(drawn.backgrounds[:])
+            drawn = replace(
+                drawn,
+                scan=replace(drawn.scan, tiles=tiles),
+                backgrounds=LazyTiles(true.shape, np.float32, true.__getitem__),
+            )
+            for name, make in methods().items():
+                began = time.perf_counter()
+                errors, scores = judge(drawn, make().fit(drawn.scan), novelty_of(drawn.scan))
+                done = Judged(part, name, k, errors, scores, time.perf_counter() - began)
+                out.append(done)
+                print(
+                    f"{part:7s} {k:3d} {drawn.session.family:9s} {name:16s} "
+                    f"sf {100 * np.median(errors):5.2f} % bad {is_bad(errors).mean():.2f} "
+                    f"{done.seconds:.1f} s",
+                    flush=True,
+                )
+    return out
+
+
+def novelty_of(scan: Scan) -> Callable[[TileResult], float] | None:
+    """Novelty, where the shipped model's card describes features."""
+    try:
+        return Novelty(scan)
+    except ModelError:
+        return None
+
+
+def auc(scores: Floats, bad: NDArray[np.bool_]) -> float:
+    """Chance that a bad tile scores higher than a good one; NaN without one of either."""
+    known = np.isfinite(scores)
+    high, low = scores[known & bad], scores[known & ~bad]
+    if not high.size or not low.size:
+        return float("nan")
+    ranks = rankdata(np.concatenate([high, low]))
+    return float((ranks[: high.size].mean() - (high.size + 1) / 2) / low.size)
+
+
+def choose(scores: Floats, bad: NDArray[np.bool_]) -> float:
+    """Threshold with the greatest difference of true and false alarm rates (Youden's J)."""
+    known = np.isfinite(scores)
+    scores, bad = scores[known], bad[known]
+    if not scores.size or bad.all() or not bad.any():
+        return float("nan")
+    order = np.argsort(scores)
+    ordered, marks = scores[order], bad[order]
+    above_bad = 1 - np.cumsum(marks) / marks.sum()
+    above_good = 1 - np.cumsum(~marks) / (~marks).sum()
+    return float(ordered[int(np.argmax(above_bad - above_good))])
+
+
+def figures(rows: list[Judged], key: str, threshold: float, seed: int) -> dict[str, list[float]]:
+    """AUC, precision, recall and share flagged, each (value, low, high) over mosaics."""
+    pairs = [(row.scores[key], is_bad(row.errors)) for row in rows]
+
+    def all_of(part: list[tuple[Floats, NDArray[np.bool_]]]) -> tuple[float, ...]:
+        scores, bad = (np.concatenate(x) for x in zip(*part, strict=True))
+        with np.errstate(invalid="ignore"):
+            up = scores > threshold
+        hit = float((up & bad).sum())
+        return (
+            auc(scores, bad), hit / up.sum() if up.any() else np.nan,
+            hit / bad.sum() if bad.any() else np.nan, float(up.mean()),
+        )  # fmt: skip
+
+    rng = np.random.default_rng(seed)
+    drawn = np.array(
+        [all_of([pairs[i] for i in rng.integers(0, len(pairs), len(pairs))]) for _ in range(DRAWS)]
+    )
+    out = {}
+    for n, (name, value) in enumerate(
+        zip(("auc", "precision", "recall", "share"), all_of(pairs), strict=True)
+    ):
+        known = drawn[np.isfinite(drawn[:, n]), n]
+        low, high = np.quantile(known, [0.025, 0.975]) if known.size else (np.nan, np.nan)
+        out[name] = [round(float(x), 4) for x in (value, low, high)]
+    within = [auc(s, b) for s, b in pairs]
+    known = [x for x in within if np.isfinite(x)]
+    out["within"] = [round(float(np.mean(known)), 4) if known else float("nan"), len(known)]
+    return out
+
+
+def evaluate(rows: list[Judged], seed: int) -> dict[str, dict]:
+    """Worth of every flag: threshold, and a row for each method and set."""
+    out = {}
+    for key, flag in FLAGS.items():
+        if flag.fact:
+            continue
+        pool = [row for row in rows if row.part == "choose"]
+        limit = choose(
+            np.concatenate([row.scores[key] for row in pool]),
+            np.concatenate([is_bad(row.errors) for row in pool]),
+        )
+        judged = []
+        for name in methods():
+            for part in ("seen", "unseen"):
+                some = [r for r in rows if r.part == part and r.method == name]
+                judged.append({"method": name, "set": part} | figures(some, key, limit, seed))
+        sign = 1.0 if flag.above else -1.0
+        out[key] = {"threshold": None if np.isnan(limit) else round(sign * limit, 5),
+                    "judged": judged}  # fmt: skip
+    return out
+
+
+def bad_share(rows: list[Judged], name: str, part: str) -> float:
+    """Share of bad tiles in a set."""
+    bad = [is_bad(r.errors) for r in rows if r.part == part and r.method == name]
+    return float(np.concatenate(bad).mean())
+
+
+def unseen_auc(rows: list[Judged], key: str) -> float:
+    """Chance that a mosaic of the unseen set has a higher median than one of the seen set."""
+    medians = {
+        part: [np.nanmedian(r.scores[key]) for r in rows if r.part == part and r.method == "auto"]
+        for part in ("seen", "unseen")
+        if any(np.isfinite(r.scores[key]).any() for r in rows)
+    }
+    if len(medians) < 2:
+        return float("nan")
+    values = np.array([*medians["seen"], *medians["unseen"]])
+    return auc(values, np.arange(len(values)) >= len(medians["seen"]))
+
+
+def tables(found: dict[str, dict], rows: list[Judged], given: argparse.Namespace) -> str:
+    """Markdown for the documentation."""
+    out = [
+        f"`python benchmarks/flags.py --mosaics {given.mosaics} --size {given.size} --seed "
+        f"{given.seed}`; {given.mosaics} mosaics in each set. AUC with its 95 % interval; "
+        "`within`: mean AUC inside single mosaics that have good and bad tiles (how many); `shown` says "
+        "whether the flag is a warning.",
+    ]
+    for name in methods():
+        for part in ("seen", "unseen"):
+            share = bad_share(rows, name, part)
+            out += ["", f"**{name}, {part}** ({100 * share:.0f} % of the tiles are bad)", ""]
+            out += ["| flag | threshold | AUC | interval | precision | recall | flagged | within "
+                    "| shown |", "|---|---:|---:|---:|---:|---:|---:|---:|---|"]  # fmt: skip
+            out += [line(key, worth, name, part) for key, worth in found.items()]
+    out += ["", "Scans unlike the training told from others, by the median of a figure over a "
+            "scan (AUC): " + ", ".join(
+                f"{FLAGS[key].label} {unseen_auc(rows, key):.2f}"
+                for key in ("novelty", "bend", "departure")) + "."]  # fmt: skip
+    return "\n".join(out)
+
+
+def line(key: str, worth: dict, name: str, part: str) -> str:
+    """One row of a table."""
+    column = COLUMNS[FLAGS[key].column]
+    mine = next(r for r in worth["judged"] if (r["method"], r["set"]) == (name, part))
+    limit = worth["threshold"]
+    rule = "" if limit is None else f"{limit * column.scale:.3g} {column.unit}".strip()
+    a, low, high = mine["auc"]
+    shown = "yes" if Worth.of(worth).works else "no"
+    return (
+        f"| {FLAGS[key].label} | {rule} | {a:.2f} | {low:.2f} to {high:.2f} "
+        f"| {mine['precision'][0]:.2f} | {mine['recall'][0]:.2f} | {mine['share'][0]:.2f} "
+        f"| {mine['within'][0]:.2f} ({mine['within'][1]}) | {shown} |"
+    )
+
+
+def write(found: dict[str, dict], text: str, given: argparse.Namespace) -> None:
+    """Put the figures where the program and the documentation read them."""
+    settings = {"mosaics": given.mosaics, "size": given.size, "seed": given.seed}
+    content = {
+        "made": datetime.now(UTC).date().isoformat(), "settings": settings, "flags": found
+    }  # fmt: skip
+    plain = json.dumps(content, indent=1).replace("NaN", "null")
+    WORTH.write_text(plain + "\n", encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
+    before, rest = page.split(MARKS[0])
+    PAGE.write_text(before + MARKS[0] + "\n" + text + "\n" + MARKS[1] + rest.split(MARKS[1])[1],
+                    encoding="utf-8")  # fmt: skip
+
+
+def main() -> None:
+    """Measure, print, and write where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mosaics", type=int, default=24, help="in each of the three sets")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--write", action="store_true", help="into flag_worth.json and the page")
+    parser.add_argument(
+        "--features", action="store_true", help="first describe the features in the model's card"
+    )
+    given = parser.parse_args()
+    if given.features:
+        print("features described in the card of", add_features().name, flush=True)
+    rows = collect(given.mosaics, given.size, given.seed, tuple(SETS))
+    found = evaluate(rows, given.seed)
+    text = tables(found, rows, given)
+    print(text)
+    if given.write:
+        write(found, text, given)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,10 @@ class Flag:
     @property
     def threshold(self) -> float:
         """Value in the table's units at which it is raised."""
-        return FACTS[self.key] if self.fact else worth()[self.key].threshold
+        if self.fact:
+            return FACTS[self.key]
+        limit = worth()[self.key].threshold
+        return float("nan") if limit is None else limit
 
     @property
     def shown(self) -> bool:
@@ -121,37 +125,39 @@ class Worth:
 
     Attributes
     ----------
-    threshold : float
-        Chosen on a set of its own.
-    seen, unseen : mapping
-        ``auc``, ``precision``, ``recall``, each (value, low, high) with a 95 % bootstrap
-        interval over mosaics; ``share``, of tiles flagged. Seen: illumination families and
-        specimens as in training; unseen: others.
+    threshold : float or None
+        Chosen on a set of its own; None: nothing was to choose from.
+    judged : tuple of mapping
+        For each ``method`` and ``set`` (seen: illumination and specimens as in training;
+        unseen: others): ``auc``, ``precision``, ``recall`` and ``share`` of tiles flagged, each
+        (value, low, high) with a 95 % bootstrap interval over mosaics.
     """
 
-    threshold: float
-    seen: Mapping[str, tuple[float, float, float]]
-    unseen: Mapping[str, tuple[float, float, float]]
+    threshold: float | None
+    judged: tuple[Mapping[str, Any], ...]
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """Worth as stored in ``flag_worth.json``."""
+        return cls(row["threshold"], tuple(row["judged"]))
 
     @property
     def works(self) -> bool:
-        """Better than chance with all of both intervals."""
-        return min(self.seen["auc"][1], self.unseen["auc"][1]) > USELESS
+        """Better than chance with the whole interval, wherever it was judged."""
+        lowest = [row["auc"][1] for row in self.judged if _known(row["auc"][1])]
+        return self.threshold is not None and bool(lowest) and min(lowest) > USELESS
+
+
+def _known(value: float | None) -> bool:
+    """Neither null nor NaN: a set may hold bad tiles only."""
+    return value is not None and value == value
 
 
 @lru_cache(maxsize=1)
 def worth() -> Mapping[str, Worth]:
     """Measured worth of every flag that is no plain fact."""
     text = resources.files(__package__).joinpath("flag_worth.json").read_text(encoding="utf-8")
-    rows = json.loads(text)["flags"]
-    return {
-        key: Worth(
-            float(row["threshold"]),
-            *({name: tuple(value) for name, value in row[part].items()}
-              for part in ("seen", "unseen")),
-        )
-        for key, row in rows.items()
-    }  # fmt: skip
+    return {key: Worth.of(row) for key, row in json.loads(text)["flags"].items()}
 
 
 def shown_flags() -> dict[str, Flag]:
