@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Layer
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QEvent, QSize, Qt, QTimer
+from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtWidgets import (
     QFrame,
     QHBoxLayout,
@@ -25,6 +25,7 @@ from qtpy.QtWidgets import (
 from napari_txm_bgcorr.core.errors import TxmError
 from napari_txm_bgcorr.gui.choices import ChoicesForm
 from napari_txm_bgcorr.gui.compare import CompareBar
+from napari_txm_bgcorr.gui.docked import Docked
 from napari_txm_bgcorr.gui.drop_zone import DropZone
 from napari_txm_bgcorr.gui.layer_book import LayerBook
 from napari_txm_bgcorr.gui.messages import (
@@ -36,6 +37,7 @@ from napari_txm_bgcorr.gui.messages import (
     Opened,
     Preparing,
     Saved,
+    Shown,
     Started,
 )
 from napari_txm_bgcorr.gui.outputs import saved_path
@@ -43,6 +45,7 @@ from napari_txm_bgcorr.gui.preferences import preferences
 from napari_txm_bgcorr.gui.save_bar import SaveBar
 from napari_txm_bgcorr.gui.session import Session, resolve
 from napari_txm_bgcorr.gui.small_parts import named_button, time_left, wrapped_label
+from napari_txm_bgcorr.gui.stitched import stitch_results, stitched_path
 from napari_txm_bgcorr.gui.tasks import (
     correct_job,
     find_choices,
@@ -60,7 +63,7 @@ REFRESH_MS = 200
 PANEL_WIDTH = 330
 
 
-class CorrectWidget(QScrollArea):
+class CorrectWidget(Docked, QScrollArea):
     """Input, choices, Correct and Cancel, progress, comparison and saving.
 
     Parameters
@@ -149,6 +152,7 @@ class CorrectWidget(QScrollArea):
         self.correct_button.clicked.connect(self.correct)
         self.cancel_button.clicked.connect(self.cancel)
         self.save_bar.chosen.connect(self.save)
+        self.save_bar.stitch_chosen.connect(self.stitch)
         for runner in (self.runner, self.reader, self.finder):
             runner.message.connect(lambda message: self._later(self._hear(message)))
         self.runner.ended.connect(lambda broken: self._later(self._run_ended(broken)))
@@ -208,21 +212,34 @@ class CorrectWidget(QScrollArea):
         results = self.book.results()
         if self.runner.running or not results:
             return
-        targets = [saved_path(result.name, folder, self.session.save_format) for result in results]
-        overwrite = any(target.exists() for target in targets)
-        if overwrite and not self._may_replace(targets):
-            return
-        self._failures = []
         save_format = self.session.save_format
-        self.runner.start(
-            lambda stop, tell: save_results(results, Path(folder), save_format, overwrite, stop)
+        targets = [saved_path(result.name, folder, save_format) for result in results]
+        self._write(
+            targets,
+            lambda replace, stop, tell: save_results(results, folder, save_format, replace, stop),
         )
-        self._show_busy("Saving …")
 
-    def _may_replace(self, targets: list[Path]) -> bool:
-        there = "\n".join(target.name for target in targets if target.exists())
-        answer = QMessageBox.question(self, "Replace?", f"Replace what is there?\n{there}")
-        return bool(answer == QMessageBox.StandardButton.Yes)
+    def stitch(self, folder: Path) -> None:
+        """Blend the tiles of the latest mosaics into one picture each, saved and shown."""
+        results = [each for each in self.book.results() if each.scan.kind == "mosaic"]
+        if self.runner.running or not results:
+            return
+        self._write(
+            [stitched_path(result.name, folder) for result in results],
+            lambda replace, stop, tell: stitch_results(results, folder, replace, stop, tell),
+        )
+
+    def _write(self, targets: list[Path], task: Any) -> None:
+        """Start a task that writes; ask before it replaces anything."""
+        there = [target.name for target in targets if target.exists()]
+        if there:
+            question = "Replace what is there?\n" + "\n".join(there)
+            answer = QMessageBox.question(self, "Replace?", question)
+            if answer != QMessageBox.StandardButton.Yes:
+                return
+        self._failures = []
+        self.runner.start(lambda stop, tell: task(bool(there), stop, tell))
+        self._show_busy("Saving …")
 
     def _later(self, steps: Iterator[None]) -> None:
         """Do what a message asks for in its turn, one step for each beat of the event loop."""
@@ -264,6 +281,10 @@ class CorrectWidget(QScrollArea):
             self._complain(message.error)
         elif isinstance(message, Saved):
             self.status_label.setText(f"Saved {message.path}")
+        elif isinstance(message, Shown):
+            for layer in message.layers:
+                self.book.show_picture(layer)
+                yield
         elif isinstance(message, Choices):
             self.form.show_choices(message)
 
@@ -322,13 +343,13 @@ class CorrectWidget(QScrollArea):
             or any(info.role in ("corrected", "background") for info in self.session.inputs)
         )
         self.compare.refresh()
-        self.save_button.setEnabled(bool(self.book.results()) and not self.runner.running)
+        self.save_bar.enable([] if self.runner.running else self.book.results())
 
     def _show_busy(self, text: str) -> None:
         # While files are read Correct may be pressed: it follows the reading.
         reading = self._reading and not self.runner.running
         self.correct_button.setEnabled(reading and not self._correct_when_read)
-        self.save_button.setEnabled(False)
+        self.save_bar.enable([])
         self.cancel_button.setEnabled(True)
         self.progress_bar.setRange(0, 0)
         self.status_label.setText(text)
@@ -337,7 +358,7 @@ class CorrectWidget(QScrollArea):
     def _show_idle(self, text: str) -> None:
         self.correct_button.setEnabled(True)
         self.cancel_button.setEnabled(False)
-        self.save_button.setEnabled(bool(self.book.results()))
+        self.save_bar.enable(self.book.results())
         self.progress_bar.setRange(0, 1)
         self.progress_bar.setValue(0)
         self.progress_bar.setFormat("")
@@ -358,25 +379,6 @@ class CorrectWidget(QScrollArea):
         self.book.redraw()
         spent_ms = 1000 * (time.monotonic() - began)
         self._timer.setInterval(max(REFRESH_MS, int(8 * spent_ms)))
-
-    def event(self, event: QEvent) -> bool:
-        """Stop the work when the panel is taken out of its dock or the window closes."""
-        if event.type() == QEvent.Type.ParentChange:
-            if self.parent() is None:
-                self.shut_down()
-            else:
-                self.window().installEventFilter(self)
-        return bool(super().event(event))
-
-    def eventFilter(self, watched: Any, event: Any) -> bool:
-        """Watch the main window closing."""
-        if event.type() == QEvent.Type.Close:
-            QTimer.singleShot(0, self._after_close)
-        return bool(super().eventFilter(watched, event))
-
-    def _after_close(self) -> None:
-        if not self.window().isVisible():
-            self.shut_down()
 
     def shut_down(self) -> None:
         """Stop every thread and let go of the viewer."""

@@ -43,12 +43,16 @@ def read_layers(path: PathOrPaths) -> LayerTuples:
     from napari_txm_bgcorr.core.errors import TxmError
     from napari_txm_bgcorr.gui.layers import scan_layer
     from napari_txm_bgcorr.gui.outputs import parts
+    from napari_txm_bgcorr.gui.stitched import read_stitched
     from napari_txm_bgcorr.gui.tasks import errors_in_words
 
     layers: LayerTuples = []
     for each, role, name in (part for given in _paths(path) for part in parts(given)):
         try:
             with errors_in_words(str(each)):
+                if pictures := read_stitched(each):
+                    layers.extend(pictures)
+                    continue
                 layer, pyramid = scan_layer(io.read(each), role, name)
                 for _ in pyramid.fill() if pyramid is not None else ():
                     pass

@@ -84,6 +84,14 @@ class LayerBook:
         self._opened = [each for each in self._opened if each in self.viewer.layers] + [layer]
         self._select(self._opened)
 
+    def show_picture(self, layer: Any) -> None:
+        """Add a picture to look at, in place of one of the same name; what is selected stays."""
+        kept = list(self.viewer.layers.selection)
+        if layer[1]["name"] in self.viewer.layers:
+            self.viewer.layers.remove(layer[1]["name"])
+        self.viewer.add_layer(Layer.create(*layer))
+        self._select(kept)
+
     # -- results ----------------------------------------------------------------------------
 
     def remember(self, job: Job) -> None:

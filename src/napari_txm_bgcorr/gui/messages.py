@@ -20,6 +20,7 @@ __all__ = [
     "Opened",
     "Preparing",
     "Saved",
+    "Shown",
     "Started",
     "Tell",
 ]
@@ -81,6 +82,13 @@ class Saved:
     path: Path
 
 
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Pictures to look at, as layer data tuples."""
+
+    layers: tuple[tuple[Any, dict[str, Any], str], ...]
+
+
 @dataclass(frozen=True)
 class Choices:
     """What the combo boxes offer: `(name, label)` pairs."""
@@ -89,5 +97,5 @@ class Choices:
     devices: tuple[tuple[str, str], ...]
 
 
-Message = Opened | Preparing | Started | Advanced | Finished | Failed | Saved | Choices
+Message = Opened | Preparing | Started | Advanced | Finished | Failed | Saved | Shown | Choices
 Tell = Callable[[Message], None]

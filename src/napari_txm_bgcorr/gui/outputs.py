@@ -28,10 +28,10 @@ def parts(path: Path) -> list[tuple[Path, str | None, str | None]]:
     Returns
     -------
     list of (path, role, name)
-        One for each part of a saved result; for anything else the path alone, with None for
-        role and name.
+        One for each part of a saved result; for anything else, stitched mosaics among it, the
+        path alone, with None for role and name.
     """
-    if path.is_dir() and any((path / mark).is_file() for mark in MARKS):
+    if path.is_dir() and any((path / mark).is_file() for mark in MARKS) and not _stitched(path):
         found = [
             (part, role, _name(path))
             for role in ROLES
@@ -41,6 +41,14 @@ def parts(path: Path) -> list[tuple[Path, str | None, str | None]]:
         if found:
             return [*found]
     return [(path, None, None)]
+
+
+def _stitched(path: Path) -> bool:
+    """Whether the parts are pictures of the whole mosaic, not tiles."""
+    try:
+        return b'"stitched"' in (path / MARKS[1]).read_bytes()
+    except OSError:
+        return False
 
 
 def _name(path: Path) -> str:

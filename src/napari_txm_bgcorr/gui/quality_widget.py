@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QEvent, QItemSelectionModel
+from qtpy.QtCore import QItemSelectionModel
 from qtpy.QtWidgets import QFileDialog
 
 from napari_txm_bgcorr.core.errors import TxmError
 from napari_txm_bgcorr.core.tile_table import COLUMNS
+from napari_txm_bgcorr.gui.docked import Docked
 from napari_txm_bgcorr.gui.messages import Advanced, Failed, Preparing
 from napari_txm_bgcorr.gui.quality_form import QualityForm
 from napari_txm_bgcorr.gui.quality_layers import QualityLayers, shown_results
@@ -38,7 +39,7 @@ NO_RESULT = "Correct a mosaic or series first; its tiles are then judged here."
 DEFAULT_COLOUR = "seam_after"
 
 
-class QualityWidget(QualityForm):
+class QualityWidget(Docked, QualityForm):
     """Choice of result, Measure, colours and outlines, the table, redo and export.
 
     Parameters
@@ -278,12 +279,6 @@ class QualityWidget(QualityForm):
                 self.select(i)
 
     # -- the end --------------------------------------------------------------------------------
-
-    def event(self, event: QEvent) -> bool:
-        """Stop the work when the panel is taken out of its dock or the window closes."""
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self.shut_down()
-        return bool(super().event(event))
 
     def shut_down(self) -> None:
         """Stop the worker, remove the overlays and let go of the viewer."""

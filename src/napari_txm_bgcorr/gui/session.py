@@ -43,7 +43,8 @@ class InputInfo:
     rgb : bool
         Whether it is a colour image.
     role : str or None
-        ``"raw"``, ``"background"``, ``"corrected"``; None for a layer of another origin.
+        ``"raw"``, ``"background"``, ``"corrected"``, ``"stitched"``; None for a layer of
+        another origin.
     scan : Scan or None
         The raw tiles behind the layer; None where it holds none.
     """
@@ -141,6 +142,10 @@ def _wanted(inputs: Sequence[InputInfo], again: bool) -> Sequence[InputInfo]:
 
 def _job_input(info: InputInfo, again: bool) -> JobInput:
     _refuse_no_counts(info)
+    if info.role == "stitched":
+        raise ConfigError(
+            f"{info.name}: a stitched picture; correct the tiles it was made of instead"
+        )
     if info.role == "corrected" and not again:
         raise AlreadyCorrectedError(
             f"{info.name}: already corrected; select the raw layer, or tick “Correct again anyway”"

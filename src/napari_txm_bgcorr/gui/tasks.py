@@ -23,6 +23,7 @@ from napari_txm_bgcorr.gui.messages import (
     Opened,
     Preparing,
     Saved,
+    Shown,
     Started,
     Tell,
 )
@@ -30,6 +31,7 @@ from napari_txm_bgcorr.gui.outputs import parts, saved_path
 from napari_txm_bgcorr.gui.pace import Pace, Turn
 from napari_txm_bgcorr.gui.results import Pyramid, Result
 from napari_txm_bgcorr.gui.session import Job, JobInput
+from napari_txm_bgcorr.gui.stitched import read_stitched
 
 __all__ = [
     "Stopped",
@@ -91,6 +93,9 @@ def read_paths(paths: Sequence[Path], stop: Event) -> Iterator[Message]:
         yield Preparing(f"Reading {path.name} …")
         try:
             with errors_in_words(str(path)):
+                if pictures := read_stitched(path):
+                    yield Shown(tuple(pictures))
+                    continue
                 scan = io.read(path)
                 layer, pyramid = scan_layer(scan, role, name)
         except TxmError as error:
