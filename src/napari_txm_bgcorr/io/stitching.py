@@ -160,19 +160,19 @@ def check_options(place: Path, source: TileParts, options: StitchOptions) -> Non
     WriteError
         If the place is taken, an option is unknown, or the result does not hold a part.
     """
+    if not options.parts:
+        raise WriteError(f"{place}: nothing to stitch; name parts, for example corrected")
+    named = [*((part, STITCHED) for part in options.parts)]
+    named += [(options.domain, DOMAINS), (options.format, tuple(PYRAMIDS))]
+    for value, allowed in named:
+        if value not in allowed:
+            raise WriteError(f"{place}: stitch {value!r}; choose from {', '.join(allowed)}")
     for part in options.parts:
-        if part not in STITCHED:
-            raise WriteError(f"{place}: part {part!r}; choose from {', '.join(STITCHED)}")
         if part not in source.scans:
             raise WriteError(
                 f"{source.path}: no {part} tiles in it; correct again with --save {part},..., "
                 "or leave this part out"
             )
-    if not options.parts or options.domain not in DOMAINS or options.format not in PYRAMIDS:
-        raise WriteError(
-            f"{place}: stitch {options.parts or 'nothing'} as {options.domain!r}, "
-            f"{options.format!r}; choose from {', '.join((*STITCHED, *DOMAINS, *PYRAMIDS))}"
-        )
     if options.chunk < 16 or options.chunk % 16 or options.workers < 1:
         raise WriteError(f"{place}: chunks of {options.chunk} px; give a multiple of 16")
     check_place(place, source.corrected, options.parts, overwrite=options.overwrite)
@@ -357,6 +357,8 @@ class _Run:
         pieces, known = share_out(self.layout, box, self.weight, lambda i: tiles[i][0])
         for role in self.job.save:
             image = mix(pieces, known, lambda i, role=role: tiles[i][1][role])  # type: ignore[misc]
+            if self.job.dtype(role).kind == "u":
+                image[image < 0.5] = np.nan  # stored as 0: unknown
             for row in range(-(-image.shape[0] // side)):
                 for column in range(-(-image.shape[1] // side)):
                     part = image[

@@ -1,0 +1,135 @@
+"""The command `stitch`: taken up after every kill, and as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from tests.io import stitch_parts
+from tests.io.stitch_parts import make_result, run
+
+from napari_txm_bgcorr.io.job import DONE
+from napari_txm_bgcorr.io.pyramid import open_pyramid
+
+COMMAND = [sys.executable, "-c", "from napari_txm_bgcorr.cli import main; main()"]
+KILLS = 10
+SIDE = 16
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=170
+    )
+
+
+def succeed(*arguments: object) -> str:
+    done = command(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def finished_chunks(part: Path, columns: int, finest: int) -> dict[Path, tuple[int, int]]:
+    """Chunk files of the finest units that are noted as done: which files they are, and when."""
+    lines = (part / DONE).read_text().split("\n")[:-1] if (part / DONE).exists() else []
+    found = {}
+    for number in (int(line) for line in lines if int(line) < finest):
+        row, column = divmod(number, columns)
+        path = part / "corrected" / "0" / "c" / str(2 * row) / str(2 * column)
+        if path.exists():
+            state = path.stat()
+            found[path.relative_to(part)] = (state.st_ino, state.st_mtime_ns)
+    return found
+
+
+def check_valid(part: Path, whole: Path) -> None:
+    """Every chunk of an unfinished store can be read, and holds what it will hold."""
+    for role in ("raw", "corrected"):
+        for path in sorted((part / role).glob("*/c/*/*")):
+            if path.suffix != ".part":
+                assert path.read_bytes() == (whole / path.relative_to(part)).read_bytes()
+        if (part / role / "0" / "zarr.json").exists():
+            assert zarr.open_array(part / role / "0", mode="r")[:].shape
+
+
+@pytest.mark.parametrize("form", ["omezarr", "ometiff"])
+def test_killed_anywhere_it_goes_on_and_ends_bit_identical(tmp_path: Path, form: str) -> None:
+    source = make_result(tmp_path / "source", 6, 6)
+    started = time.perf_counter()
+    summary: dict[str, Any] = run(source, tmp_path / "whole", form=form)
+    seconds = time.perf_counter() - started
+    height, width = summary["shape"]
+    columns, rows = (-(-n // (2 * SIDE)) for n in (width, height))
+    rng, kept = np.random.default_rng(), {}
+    delays = [float(rng.uniform(0, seconds / 3)) for _ in range(KILLS)]
+    out, part, killed = tmp_path / "out", tmp_path / "out.part", 0
+    script = [sys.executable, "-m", stitch_parts.__name__, str(source), str(out), form]
+    root = Path(stitch_parts.__file__).parents[2]
+    with subprocess.Popen(
+        script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        for delay in delays:
+            if out.exists():
+                break
+            process.stdin.write(f"{delay}\n")
+            process.stdin.flush()
+            killed += process.stdout.readline() == "killed\n"
+            if form == "omezarr" and part.exists():
+                for path, state in kept.items():  # what was done is not done again
+                    now = (part / path).stat()
+                    assert (now.st_ino, now.st_mtime_ns) == state
+                kept = finished_chunks(part, columns, rows * columns)
+                check_valid(part, tmp_path / "whole")
+    assert killed >= 8 or out.exists(), delays
+    if not out.exists():
+        run(source, out, form=form)
+    assert content(out) == content(tmp_path / "whole")
+    for path, state in kept.items():
+        now = (out / path).stat()
+        assert (now.st_ino, now.st_mtime_ns) == state
+
+
+def test_command_stitches_and_says_by_which_positions(tmp_path: Path) -> None:
+    source = make_result(tmp_path / "source.ome.zarr", 2, 3)
+    printed = succeed("stitch", source, "-o", tmp_path / "out.ome.zarr")
+    assert "6 tiles stitched to 164 x 114 px" in printed and "positions: registered" in printed
+    summary = json.loads(
+        succeed(
+            "stitch", source, "-o", tmp_path / "od.ome.zarr", "--as", "od",
+            "--parts", "raw,corrected", "--json",
+        )
+    )  # fmt: skip
+    assert summary["complete"] and summary["parts"] == ["raw", "corrected"]
+    one, two = (open_pyramid(tmp_path / name) for name in ("out.ome.zarr", "od.ome.zarr"))
+    density, transmission = (p.levels["corrected"][0][:] for p in (two, one))
+    off = np.abs(density + np.log(transmission))
+    assert np.nanquantile(off, 0.9) < 1e-4  # equal but for bad pixels
+    again = command("stitch", source, "-o", tmp_path / "out.ome.zarr")
+    assert again.returncode == 2 and "exists" in again.stderr
+    assert len(again.stderr.strip().splitlines()) == 1
+
+
+def test_correct_stitches_mosaics_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    raw = tmp_path / "sample-m2x3"
+    succeed("simulate", "mosaic", "--grid", "2x3", "--size", 64, "-o", raw)
+    arguments = ("correct", raw, "-o", tmp_path / "out.ome.zarr", "--method", "tile-median",
+                 "--stitch", "--json")  # fmt: skip
+    done = json.loads(succeed(*arguments))["results"][0]["stitched"]
+    place = tmp_path / "out-stitched.ome.zarr"
+    assert Path(done["output"]) == place and done["complete"] and done["parts"] == ["corrected"]
+    before = content(place)
+    place.rename(tmp_path / "away")  # as if it had been interrupted after the last tile
+    again = json.loads(succeed(*arguments))["results"][0]
+    assert again["resumed"] == 6 and content(place) == before
+    assert open_pyramid(place).levels["corrected"][0].shape == tuple(done["shape"])
