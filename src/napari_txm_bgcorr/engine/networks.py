@@ -221,7 +221,7 @@ class PriorResidual(nn.Module):
         correction: Tensor = self.body(padded)[..., :height, :width]
         if self.scaled:
             unit = expected_rms(x[:, 2:3, :1, :1]) / FULL_CORRECTION
-            correction = correction * unit.clamp(0.01, 1)
+            correction = correction * unit.clamp(0.01, 1.0)
         return x[:, 1:2] + correction
 
 

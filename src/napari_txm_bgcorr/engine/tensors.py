@@ -148,7 +148,7 @@ def staleness_value(rms: Tensor) -> Tensor:
         Expected rms of the prior's log error with one scale removed; 0.01 is 1 %.
     """
     top = math.log1p(STALENESS_RMS_MAX / 0.005)
-    return 0.2 + 0.8 * torch.log1p(rms.clamp(0, STALENESS_RMS_MAX) / 0.005) / top
+    return 0.2 + 0.8 * torch.log1p(rms.clamp(0.0, STALENESS_RMS_MAX) / 0.005) / top
 
 
 def expected_rms(staleness: Tensor) -> Tensor:
