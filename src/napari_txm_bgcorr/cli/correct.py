@@ -35,6 +35,10 @@ SHARD_HELP = (
     "Do the I-th of N shares, for job arrays: start all N with the same OUT, the last to finish "
     "completes it. With several inputs: whole inputs by turn. join: only complete."
 )
+STITCH_HELP = (
+    "Also blend the corrected tiles of a mosaic into one picture that can be zoomed, beside OUT: "
+    "OUT-stitched.ome.zarr. See the command stitch for more."
+)
 FORMAT_HELP = "omezarr (one store), ometiff (one file a part) or tiff (one file a tile)."
 
 
@@ -78,6 +82,7 @@ def correct(
     shard: Annotated[
         str | None, typer.Option("--shard", metavar="I/N|join", help=SHARD_HELP)
     ] = None,
+    stitch: Annotated[bool, typer.Option("--stitch", help=STITCH_HELP)] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Divide out the background, predicted from the raw data, of tiles, series and mosaics.
@@ -93,19 +98,27 @@ def correct(
         darks=tuple(dark or ()),
         grid=parse_grid(grid),
         pixel_nm=pixel_nm,
-        save=tuple(part for part in save.replace(" ", "").split(",") if part),
+        save=_parts(save, stitch),
         format=format,
         overwrite=overwrite,
         force=force,
         quiet=as_json or not sys.stderr.isatty(),
         scheduler=scheduler,
         shard=shard,
+        stitch=stitch,
     )
     summary = correct_paths(paths, out, options)
     if as_json:
         typer.echo(json.dumps(summary))
     else:
         _say(summary)
+
+
+def _parts(save: str, stitch: bool) -> tuple[str, ...]:
+    """Parts to save; stitching needs the corrected ones and the mask."""
+    needed = ("corrected", "mask") if stitch else ()
+    named = [part for part in save.replace(" ", "").split(",") if part]
+    return tuple(dict.fromkeys((*named, *needed)))
 
 
 def _say(summary: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from napari_txm_bgcorr.cli.correct_inputs import (
 )
 from napari_txm_bgcorr.cli.correct_options import CorrectOptions
 from napari_txm_bgcorr.cli.shards import JOIN, join, parse_shard
+from napari_txm_bgcorr.cli.stitch import check_stitched_place, stitch_results
 from napari_txm_bgcorr.cli.system import peak_rss_mb
 from napari_txm_bgcorr.core.correction import BackgroundMethod, TileResult, correct_tiles
 from napari_txm_bgcorr.core.provenance import make_provenance, refuse_if_corrected
@@ -83,14 +84,19 @@ def correct_paths(paths: Sequence[Path], out: Path, options: CorrectOptions) -> 
     shared: Shared = {}
     scans = [prepare(path, options, shared) for path in paths]
     jobs = split_jobs(scans, out, options.format)
-    again = options.overwrite or len(jobs) > 1 or shard is not None  # some may be done already
+    # some may be done already
+    again = options.overwrite or len(jobs) > 1 or shard is not None or options.stitch
     if shard is not None and len(jobs) > 1:  # whole outputs by turn, each made by one process
         jobs = jobs[shard[0] - 1 :: shard[1]]
         options = replace(options, shard=None)
     for group, target in jobs:
         check_place(group, target, options.save, overwrite=again)
+        if options.stitch:
+            check_stitched_place(target, overwrite=options.overwrite)
     with _runner(options) as runner:
         results = [correct_scans(group, runner, target, options) for group, target in jobs]
+    if options.stitch:
+        stitch_results(results, overwrite=options.overwrite, quiet=options.quiet)
     return {
         "results": results,
         "seconds": round(time.perf_counter() - started, 3),
@@ -146,6 +152,7 @@ def correct_scans(
     complete = True
     whole = scans[0] if len(scans) == 1 else side_by_side(scans)
     described, provenance = runner.fit(scans, whole)
+    fitted = time.perf_counter()
     if not options.overwrite and io.finished(
         out, provenance, format=options.format, save=options.save
     ):
@@ -165,6 +172,7 @@ def correct_scans(
         "method": options.method,
         "parameters": described,
         "device": str(described.get("device", "cpu")),
+        "fit_seconds": round(fitted - started, 3),
         "seconds": round(time.perf_counter() - started, 3),
         "notes": list(dict.fromkeys(n for scan in scans for n in scan.notes)) + _blind(blind),
     }

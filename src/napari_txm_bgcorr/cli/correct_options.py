@@ -46,6 +46,7 @@ class CorrectOptions:
     overwrite: bool = False
     force: bool = False
     quiet: bool = False
+    stitch: bool = False
     scheduler: str | None = None
     shard: str | None = None
 
