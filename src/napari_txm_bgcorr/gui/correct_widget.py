@@ -52,6 +52,7 @@ from napari_txm_bgcorr.gui.tasks import (
     read_paths,
     save_results,
 )
+from napari_txm_bgcorr.gui.watch_bar import WatchBar
 from napari_txm_bgcorr.gui.worker import Runner
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class CorrectWidget(Docked, QScrollArea):
 
     def _make_widgets(self, methods: list[str]) -> None:
         self.drop_zone = DropZone()
+        self.watch_bar = WatchBar(self)
         self.input_label = wrapped_label("input_label")
         self.form = ChoicesForm(self.session, methods)
         self.correct_button = named_button(
@@ -129,7 +131,7 @@ class CorrectWidget(Docked, QScrollArea):
         layout = QVBoxLayout(inside)
         layout.setContentsMargins(8, 8, 8, 8)
         layout.setSpacing(7)
-        for part in (self.drop_zone, self.input_label, self.form):
+        for part in (self.drop_zone, self.watch_bar, self.input_label, self.form):
             layout.addWidget(part)
         layout.addLayout(buttons)
         for part in (self.progress_bar, self.status_label, self.compare, self.save_bar):
@@ -385,6 +387,7 @@ class CorrectWidget(Docked, QScrollArea):
         if self._closed:
             return
         self._closed = True
+        self.watch_bar.close_down()
         self._timer.stop()
         self._beat.stop()
         self._steps.clear()

@@ -85,6 +85,8 @@ class Watcher:
         Hand out folders of single tiles, each as one scan, instead of their files.
     handled : mapping of Path to State
         Handed out by an earlier watcher.
+    only_new : bool
+        Leave alone what the first look finds, unless it changes afterwards.
     clock : callable
         Seconds, monotonic.
 
@@ -104,6 +106,7 @@ class Watcher:
         ignore: Sequence[Path] = (),
         whole_folders: bool = False,
         handled: Mapping[Path, State] | None = None,
+        only_new: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.folder = folder
@@ -111,6 +114,7 @@ class Watcher:
         self._pattern, self._settle_s, self._patience_s = pattern, settle_s, patience_s
         self._ignore = frozenset(os.path.realpath(path) for path in ignore)
         self._whole_folders, self._clock = whole_folders, clock
+        self._only_new, self._looked = only_new, False
         self._seen: dict[Path, _Seen] = {
             path: _Seen(state, clock(), judged=True) for path, state in (handled or {}).items()
         }
@@ -124,12 +128,13 @@ class Watcher:
             If the folder itself cannot be looked through; it may come back.
         """
         found = self._look()
-        now = self._clock()
+        now, first = self._clock(), not self._looked
+        self._looked = True
         self.waiting = {path: why for path, why in self.waiting.items() if path in found}
         for path in sorted(found, key=lambda p: natural_key(str(p))):
             state, seen = found[path], self._seen.get(path)
             if seen is None or seen.state != state:
-                seen = self._seen[path] = _Seen(state, now)
+                seen = self._seen[path] = _Seen(state, now, judged=self._only_new and first)
             if seen.judged:
                 continue
             why = self._why_not(path, now - seen.since)
