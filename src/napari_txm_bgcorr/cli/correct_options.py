@@ -32,6 +32,8 @@ class CorrectOptions:
         Where other processes do the work; see `cli.distributed`.
     shard : str or None
         ``I/N``: this process does one share of N; ``join``: it only completes the output.
+    stitch : bool
+        Also blend the corrected tiles of a mosaic into one picture.
     """
 
     method: str = "auto"
