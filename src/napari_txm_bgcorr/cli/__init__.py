@@ -14,6 +14,7 @@ from napari_txm_bgcorr.cli import (
     doctor,
     evaluate,
     info,
+    models,
     quality,
     redo,
     simulate,
@@ -43,6 +44,7 @@ app.command("stitch")(stitch.stitch)
 app.command("train", cls=many_values(*train.MANY))(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(bench.app, name="bench")
+app.add_typer(models.app, name="models")
 app.command("simulate")(simulate.simulate)
 app.command("doctor")(doctor.doctor)
 app.command("quality")(quality.quality)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import typer
 from tqdm import tqdm
 
 from napari_txm_bgcorr.cli.correct_inputs import (
@@ -18,12 +19,16 @@ from napari_txm_bgcorr.cli.correct_inputs import (
     split_jobs,
 )
 from napari_txm_bgcorr.cli.correct_options import CorrectOptions
+from napari_txm_bgcorr.cli.fit_bar import FitBar
+from napari_txm_bgcorr.cli.positions import write_positions
 from napari_txm_bgcorr.cli.shards import JOIN, join, parse_shard
 from napari_txm_bgcorr.cli.stitch import check_stitched_place, stitch_results
 from napari_txm_bgcorr.cli.system import peak_rss_mb
 from napari_txm_bgcorr.core.correction import BackgroundMethod, TileResult, correct_tiles
+from napari_txm_bgcorr.core.mosaic import joint_notes, registered
 from napari_txm_bgcorr.core.provenance import make_provenance, refuse_if_corrected
 from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core.watch import fit_method
 
 if TYPE_CHECKING:
     from napari_txm_bgcorr.io import OutputWriter
@@ -55,12 +60,13 @@ class Runner(Protocol):
 class Here:
     """Corrects in this process; the model stays on the device from scan to scan."""
 
-    def __init__(self, method: BackgroundMethod) -> None:
-        self.method = method
+    def __init__(self, method: BackgroundMethod, *, quiet: bool = True) -> None:
+        self.method, self.quiet = method, quiet
 
     def fit(self, scans: Sequence[Scan], whole: Scan) -> tuple[dict[str, Any], dict[str, Any]]:
         """Fit the method to the first scan; see `Runner`."""
-        described = self.method.fit(scans[0]).describe()
+        with FitBar(self.quiet) as bar:
+            described = fit_method(self.method, scans[0], bar.watch).describe()
         device = str(described.get("device", "cpu"))
         return described, make_provenance(whole, self.method, device).to_dict()
 
@@ -150,8 +156,10 @@ def correct_scans(
     started = time.perf_counter()
     blind: list[str] = []
     complete = True
+    unfit = _unfit(scans, options)
     whole = scans[0] if len(scans) == 1 else side_by_side(scans)
     described, provenance = runner.fit(scans, whole)
+    whole = registered(whole, described)
     fitted = time.perf_counter()
     if not options.overwrite and io.finished(
         out, provenance, format=options.format, save=options.save
@@ -162,6 +170,9 @@ def correct_scans(
             resumed = len(writer.done)
             blind = _fill(scans, whole, runner, writer, quiet=options.quiet)
             complete = writer.close_complete() is not None
+    notes = [n for scan in (*scans, whole) for n in scan.notes] + joint_notes(described)
+    if options.write_positions and complete:
+        notes.append(write_positions(out, whole, described, options))
     return {
         "inputs": [str(scan.source.path) for scan in scans],
         "output": str(out),
@@ -174,7 +185,9 @@ def correct_scans(
         "device": str(described.get("device", "cpu")),
         "fit_seconds": round(fitted - started, 3),
         "seconds": round(time.perf_counter() - started, 3),
-        "notes": list(dict.fromkeys(n for scan in scans for n in scan.notes)) + _blind(blind),
+        "notes": list(dict.fromkeys(n for scan in scans for n in scan.notes))
+        + unfit
+        + _blind(blind),
     }
 
 
@@ -205,6 +218,23 @@ def _fill(
             blind += [] if seen else [whole.names[index]]
             bar.update()
     return blind
+
+
+def _unfit(scans: Sequence[Scan], options: CorrectOptions) -> list[str]:
+    """What in the scans is outside the model's card, said before it is used."""
+    from napari_txm_bgcorr.engine.methods import LEARNED
+
+    if options.method not in LEARNED:
+        return []
+    from napari_txm_bgcorr.engine.checkpoint import read_card, resolve_model
+    from napari_txm_bgcorr.engine.fitness import fitness
+
+    card, name = read_card(resolve_model(options.model)), f"model {Path(options.model).name}"
+    said = list(dict.fromkeys(s for scan in scans for s in fitness(card, scan, name)))
+    if not options.quiet:
+        for sentence in said:
+            typer.echo(f"note: {sentence}", err=True)
+    return said
 
 
 def _blind(names: Sequence[str]) -> list[str]:
@@ -244,7 +274,7 @@ def results_of(
 
 def _runner(options: CorrectOptions) -> AbstractContextManager[Runner]:
     if options.scheduler is None:
-        return nullcontext(Here(method_of(options)))
+        return nullcontext(Here(method_of(options), quiet=options.quiet))
     from napari_txm_bgcorr.cli.distributed import connect
 
     return connect(options)
@@ -254,6 +284,6 @@ def method_of(options: CorrectOptions) -> BackgroundMethod:
     """Make the method that was asked for, not yet fitted."""
     from napari_txm_bgcorr.engine.methods import LEARNED, make_method
 
-    if options.method not in LEARNED:
-        return make_method(options.method)
-    return make_method(options.method, model=options.model, device=options.device)
+    learned = options.method in LEARNED
+    given = {"model": options.model, "device": options.device} if learned else {}
+    return make_method(options.method, joint=options.joint, i0=options.i0, **given)

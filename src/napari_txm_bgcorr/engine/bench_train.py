@@ -58,6 +58,8 @@ class BenchOptions:
         Pairs of 256 px to train on; their number does not change the speed.
     field_px : int
         Edge of the field; other than 256 only for trying out.
+    ngf : int
+        Channels of the first level; other than 64 only for trying out.
     energy : EnergyConfig
         Factors for cost and carbon dioxide.
     """
@@ -67,7 +69,8 @@ class BenchOptions:
     batches: tuple[int, ...] = ()
     pairs: int = 32
     field_px: int = 256
-    energy: EnergyConfig = EnergyConfig()
+    ngf: int = 64
+    energy: EnergyConfig = field(default_factory=EnergyConfig)
 
     def __post_init__(self) -> None:
         """Refuse values that measure nothing.
@@ -159,7 +162,7 @@ def bench_train(
     began = time.monotonic()
     with TemporaryDirectory(prefix="txm-bench-") as folder, guard(device):
         sources = Sources(simulate_pairs(options.pairs, options.field_px, 7), Path(folder), device)
-        timings, shares, rounds = _rounds(settings, sources, device, options.minutes * 60, say)
+        timings, shares, rounds = _rounds(settings, sources, device, options, say)
     label = next((d.label for d in list_devices() if d.name == device), device)
     return {
         "device": device,
@@ -184,14 +187,15 @@ def _rounds(
     settings: Sequence[Setting],
     sources: Sources,
     device: str,
-    seconds: float,
+    options: BenchOptions,
     say: Callable[[str], None],
 ) -> tuple[dict[Key, Timing], list[dict[str, Any]], int]:
     """Visit all rows again and again until the time is up."""
     kind = torch.device(device).type
-    networks = make_networks(device)
+    networks = make_networks(device, ngf=options.ngf)
     timings: dict[Key, Timing] = {}
     shares: dict[int, list[float]] = {}
+    seconds = 60 * options.minutes
     began, rounds, longest = time.monotonic(), 0, 0.0
     usable = [s for s in settings if kind == "cuda" or not s.needs_cuda]
     while rounds == 0 or (kind == "cpu" and time.monotonic() - began + longest < seconds):

@@ -95,12 +95,12 @@ def settings_for(device: str, batches: tuple[int, ...]) -> list[Setting]:
     add("one generator forward, detached D", detached=True, one_forward=True)
     for batch in batches:
         add(f"batch {batch}", batch=batch)
-    gpu = {"needs_cuda": True}
+    held["needs_cuda"] = True
     for batch in (1, *batches):
-        add(f"compile of G and D, batch {batch}", batch=batch, compiled=True, **gpu)
+        add(f"compile of G and D, batch {batch}", batch=batch, compiled=True)
     held["compiled"] = False
     for batch in (1, *batches):
-        add(f"CUDA graphs, batch {batch}", batch=batch, graphed=True, **gpu)
+        add(f"CUDA graphs, batch {batch}", batch=batch, graphed=True)
     careful = "for comparison: decoding, fp32, but one forward and a detached D step"
     rows.append(Setting("plain loop, detached", note=careful, detached=True, one_forward=True))
     rows += [
@@ -110,10 +110,10 @@ def settings_for(device: str, batches: tuple[int, ...]) -> list[Setting]:
     return rows
 
 
-def make_networks(device: str, seed: int = 0) -> tuple[nn.Module, nn.Module]:
+def make_networks(device: str, seed: int = 0, ngf: int = 64) -> tuple[nn.Module, nn.Module]:
     """Generator ``unet256`` (54.4 M parameters) and 70 px PatchGAN, as pix2pix starts them."""
     torch.manual_seed(seed)
-    generator, discriminator = UNet256(64), build_discriminator(64, 3)
+    generator, discriminator = UNet256(ngf), build_discriminator(ngf, 3)
     for module in generator.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.normal_(module.weight, 0.0, 0.02)
@@ -173,13 +173,13 @@ class Rig:
 
     def _plain(self, x: Tensor, true: Tensor, fft: bool) -> None:
         """Step on the discriminator, then on the generator, as the algorithm is written."""
-        fake = self._predict(x)
+        fake = self.predict(x)
         real_score, fake_score = self._score(x, true), self._score(x, fake)
         self.adam_d.zero_grad()
         (0.5 * (_entropy(real_score, 1) + _entropy(fake_score, 0))).backward()  # type: ignore[no-untyped-call]
         self.adam_d.step()
 
-        fake = self._predict(x)
+        fake = self.predict(x)
         loss = _entropy(self._score(x, fake), 1) + L1_WEIGHT * (fake - true).abs().mean()
         if fft:
             spectra = torch.fft.fft2(fake.float()), torch.fft.fft2(true)
@@ -190,7 +190,7 @@ class Rig:
 
     def _fast(self, x: Tensor, true: Tensor, fft: bool) -> None:
         """The same two updates from one generator pass."""
-        fake = self._predict(x)
+        fake = self.predict(x)
         joined = torch.cat([true, fake.detach()])
         # no norm mixes samples: both halves may go together
         real_score, fake_score = self._score(torch.cat([x, x]), joined).chunk(2)
@@ -203,7 +203,7 @@ class Rig:
         if fft:
             loss = loss + FFT_WEIGHT * fft_l1(fake, true, torch.ones_like(true))
         self.adam_g.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.adam_g.step()
         self._freeze_discriminator(False)
 
@@ -211,7 +211,8 @@ class Rig:
         for parameter in self.parameters_d:
             parameter.requires_grad_(not frozen)
 
-    def _predict(self, x: Tensor) -> Tensor:
+    def predict(self, x: Tensor) -> Tensor:
+        """Log background `(N, 1, F, F)` float32 of inputs `(N, 3, F, F)`."""
         with torch.autocast(self.kind, torch.bfloat16, enabled=self.setting.bf16):
             out: Tensor = self.generator(x)
         return out.float()
@@ -235,7 +236,7 @@ class Rig:
         self, x: Tensor, true: Tensor, fft: bool
     ) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
         held_x, held_true = x.clone(memory_format=torch.preserve_format), true.clone()
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
