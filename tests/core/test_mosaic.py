@@ -259,13 +259,13 @@ def test_wrapper_is_a_background_method() -> None:
 
 def test_wrapper_passes_through_what_it_cannot_help() -> None:
     made = drawn(4)
-    single = replace(made.scan, kind="series", grid=None, positions_px=None)
+    single = replace(made.scan, kind="single", grid=None, positions_px=None)
     wrapped, bare = Joint(TileMedian()).fit(single), TileMedian().fit(single)
     index = np.arange(12)
     np.testing.assert_array_equal(
         wrapped.background(single.tiles, index), bare.background(single.tiles, index)
     )
-    assert "no overlaps" in wrapped.reason
+    assert "single image" in wrapped.reason
     known = Joint(TileMedian()).fit(made.scan)
     np.testing.assert_array_equal(
         known.background(made.scan.tiles[:2]), TileMedian().fit(made.scan).background(

@@ -39,6 +39,14 @@ STITCH_HELP = (
     "Also blend the corrected tiles of a mosaic into one picture that can be zoomed, beside OUT: "
     "OUT-stitched.ome.zarr. See the command stitch for more."
 )
+JOINT_HELP = (
+    "Refine the backgrounds of a whole mosaic or series together, where that helps. Default: "
+    "auto does, the other methods do not."
+)
+I0_HELP = "Counts of the open beam, dark removed (median of the lit field): sets the level."
+POSITIONS_HELP = (
+    "Also write the registered places of a mosaic's tiles, TileConfiguration.registered.txt."
+)
 FORMAT_HELP = "omezarr (one store), ometiff (one file a part) or tiff (one file a tile)."
 
 
@@ -83,6 +91,11 @@ def correct(
         str | None, typer.Option("--shard", metavar="I/N|join", help=SHARD_HELP)
     ] = None,
     stitch: Annotated[bool, typer.Option("--stitch", help=STITCH_HELP)] = False,
+    joint: Annotated[bool | None, typer.Option("--joint/--no-joint", help=JOINT_HELP)] = None,
+    i0: Annotated[float | None, typer.Option("--i0", metavar="COUNTS", help=I0_HELP)] = None,
+    write_positions: Annotated[
+        bool, typer.Option("--write-positions", help=POSITIONS_HELP)
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Divide out the background, predicted from the raw data, of tiles, series and mosaics.
@@ -106,6 +119,9 @@ def correct(
         scheduler=scheduler,
         shard=shard,
         stitch=stitch,
+        joint=joint,
+        i0=i0,
+        write_positions=write_positions,
     )
     summary = correct_paths(paths, out, options)
     if as_json:

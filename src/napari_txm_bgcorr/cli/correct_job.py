@@ -185,9 +185,7 @@ def correct_scans(
         "device": str(described.get("device", "cpu")),
         "fit_seconds": round(fitted - started, 3),
         "seconds": round(time.perf_counter() - started, 3),
-        "notes": list(dict.fromkeys(n for scan in scans for n in scan.notes))
-        + unfit
-        + _blind(blind),
+        "notes": list(dict.fromkeys(notes)) + unfit + _blind(blind),
     }
 
 

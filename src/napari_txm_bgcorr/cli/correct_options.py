@@ -34,6 +34,12 @@ class CorrectOptions:
         ``I/N``: this process does one share of N; ``join``: it only completes the output.
     stitch : bool
         Also blend the corrected tiles of a mosaic into one picture.
+    joint : bool or None
+        Refine the backgrounds of a whole mosaic or series together; None: as the method does.
+    i0 : float or None
+        Counts of the open beam, dark removed, for the level of what is refined together.
+    write_positions : bool
+        Also write the registered places of a mosaic's tiles for Fiji.
     """
 
     method: str = "auto"
@@ -49,6 +55,9 @@ class CorrectOptions:
     force: bool = False
     quiet: bool = False
     stitch: bool = False
+    joint: bool | None = None
+    i0: float | None = None
+    write_positions: bool = False
     scheduler: str | None = None
     shard: str | None = None
 

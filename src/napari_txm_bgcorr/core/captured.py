@@ -11,7 +11,7 @@ from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.shapes import log_beam, spread_indices, to_counts
 
-__all__ = ["Captured", "combine_logs", "flats_of"]
+__all__ = ["Captured", "combine_logs", "flats_of", "visits"]
 
 Image = NDArray[np.float32]
 Combine = Literal["median", "mean"]
@@ -88,10 +88,11 @@ class Captured:
         """
         count = flats_of(scan, 1, self.name)
         self._dark = scan.dark()
-        groups = [np.arange(count)]
+        groups = visits(scan) if self.in_time != "none" else []
         self._hours = self._tile_hours = None
-        if self.in_time != "none" and _timed(scan):
-            groups = _visits(np.asarray(scan.flat_times))
+        if not groups:
+            groups = [np.arange(count)]
+        else:
             start = np.min(np.asarray(scan.flat_times))
             seen = [_hours(np.asarray(scan.flat_times)[g], start).mean() for g in groups]
             self._hours = np.asarray(seen)
@@ -140,6 +141,21 @@ def _timed(scan: Scan) -> bool:
     if scan.times is None or scan.flat_times is None:
         return False
     return not (np.isnat(scan.flat_times).any() or np.isnat(scan.times).all())
+
+
+def visits(scan: Scan) -> list[NDArray[np.intp]]:
+    """References of each visit to the reference position, in order of time.
+
+    Parameters
+    ----------
+    scan : Scan
+
+    Returns
+    -------
+    list of (n,) int
+        Places in the scan's flats; empty where there are none, or no times.
+    """
+    return _visits(np.asarray(scan.flat_times)) if scan.flats is not None and _timed(scan) else []
 
 
 def _hours(times: NDArray[np.datetime64], start: np.datetime64) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from napari_txm_bgcorr.core.overlaps import Overlap, find_overlaps
 from napari_txm_bgcorr.core.overview import Overview
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 
-__all__ = ["JointOptions", "Solution", "solve"]
+__all__ = ["JointOptions", "Solution", "solve", "too_few"]
 
 Floats = NDArray[np.float64]
 
@@ -101,6 +101,11 @@ class Solution:
     seam_after: float
 
 
+def too_few(count: int, options: JointOptions = DEFAULT) -> str:
+    """Say that there are too few tiles."""
+    return f"{count} tiles; the joint stage needs {options.least_tiles} or more"
+
+
 def solve(
     overview: Overview,
     positions_px: Floats,
@@ -133,7 +138,7 @@ def solve(
     """
     count = len(overview)
     if count < options.least_tiles:
-        return f"{count} tiles; the joint stage needs {options.least_tiles} or more"
+        return too_few(count, options)
     overlaps = find_overlaps(overview, positions_px, watch)
     if len(overlaps) < max(options.least_overlaps, count - 1):
         return (

@@ -1,11 +1,13 @@
-"""The mosaic as one object: the joint stage over any method, and a plain blend.
+"""One background for a whole mosaic or series: the joint stage over any method.
 
-Registration is in `registration`, the estimate in `joint`.
+Registration is in `registration`, the estimate of a mosaic in `joint` and `refined`, that of a
+series in `series`, the level in `level`.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any, Self
 
 import numpy as np
@@ -13,13 +15,13 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.errors import MethodError
-from napari_txm_bgcorr.core.joint import JointOptions, Solution, solve
-from napari_txm_bgcorr.core.legendre import terms
-from napari_txm_bgcorr.core.overlap_pattern import enlarge, overlap_pattern
+from napari_txm_bgcorr.core.joint import JointOptions, too_few
 from napari_txm_bgcorr.core.overview import Overview, survey
+from napari_txm_bgcorr.core.refined import Joined, joint
 from napari_txm_bgcorr.core.registration import Edge, Positions, nominal_positions, register
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, TileArray
-from napari_txm_bgcorr.core.shapes import to_counts
+from napari_txm_bgcorr.core.series import steady
+from napari_txm_bgcorr.core.watch import SILENT, Watch, fit_method
 
 __all__ = [
     "Edge",
@@ -30,156 +32,24 @@ __all__ = [
     "Positions",
     "blend",
     "joint",
+    "joint_notes",
     "nominal_positions",
     "register",
+    "registered",
     "survey",
 ]
 
 Image = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 DEFAULT = JointOptions()
 
 
-@dataclass(frozen=True, eq=False)
-class Joined:
-    """Result of the joint stage.
-
-    Attributes
-    ----------
-    backgrounds : (T, Y, X) lazy float32, counts
-        Dark included. The given ones where the stage stepped aside.
-    reason : str
-        Why it stepped aside; empty where it was applied.
-    solution : Solution or None
-    levels : (T,) float64
-        Log counts of each background at the level of the shared shape; empty if not applied.
-    """
-
-    backgrounds: TileArray
-    reason: str = ""
-    solution: Solution | None = None
-    levels: Floats = field(default_factory=lambda: np.empty(0))
-
-    @property
-    def applied(self) -> bool:
-        """Whether backgrounds were refined."""
-        return self.solution is not None
-
-
-def joint(
-    scan: Scan,
-    backgrounds: TileArray,
-    positions: Positions | Floats,
-    *,
-    overview: Overview | None = None,
-    options: JointOptions = DEFAULT,
-) -> Joined:
-    """Refine the backgrounds of a mosaic together; see the page "Mosaic" of the documentation.
-
-    Parameters
-    ----------
-    scan : Scan
-    backgrounds : (T, Y, X) array-like, counts
-        Of any method, dark included.
-    positions : Positions or (T, 2) float64
-        Registered places of the tiles.
-    overview : Overview or None
-        Of an earlier `survey` of the same backgrounds.
-    options : JointOptions
-
-    Returns
-    -------
-    Joined
-        With a reason and the backgrounds as given where it cannot help.
-    """
-    if overview is None:
-        overview = survey(scan, backgrounds)
-    places = positions.positions_px if isinstance(positions, Positions) else positions
-    found = solve(overview, np.asarray(places, np.float64), _hours(scan), options)
-    if isinstance(found, str):
-        return Joined(backgrounds, found)
-    levels = _anchored(found)
-    shape = tuple(int(n) for n in scan.tiles.shape)
-    refined = _Refined(overview, found, levels, scan.dark(), options)
-    refined.add_pattern(overview, np.asarray(places, np.float64))
-    lazy = LazyTiles((shape[0], shape[1], shape[2]), np.float32, refined)
-    return Joined(lazy, "", found, levels)
-
-
-def _hours(scan: Scan) -> Floats | None:
-    if scan.times is None or np.isnat(scan.times).any():
-        return None
-    seconds = (scan.times - scan.times.min()) / np.timedelta64(1, "s")
-    out: Floats = np.asarray(seconds, np.float64) / 3600
-    return out
-
-
-def _anchored(found: Solution) -> Floats:
-    """Log levels of all tiles, so that the median level is the method's."""
-    level = found.tiles[:, 0]
-    anchored: Floats = level + np.median(found.method_level - level)
-    return anchored
-
-
-class _Refined:
-    """Background of one tile in counts: shared shape, smooth terms, level."""
-
-    def __init__(
-        self,
-        overview: Overview,
-        found: Solution,
-        levels: Floats,
-        dark: Image | None,
-        options: JointOptions,
-    ) -> None:
-        self.found, self.levels, self.dark, self.options = found, levels, dark, options
-        self.lit = overview.lit
-        self.shape: Image = overview.shape
-        self.axes = self._axes(self.shape.shape)
-
-    def __call__(self, i: int) -> Image:
-        smooth: Image = self.smooth(i, self.axes)
-        smooth *= self.lit  # corners behind the aperture keep the shared level
-        smooth += self.shape
-        smooth += np.float32(self.levels[i])
-        return to_counts(smooth, self.dark)
-
-    def smooth(self, i: int, axes: tuple[Image, Image]) -> Image:
-        """Tilts and higher terms of tile `i`, without its level."""
-        table = np.zeros((axes[0].shape[1], axes[1].shape[1]), np.float32)
-        shared, own = terms(self.options.shared_degree), terms(self.options.tile_degree)
-        for (a, b), value in zip(shared[1:], self.found.shared, strict=True):
-            table[a, b] += value
-        for (a, b), value in zip(own[1:], self.found.tiles[i, 1:], strict=True):
-            table[a, b] += value
-        out: Image = np.asarray((axes[0] @ table) @ axes[1].T, np.float32)
-        return out
-
-    def _axes(self, shape: tuple[int, ...]) -> tuple[Image, Image]:
-        """Legendre polynomials `(n, degree + 1)` along y and x."""
-        most = max(self.options.shared_degree, self.options.tile_degree)
-        y, x = (
-            np.polynomial.legendre.legvander((np.arange(n) + 0.5) / n * 2 - 1, most) for n in shape
-        )
-        return y.astype(np.float32), x.astype(np.float32)
-
-    def add_pattern(self, overview: Overview, positions_px: Floats) -> None:
-        """Correct the shared shape by what the overlaps tell of its fine part."""
-        axes = self._axes(overview.raw.shape[1:])
-
-        def smooth(i: int) -> Image:
-            return self.smooth(i, axes) + np.float32(self.found.tiles[i, 0])
-
-        bins = overlap_pattern(overview, positions_px, smooth)
-        self.shape = self.shape + enlarge(bins, self.lit.shape, overview.bin_px)
-
-
 class Joint:
-    """Any background method, refined over the whole mosaic: itself a background method.
+    """Any background method, refined over the whole scan: itself a background method.
 
     Fitting asks the method for the background of every tile once; afterwards backgrounds
-    come from what was learned, without the method.
+    come from what was learned, without the method. A scan that the stage cannot help (single
+    tiles, too few of them, overlaps that show nothing) gets the method's own, with a reason.
 
     Parameters
     ----------
@@ -188,6 +58,24 @@ class Joint:
     options : JointOptions
     positions_px : (T, 2) float64 or None
         Registered places; None: registered here.
+    name : str or None
+        Of this method; None: that of `method` and ``+joint``.
+    i0 : float or None
+        Counts of the open beam, dark removed, as the median over the lit field.
+    watch : Watch
+        Of `fit`; `fit_watched` takes another.
+
+    Attributes
+    ----------
+    positions : Positions or None
+        Where the tiles of the last mosaic lie; None where they were not looked for.
+    joined : Joined or None
+        What the last fit found.
+
+    Raises
+    ------
+    MethodError
+        If `i0` is not above 0.
     """
 
     def __init__(
@@ -195,20 +83,52 @@ class Joint:
         method: BackgroundMethod,
         options: JointOptions = DEFAULT,
         positions_px: Floats | None = None,
+        *,
+        name: str | None = None,
+        i0: float | None = None,
+        watch: Watch = SILENT,
     ) -> None:
-        self.method, self.options = method, options
-        self.name = f"{method.name}+joint"
-        self.workers = int(getattr(method, "workers", 1))
+        if i0 is not None and not (np.isfinite(i0) and i0 > 0):
+            raise MethodError(f"i0 {i0}: give the counts of the open beam, above 0")
+        self.method, self.options, self.i0, self.watch = method, options, i0, watch
+        self.name = f"{method.name}+joint" if name is None else name
         self.positions: Positions | None = None
         self.joined: Joined | None = None
         self._given = positions_px
 
     @property
+    def workers(self) -> int:
+        """Threads that may each ask for a background."""
+        return int(getattr(self.method, "workers", 1))
+
+    @property
+    def prior(self) -> Any:
+        """What a learned method started from, or None."""
+        return getattr(self.method, "prior", None)
+
+    @property
     def reason(self) -> str:
         """Why the stage stepped aside; empty where it was applied."""
+        return self._done().reason
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the last fit, a sentence each."""
+        done = self._done()
+        if not done.applied:
+            single = "single image" in done.reason  # nobody expects anything there
+            return () if single else (f"joint stage not applied: {done.reason}",)
+        if done.level is not None and done.level.source == "relative":
+            return (
+                "the level is relative: no empty area, reference or I0 sets it "
+                "(transmission is known up to one factor for the whole scan)",
+            )
+        return ()
+
+    def _done(self) -> Joined:
         if self.joined is None:
             raise MethodError(f"{self.name}: not fitted; call fit(scan) first")
-        return self.joined.reason
+        return self.joined
 
     def fit(self, scan: Scan) -> Self:
         """Fit the method, look at all tiles, register and solve.
@@ -217,29 +137,50 @@ class Joint:
         ------
         MethodError
             If the method cannot work on this scan.
+        StoppedError
+            If the watch ended it.
         """
-        self.method.fit(scan)
-        self.positions = None
-        shape = tuple(int(n) for n in scan.tiles.shape)
-        own = LazyTiles((shape[0], shape[1], shape[2]), np.float32, self._own(scan))
-        if scan.kind != "mosaic":
-            self.joined = Joined(own, f"a {scan.kind} scan has no overlaps")
-            return self
-        overview = survey(scan, own, workers=self.workers)
-        if self._given is None:
-            self.positions = register(scan, overview=overview)
+        return self.fit_watched(scan, self.watch)
+
+    def fit_watched(self, scan: Scan, watch: Watch) -> Self:
+        """As `fit`, under a watch of its own."""
+        self.positions = self.joined = None
+        fit_method(self.method, scan, watch)
+        own = self._own(scan)
+        if scan.kind == "mosaic":
+            found = self._mosaic(scan, own, watch)
+        elif scan.kind == "series":
+            found = steady(scan, own, workers=self.workers, i0=self.i0, watch=watch)
         else:
-            self.positions = Positions(np.asarray(self._given, np.float64), (), "as given")
-        self.joined = joint(scan, own, self.positions, overview=overview, options=self.options)
+            found = Joined(own, "a single image has nothing to compare it with")
+        # What is not used would keep the whole scan, where the method travels to other processes.
+        nothing = np.empty((0, 1, 1), np.float32)
+        self.joined = found if found.applied else replace(found, backgrounds=nothing)
         return self
 
-    def _own(self, scan: Scan) -> Any:
+    def _mosaic(self, scan: Scan, own: TileArray, watch: Watch) -> Joined:
+        if len(scan) < 2:
+            return Joined(own, too_few(len(scan), self.options))
+        overview = survey(scan, own, workers=self.workers, watch=watch)
+        if self._given is None:
+            self.positions = register(scan, overview=overview, workers=self.workers, watch=watch)
+        else:
+            self.positions = Positions(np.asarray(self._given, np.float64), (), "as given")
+        return joint(
+            scan, own, self.positions, overview=overview, options=self.options, i0=self.i0,
+            watch=watch,
+        )  # fmt: skip
+
+    def _own(self, scan: Scan) -> LazyTiles:
+        """The method's own backgrounds."""
+        shape = tuple(int(n) for n in scan.tiles.shape)
+
         def background(i: int) -> Image:
             tile = np.asarray(scan.tiles[i])[None]
             one: Image = self.method.background(tile, np.array([i], np.int64))[0]
             return one
 
-        return background
+        return LazyTiles((shape[0], shape[1], shape[2]), np.float32, background)
 
     def background(
         self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
@@ -248,13 +189,12 @@ class Joint:
 
         Tiles that the scan does not hold get the method's own.
         """
-        if self.joined is None:
-            raise MethodError(f"{self.name}: not fitted; call fit(scan) first")
-        if index is None or not self.joined.applied:
+        done = self._done()
+        if index is None or not done.applied:
             return self.method.background(tiles, index)
         out = np.empty(tiles.shape, np.float32)
         for k, i in enumerate(index):
-            out[k] = self.joined.backgrounds[int(i)]
+            out[k] = done.backgrounds[int(i)]
         return out
 
     def describe(self) -> dict[str, Any]:
@@ -263,18 +203,41 @@ class Joint:
         stage: dict[str, Any] = {"options": asdict(self.options)}
         if self.positions is not None:
             stage["registration"] = self.positions.note
+            stage["pairs"] = len(self.positions.edges)
+            stage["pairs_registered"] = self.positions.used
+            if self.positions.used:
+                stage["positions_px"] = np.round(self.positions.positions_px, 2).tolist()
         if self.joined is not None:
             stage["applied"] = self.joined.applied
             stage["reason"] = self.joined.reason
-        if self.joined is not None and self.joined.solution is not None:
-            found = self.joined.solution
-            stage |= {
-                "overlaps": found.overlaps,
-                "seam_before": round(found.seam_before, 5),
-                "seam_after": round(found.seam_after, 5),
-                "scale": "one for the mosaic, relative",
-            }
+            level = self.joined.level
+            stage["level"] = {"from": "method"} if level is None else level.describe()
+            stage |= self.joined.facts
+            stage["notes"] = list(self.notes)
         return out | {"joint": stage}
+
+
+def registered(scan: Scan, described: Mapping[str, Any]) -> Scan:
+    """A scan at the places that a fitted method has found; unchanged where it has found none.
+
+    Parameters
+    ----------
+    scan : Scan
+    described : mapping
+        What the fitted method says of itself. Places are to 0.01 px there: what is finer
+        differs from machine to machine.
+    """
+    stage = described.get("joint")
+    if not isinstance(stage, Mapping) or len(stage.get("positions_px", ())) != len(scan):
+        return scan
+    places = np.asarray(stage["positions_px"], np.float64)
+    return replace(scan, positions_px=places, notes=(*scan.notes, str(stage["registration"])))
+
+
+def joint_notes(described: Mapping[str, Any]) -> list[str]:
+    """What the user should know of the joint stage, from a fitted method's description."""
+    stage = described.get("joint")
+    return [str(note) for note in stage["notes"]] if isinstance(stage, Mapping) else []
 
 
 def blend(

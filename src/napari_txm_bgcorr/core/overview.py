@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -150,7 +151,11 @@ def survey(
     lit = lit_field((mean / len(chosen)).astype(np.float32))
     shape = _median(stacks[0])
     shape -= np.median(shape[lit])
-    pattern, kept = shared_pattern(stacks[1], lit)
+    # A specimen that turns looks alike in neighbours: halves in time differ more.
+    order = _halves_in_time(len(chosen)) if scan.kind == "series" else slice(None)
+    # It turns, but never leaves: references of its own know the pattern better.
+    known = scan.kind == "series" and scan.flats is not None and scan.flats.shape[0] > 0
+    pattern, kept = shared_pattern(stacks[1][order][: 0 if known else None], lit)
     shape += pattern
     small, cells = bin_mean(shape, bin_px), bin_mean(shape, keep.cell)
     for tile in raw:
@@ -202,6 +207,13 @@ def _ordered(look: _Keeper, count: int, workers: int) -> Iterator[_Seen]:
     with ThreadPoolExecutor(workers, thread_name_prefix="survey") as pool:
         for first in range(0, count, workers * AHEAD):
             yield from pool.map(look, range(first, min(first + workers * AHEAD, count)))
+
+
+def _halves_in_time(count: int) -> list[int]:
+    """Order in which every second place comes from the first half."""
+    middle = (count + 1) // 2
+    pairs = zip_longest(range(middle), range(middle, count))
+    return [k for pair in pairs for k in pair if k is not None]
 
 
 def _median(stack: NDArray[np.float16]) -> Image:

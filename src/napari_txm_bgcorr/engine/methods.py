@@ -9,10 +9,12 @@ from typing import Any
 from napari_txm_bgcorr.core.classical import CLASSICAL
 from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.errors import MethodError
+from napari_txm_bgcorr.core.mosaic import Joint
 
-__all__ = ["LEARNED", "METHODS", "make_method", "method_names"]
+__all__ = ["JOINT_BY_DEFAULT", "LEARNED", "METHODS", "make_method", "method_names"]
 
 LEARNED = frozenset({"auto", "generator"})  # these take a model and a device
+JOINT_BY_DEFAULT = frozenset({"auto"})  # refined over the whole scan unless told not to
 
 
 def _generator(**parameters: Any) -> BackgroundMethod:
@@ -22,7 +24,7 @@ def _generator(**parameters: Any) -> BackgroundMethod:
 
 
 def _auto(model: str = "default", device: str = "auto") -> BackgroundMethod:
-    """The generator with the best prior that the scan offers."""
+    """The generator with the best prior that the scan offers; `make_method` joins its tiles."""
     from napari_txm_bgcorr.engine.predict import Generator
 
     method = Generator(model=model, device=device, prior="auto")
@@ -42,31 +44,46 @@ def method_names() -> list[str]:
     return list(METHODS)
 
 
-def make_method(name: str, **parameters: Any) -> BackgroundMethod:
+def make_method(
+    name: str, *, joint: bool | None = None, i0: float | None = None, **parameters: Any
+) -> BackgroundMethod:
     """Make a background method that is not fitted yet.
 
     Parameters
     ----------
     name : str
         Row of `METHODS`.
+    joint : bool or None
+        Refine the backgrounds of a whole mosaic or series together (`core.mosaic.Joint`), where
+        that can help. None: for ``auto`` only.
+    i0 : float or None
+        Counts of the open beam, dark removed, as the median over the lit field: sets the level
+        of what is refined together.
     **parameters
         Of that method; a value of None means its default.
 
     Raises
     ------
     MethodError
-        If there is no such method, or it has no such parameter.
+        If there is no such method, it has no such parameter, or `i0` is given without the
+        joint stage.
     ModelError, DeviceError
         If the generator's model or device is unusable.
     """
     if name not in METHODS:
         raise MethodError(f"method {name!r}: unknown; choose one of {', '.join(METHODS)}")
     given = {key: value for key, value in parameters.items() if value is not None}
+    together = name in JOINT_BY_DEFAULT if joint is None else joint
+    if i0 is not None and not together:
+        raise MethodError(f"i0 {i0:g}: only the joint stage uses it; choose --joint or leave it")
     try:
-        return METHODS[name](**given)
+        method = METHODS[name](**given)
     except TypeError as error:
         known = ", ".join(_parameters(name)) or "none"
         raise MethodError(f"method {name}: {error}; its parameters are {known}") from error
+    if not together:
+        return method
+    return Joint(method, i0=i0, name=name if name in JOINT_BY_DEFAULT else None)
 
 
 def _parameters(name: str) -> list[str]:

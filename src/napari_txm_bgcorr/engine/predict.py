@@ -54,8 +54,9 @@ class Generator:
     device : str
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     prior : str
-        ``auto`` (references where there are any, else the median over >= 5 tiles, else none;
-        in a mosaic with both, the one expected to be off by less), or one of these by name.
+        ``auto`` (references where there are any, else the median over >= 5 tiles of a mosaic,
+        else none; in a mosaic with both, the one expected to be off by less), or one of these
+        by name.
     batch : int
         Tiles computed at once on a GPU; halved when memory runs out. CPUs take one tile at a
         time, so that results do not depend on how tiles are grouped.
@@ -129,7 +130,9 @@ class Generator:
         if kind == "auto":
             enough = len(scan) >= ENOUGH_TILES
             has_flats = scan.flats is not None and scan.flats.shape[0] > 0
-            kind = "reference" if has_flats else "tile-median" if enough else "none"
+            # The specimen of a tomogram never leaves the field: it stays in a median.
+            median = enough and scan.kind != "series"
+            kind = "reference" if has_flats else "tile-median" if median else "none"
             if has_flats and enough and scan.kind == "mosaic":
                 return self._better(self._reference(scan), tile_median(scan, self._dark), scan)
         if kind == "none":

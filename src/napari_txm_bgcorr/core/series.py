@@ -1,0 +1,321 @@
+"""A series of one field, as a tomogram: one pattern, and a level that drifts smoothly.
+
+The background of projection i is ``S + c_i + f + g_i`` in logarithms: S the shape that all
+share, c_i what the method says of projection i, smoothed over time, f what both are off from
+the references (Legendre, degree 5), g_i the drift of the level. A cell of a flat specimen
+absorbs ``a u_i``, ``u_i = 1 / cos(angle)`` (of one that stands free about the same at all
+angles, ``u_i = 1``); what is left, and common to the field, is drift or the specimen's own
+change. The two are told apart by how much and how fast a beam drifts, and by the references,
+which see drift alone. Tilts cannot be told apart: a specimen that turns moves across the field.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from napari_txm_bgcorr.core.captured import visits
+from napari_txm_bgcorr.core.errors import MethodError
+from napari_txm_bgcorr.core.legendre import axes, legendre, terms
+from napari_txm_bgcorr.core.level import Level, find_level
+from napari_txm_bgcorr.core.overview import BACKGROUND_CELLS, Overview, bin_mean, survey
+from napari_txm_bgcorr.core.refined import Joined, SmoothTerms, hours_of
+from napari_txm_bgcorr.core.scan import LazyTiles, Scan, TileArray
+from napari_txm_bgcorr.core.shapes import Coarse, log_beam, spread_indices, to_counts
+from napari_txm_bgcorr.core.watch import SILENT, Watch
+
+__all__ = ["SeriesOptions", "steady"]
+
+Image = NDArray[np.float32]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SeriesOptions:
+    """What is usual of a beam's drift, and of a specimen's change.
+
+    Attributes
+    ----------
+    fast, slow : (rms, hours)
+        Two bounded random walks of the level; measured: 1-4 % within 16 minutes, 10 % over
+        days.
+    change : tuple of float
+        Rms of the specimen's own change, over the whole field: the likeliest is taken.
+    change_share : float
+        Of the scan's duration over which that change is alike.
+    smooth_h : float
+        The method's backgrounds are smoothed over this time (standard deviation).
+    least_tiles : int
+        With fewer the stage steps aside.
+    least_change : float
+        Log rms below which there is nothing to gain.
+    """
+
+    fast: tuple[float, float] = (0.015, 0.3)
+    slow: tuple[float, float] = (0.05, 10.0)
+    change: tuple[float, ...] = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128)
+    change_share: float = 0.1
+    smooth_h: float = 0.1
+    least_tiles: int = 6
+    least_change: float = 0.002
+
+
+DEFAULT = SeriesOptions()
+DEGREE = 5  # of f
+CELLS = 16  # across the field, in which projections are compared
+TILE_H = 85 / 3600  # a projection of 60 s and the motor, where times are not known
+FLAT_NOISE = 0.002  # log, of a term seen by a visit to the reference position
+CELL_NOISE = 0.001  # log, of a term seen by one projection
+FREE = 1.0  # log: the specimen's mean thickness is not known beforehand
+MAX_NODES = 512  # times at which the drift is computed; between them linear
+MAX_FLATS = 32
+TURN = 20.0  # degrees: with less, thickness hardly changes
+HOUR = np.timedelta64(1, "h")
+FIT_CELLS = 64  # across a reference, to which f is fitted
+STAGE = "following the drift"
+
+
+def steady(
+    scan: Scan,
+    backgrounds: TileArray,
+    *,
+    overview: Overview | None = None,
+    options: SeriesOptions = DEFAULT,
+    workers: int = 1,
+    i0: float | None = None,
+    watch: Watch = SILENT,
+) -> Joined:
+    """Refine the backgrounds of a series together; see the page "Series" of the documentation.
+
+    Parameters
+    ----------
+    scan : Scan
+        Its references, where it has any with times, tie the drift.
+    backgrounds : (T, Y, X) array-like, counts
+        Of any method, dark included.
+    overview : Overview or None
+        Of an earlier `survey` of the same backgrounds.
+    options : SeriesOptions
+    workers : int
+        Threads that look at tiles.
+    i0 : float or None
+        Counts of the open beam, dark removed: median over the lit field.
+    watch : Watch
+        Told how far it is.
+
+    Returns
+    -------
+    Joined
+        With a reason and the backgrounds as given where it cannot help.
+
+    Raises
+    ------
+    StoppedError
+        If the watch ended it.
+    """
+    if len(scan) < options.least_tiles:
+        return Joined(
+            backgrounds, f"{len(scan)} projections; a drift needs {options.least_tiles} or more"
+        )
+    if overview is None:
+        overview = survey(scan, backgrounds, workers=workers, watch=watch)
+    drift = _Drift(scan, overview, options, watch)
+    moved = float(np.sqrt(np.mean((drift.g - drift.g.mean(axis=0)) ** 2, axis=0).sum()))
+    if moved + drift.smoothed_away < options.least_change:
+        return Joined(
+            backgrounds,
+            f"no drift of more than {100 * options.least_change:.1f} % stands out of what the "
+            "specimen itself changes",
+        )
+    return _joined(scan, overview, drift, i0)
+
+
+def _joined(scan: Scan, overview: Overview, drift: _Drift, i0: float | None) -> Joined:
+    smooth = SmoothTerms(drift.f, drift.g, DEGREE, 0)
+    on_pixels = axes(overview.shape.shape, smooth.degree)
+    own = _Cells(drift.own, overview.shape.shape)
+    levels = drift.g[:, 0] + drift.own.mean(axis=(1, 2))
+    level = _level(scan, overview, levels, bool(len(drift.visits)), i0)
+    # By name, so that the overview itself is not kept.
+    dark, lit, shape, g = scan.dark(), overview.lit, overview.shape, drift.g[:, 0] + level.shift
+
+    def background(i: int) -> Image:
+        log: Image = smooth(i, on_pixels)
+        log *= lit
+        log += own(i)
+        log += shape
+        log += np.float32(g[i])
+        return to_counts(log, dark)
+
+    size = tuple(int(n) for n in scan.tiles.shape)
+    lazy = LazyTiles((size[0], size[1], size[2]), np.float32, background)
+    facts = {
+        "reference_visits": len(drift.visits),
+        "specimen": drift.model,
+        "drift_rms": round(float(np.std(drift.g[:, 0])), 5),
+    }
+    return Joined(lazy, "", None, levels + level.shift, level, facts)
+
+
+def _level(scan: Scan, overview: Overview, levels: Floats, tied: bool, i0: float | None) -> Level:
+    """Level of a series. Its smoothest, brightest places say nothing: no tile need be empty."""
+    if i0 is None and tied:
+        return Level("references")
+    return find_level(scan, overview, None, i0=i0, found_level=float(np.median(levels)))
+
+
+class _Cells:
+    """Cells `(T, y, x)` to pixels."""
+
+    def __init__(self, cells: Image, shape: tuple[int, ...]) -> None:
+        self.cells = cells
+        self.coarse = Coarse((shape[0], shape[1]), BACKGROUND_CELLS)
+
+    def __call__(self, i: int) -> Image:
+        return self.coarse.expand(self.cells[i])
+
+
+class _Drift:
+    """Drift of the level `g` (T, 1), and smooth terms `f` (K_f,) common to all."""
+
+    def __init__(
+        self, scan: Scan, overview: Overview, options: SeriesOptions, watch: Watch
+    ) -> None:
+        self.options, count = options, len(overview)
+        hours = hours_of(scan)
+        self.hours = np.arange(count) * TILE_H if hours is None else hours
+        rest = overview.rest
+        self.visits = [] if hours is None else visits(scan)
+        if not self.visits:  # the level of one projection alone is a guess
+            mean = rest.mean(axis=(1, 2), keepdims=True)
+            rest = rest - mean + np.median(mean)
+        self.own = _smoothed(rest, self.hours, options.smooth_h)
+        self.smoothed_away = float(np.sqrt(np.mean((self.own - rest) ** 2)))
+        when, seen = self._references(scan, overview)
+        self.f = seen[:, 1:].mean(axis=0) if len(seen) else np.zeros(len(terms(DEGREE)) - 1)
+        at_visits = seen[:, 0]
+        seen_level, self.model = self._projections(scan, overview, watch)
+        watch.check()
+        self.g = self._follow(seen_level, when, at_visits)[:, None]
+
+    def _references(self, scan: Scan, overview: Overview) -> tuple[Floats, Floats]:
+        """Hours of each visit, and the smooth terms (degree 5) seen there."""
+        dark, flats = scan.dark(), scan.flats
+        when, found = [], []
+        for group in self.visits:
+            hours = (np.asarray(scan.flat_times)[group] - np.asarray(scan.times).min()) / HOUR
+            chosen = [int(group[k]) for k in spread_indices(len(group), MAX_FLATS)]
+            stack: Any = flats
+            log = np.median([log_beam(stack[k], dark) for k in chosen], axis=0) - overview.shape
+            nearest = int(np.argmin(np.abs(self.hours - hours.mean())))
+            log -= _Cells(self.own, log.shape)(nearest)
+            when.append(float(hours.mean()))
+            found.append(_smooth_terms(log, overview.lit))
+        return np.array(when), np.array(found).reshape(len(found), len(terms(DEGREE)))
+
+    def _projections(self, scan: Scan, overview: Overview, watch: Watch) -> tuple[Floats, str]:
+        """Level of each projection once the specimen is taken away, and the way it was."""
+        smooth = SmoothTerms(self.f, np.zeros((1, len(terms(0)))), DEGREE, 0)
+        shared = smooth(0, axes(overview.raw.shape[1:], DEGREE))
+        block = max(1, min(overview.raw.shape[1:]) // CELLS)
+        own = _Cells(self.own, overview.shape.shape)
+        lit = bin_mean(overview.lit_bins.astype(np.float32), block) > 0.999
+        logs = np.empty((len(overview), *lit.shape))
+        for i in range(len(overview)):
+            watch.step(STAGE, i, len(overview))
+            log = overview.raw[i] + np.float32(overview.raw_level[i]) - shared
+            logs[i] = bin_mean(log - bin_mean(own(i), overview.bin_px), block)
+        best = None
+        for name, thickness in _thicknesses(scan):
+            absorbed = np.median(logs / thickness[:, None, None], axis=0)
+            left = logs - absorbed * thickness[:, None, None]
+            found = _robust_mean(left[:, lit])
+            size = float(np.mean(np.abs(left[:, lit] - left[:, lit].mean())))
+            if best is None or size < best[0]:
+                best = (size, found, name, thickness)
+        if best is None:
+            raise MethodError(f"{scan.source.path}: no projections to follow; choose --no-joint")
+        self.thickness = best[3]
+        return best[1], best[2]
+
+    def _follow(self, seen: Floats, when: Floats, at_visits: Floats) -> Floats:
+        """Drift of the level at all projections: Gaussian process regression.
+
+        C. E. Rasmussen and C. K. I. Williams, Gaussian Processes for Machine Learning (2006),
+        equations 2.23 and 2.30: the specimen's change is the one of greatest likelihood.
+        """
+        nodes = spread_indices(len(seen), MAX_NODES)
+        times = np.concatenate([self.hours[nodes], when])
+        offset = float(np.mean(at_visits)) if len(when) else float(np.median(seen))
+        values = np.concatenate([seen[nodes], at_visits]) - offset
+        prior = sum(
+            rms**2 * np.exp(-np.abs(times[:, None] - times) / hours)
+            for rms, hours in (self.options.fast, self.options.slow)
+        )
+        alike = np.exp(-np.abs(times[:, None] - times) / self._memory())
+        known = np.arange(len(times)) >= len(nodes)
+        alike[known] = alike[:, known] = 0
+        thickness = np.concatenate([self.thickness[nodes], np.zeros(len(when))])
+        noise = np.diag(np.where(known, FLAT_NOISE, CELL_NOISE) ** 2)
+        noise = noise + FREE**2 * np.outer(thickness, thickness)
+        best, most = values, -np.inf
+        for change in self.options.change:
+            factor = linalg.cho_factor(prior + noise + change**2 * alike, lower=True)
+            weights = linalg.cho_solve(factor, values)
+            likely = -0.5 * values @ weights - np.log(np.diag(factor[0])).sum()
+            if likely > most:
+                best, most = np.asarray(prior @ weights), float(likely)
+        order = np.argsort(self.hours[nodes], kind="stable")
+        out: Floats = offset + np.interp(
+            self.hours, self.hours[nodes][order], best[: len(nodes)][order]
+        )
+        return out
+
+    def _memory(self) -> float:
+        return max(self.options.change_share * float(np.ptp(self.hours)), 1e-3)
+
+
+def _thicknesses(scan: Scan) -> list[tuple[str, Floats]]:
+    """Ways in which absorption goes with the angle, relative."""
+    out = [("free", np.ones(len(scan)))]
+    angles = scan.angles_deg
+    if angles is not None and np.isfinite(angles).all() and np.ptp(angles) > TURN:
+        tilt = np.cos(np.deg2rad(np.asarray(angles, np.float64)))
+        if tilt.min() > 0.3:
+            out.append(("slab", 1 / tilt))
+    return out
+
+
+def _smooth_terms(log: Image, lit: NDArray[np.bool_]) -> Floats:
+    """Legendre terms `(K,)` of a log image `(Y, X)` over its lit part."""
+    block = max(1, min(log.shape) // FIT_CELLS)
+    whole = bin_mean(lit.astype(np.float32), block) > 0.999
+    rows, columns = whole.shape
+    y, x = ((np.arange(n) + 0.5) / n * 2 - 1 for n in (rows, columns))
+    design = legendre(terms(DEGREE), np.repeat(y, columns), np.tile(x, rows))[whole.ravel()]
+    values = bin_mean(log, block)[whole].astype(np.float64)
+    found: Floats = np.linalg.lstsq(design, values, rcond=None)[0]
+    return found
+
+
+def _robust_mean(values: Floats) -> Floats:
+    """Mean over the last axis of `(N, C)`, what is far off left out little by little."""
+    found: Floats = np.median(values, axis=1, keepdims=True)
+    for _ in range(8):
+        off = values - found
+        scale = np.maximum(1.4826 * np.median(np.abs(off), axis=1, keepdims=True), 1e-6)
+        weight = 1 / (1 + (off / scale) ** 2)
+        found = (weight * values).sum(axis=1, keepdims=True) / weight.sum(axis=1, keepdims=True)
+    return found[:, 0]
+
+
+def _smoothed(rest: Image, hours: Floats, width_h: float) -> Image:
+    """The method's own part of all projections `(T, y, x)`, a Gaussian mean over time."""
+    near = np.exp(-0.5 * ((hours[:, None] - hours) / width_h) ** 2)
+    near /= near.sum(axis=1, keepdims=True)
+    out: Image = np.tensordot(near.astype(np.float32), rest, 1)
+    return out
