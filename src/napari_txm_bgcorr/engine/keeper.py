@@ -230,6 +230,9 @@ class Keeper:
                 self.save()
             except TxmError as problem:
                 sentence = f"{sentence}; {problem}"
+        if isinstance(error, KeyboardInterrupt):
+            self._close("stopped", reason="interrupted")
+            return
         self._tell_quietly(f"failed at step {trainer.step}: {sentence}")
         self._close("failed", error=sentence)
 
