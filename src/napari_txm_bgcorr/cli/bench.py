@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_txm_bgcorr.cli import bench_train
+from napari_txm_bgcorr.cli import bench_mosaic, bench_train
 from napari_txm_bgcorr.cli.options import Device, JsonFlag
 from napari_txm_bgcorr.cli.simulate_files import write_simulation
 from napari_txm_bgcorr.core.errors import ConfigError, TxmError
@@ -22,6 +22,7 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Timings beside the plain way of doing the same.", no_args_is_help=True)
 app.command("train")(bench_train.train)
+app.command("mosaic")(bench_mosaic.mosaic)
 
 # The same bytes read, divided by one background, and written, with nothing in between.
 PLAIN = {
