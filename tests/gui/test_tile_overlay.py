@@ -64,4 +64,4 @@ def test_the_cells_lie_on_the_mosaic(layout):
     last = layer.data_to_world(np.array(layer.data.shape) - 0.5)
     np.testing.assert_allclose(first, np.array([1, 2]) - 0.5 * 0.03)
     beyond = np.array(last) - (np.array(layout.shape) - 0.5) * 0.03 - [1, 2]
-    assert (beyond > -1e-9).all() and (beyond < 0.03 * 4).all()
+    assert (beyond > -0.03 * 4).all() and (beyond < 1e-9).all()

@@ -76,12 +76,14 @@ class QualityLayers:
         """Whether the tiles lie side by side; a series shows one at a time."""
         return self.result is not None and self.result.scan.kind == "mosaic"
 
-    def _put(self, layer: tuple[Any, dict[str, Any], str]) -> None:
+    def _put(self, layer: tuple[Any, dict[str, Any], str]) -> Layer:
         """Add an overlay or replace the one of its name; the user's selection stays."""
         kept = set(self.viewer.layers.selection)
         self._remove(layer[1]["name"])
-        self.viewer.add_layer(Layer.create(*layer))
+        added = Layer.create(*layer)
+        self.viewer.add_layer(added)
         self.viewer.layers.selection = {each for each in kept if each in self.viewer.layers}
+        return added
 
     def outline(self, on: bool) -> None:
         """Draw lines round all tiles, or none."""
@@ -113,7 +115,7 @@ class QualityLayers:
         values = quality.column(key) * column.scale
         layer = cells_layer(self._layout, values, placement(corrected), CELLS, _limits(values))
         layer[1]["metadata"] = {"figure": column.label, "unit": column.unit}
-        self._put(layer)
+        _show_legend(self._put(layer))
 
     def tile_under(self, world: Any) -> int | None:
         """Tile of the result at a place of the canvas in world coordinates."""
@@ -137,6 +139,13 @@ class QualityLayers:
         camera.center = (0.0, float(y), float(x))
         across = 2.5 * max(self._layout.tile) * float(corrected.scale[-1])
         camera.zoom = min(_canvas_px(self.viewer)) / across
+
+
+def _show_legend(layer: Layer) -> None:
+    """Show the values of the colours on the canvas, where napari can (0.7 and later)."""
+    legend = getattr(layer, "colorbar", None)
+    if legend is not None:
+        legend.visible = legend.box = True
 
 
 def _camera(viewer: Any) -> Any:

@@ -106,7 +106,7 @@ def cell_picture(
         Pixels of the canvas along a pixel of the picture.
     """
     step = max(min(layout.tile) // CELL_PX, 1)
-    shape = layout.level_shape(step)
+    shape = (layout.shape[0] // step, layout.shape[1] // step)  # nothing beyond the mosaic
     picture = np.full(shape, np.nan, np.float32)
     nearest = np.full(shape, np.inf, np.float32)
     for corner, value in zip(layout.corners, values, strict=True):

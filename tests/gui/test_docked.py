@@ -1,0 +1,45 @@
+"""Panels of the plugin share one place of the window, and end with it."""
+
+from qtpy.QtWidgets import QDockWidget, QWidget
+
+from napari_txm_bgcorr.gui.docked import Docked
+
+
+class Panel(Docked, QWidget):
+    ended = 0
+
+    def shut_down(self):
+        self.ended += 1
+
+
+def docks(viewer, *panels):
+    return [viewer.window.add_dock_widget(panel, name=str(k)) for k, panel in enumerate(panels)]
+
+
+def test_panels_become_tabs_of_one_dock_the_newest_in_front(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer()
+    first, second = docks(viewer, Panel(), Panel())
+    window = viewer.window._qt_window
+    qtbot.waitUntil(lambda: second in window.tabifiedDockWidgets(first), timeout=5000)
+    window.show()
+    qtbot.waitUntil(lambda: not second.visibleRegion().isEmpty(), timeout=5000)
+    assert first.visibleRegion().isEmpty()
+    window.hide()
+
+
+def test_docks_of_others_are_left_where_they_are(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer()
+    (mine,) = docks(viewer, Panel())
+    other = viewer.window.add_dock_widget(QWidget(), name="other")
+    qtbot.wait(200)
+    window = viewer.window._qt_window
+    assert other not in window.tabifiedDockWidgets(mine)
+    assert mine in window.findChildren(QDockWidget)
+
+
+def test_a_panel_taken_out_of_its_dock_is_shut_down(make_napari_viewer):
+    viewer = make_napari_viewer()
+    panel = Panel()
+    (dock,) = docks(viewer, panel)
+    viewer.window.remove_dock_widget(dock)
+    assert panel.ended >= 1
