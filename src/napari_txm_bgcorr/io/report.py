@@ -107,8 +107,8 @@ def _head(key: str) -> str:
     return f"{column.label} ({column.unit})" if column.unit else column.label
 
 
-def _number(value: float) -> str:
-    return f"{value:.4g}" if np.isfinite(value) else ""
+def _number(value: float, digits: int = 5) -> str:
+    return f"{value:.{digits}g}" if np.isfinite(value) else ""
 
 
 def worst(quality: TileQuality, count: int = WORST) -> list[int]:
@@ -259,7 +259,7 @@ def _worst(report: Report) -> str:
         if quality.cells is not None:
             place = f"row {quality.cells[i, 0] + 1}, column {quality.cells[i, 1] + 1}"
         figures = "".join(
-            f"<td>{_number(quality.column(k)[i] * COLUMNS[k].scale)}</td>" for k in LISTED
+            f"<td>{_number(quality.column(k)[i] * COLUMNS[k].scale, 3)}</td>" for k in LISTED
         )
         rows.append(
             f'<tr><td class="thumbs">{pictures}</td><th>{i}</th>'
@@ -279,13 +279,20 @@ def _provenance(provenance: Mapping[str, Any]) -> str:
         if provenance.get(key) not in (None, "")
     ]
     parameters = provenance.get("parameters") or {}
-    plain = {k: v for k, v in parameters.items() if isinstance(v, (str, int, float, bool))}
+    plain = {
+        k: v
+        for k, v in parameters.items()
+        if isinstance(v, (str, int, float, bool)) and k not in PROVENANCE
+    }
     if plain:
         rows.append(("parameters", ", ".join(f"{k} {v}" for k, v in plain.items())))
     redone = provenance.get("redone") or []
     for entry in redone:
         tiles = ", ".join(str(i) for i in entry.get("tiles", []))
-        rows.append(("redone", f"tiles {tiles} by {entry.get('method')}, {entry.get('date')}"))
+        note = "" if entry.get("complete") else "; interrupted, run it again"
+        rows.append(
+            ("redone", f"tiles {tiles} by {entry.get('method')}, {entry.get('date')}{note}")
+        )
     versions = provenance.get("versions") or {}
     if versions:
         rows.append(("versions", ", ".join(f"{k} {v}" for k, v in versions.items())))
