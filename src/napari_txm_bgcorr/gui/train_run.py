@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,19 +104,21 @@ class RunControl(QObject):
 
     def stop(self) -> None:
         """Ask the run to end after the current step; one that has not begun is ended at once."""
-        if not self.live or self.run is None:
-            return
-        if self._process is not None and self.status is None:
-            self._process.end()
-            self._become("stopping", "Stopping …")
-        elif self._wish(lambda folder: folder.ask("stop")):
+        if self.live and self._wish(self._stop):
             self._become("stopping", "Stopping after the current step …")
 
     def close(self) -> None:
         """Watch no more; the run goes on, or stops if that was the answer."""
-        if self.stop_when_closed:
-            self.stop()
+        if self.stop_when_closed and self.live and self.run is not None:
+            with suppress(TxmError):  # there is no window left to say it in
+                self._stop(RunFolder(self.run))
         self.watcher.close()
+
+    def _stop(self, folder: RunFolder) -> None:
+        if self._process is not None and self.status is None:
+            self._process.end()  # it would forget the wish when it begins
+        else:
+            folder.ask("stop")
 
     def command(self, job: Callable[[], TrainJob]) -> str:
         """Command line of the run, or of the job that Start would begin."""

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, QSize, QTimer
-from qtpy.QtWidgets import QApplication, QFileDialog, QLabel, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QApplication,
+    QFileDialog,
+    QLabel,
+    QMainWindow,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_txm_bgcorr.core.errors import ConfigError, TxmError
 from napari_txm_bgcorr.gui.plots import theme_colours
@@ -51,7 +59,9 @@ class TrainWidget(QWidget):
         self.runs = runs_folder()
         self.reader, self.finder = Runner(self), Runner(self)
         self._closed = False
+        self._main_window: QMainWindow | None = None
         self._waiting: list[DataItem] = []
+        self._reading: tuple[DataItem, ...] = ()
         self._level = Level()
         self._steps: deque[Iterator[None]] = deque()
         self._beat = QTimer(self)
@@ -141,22 +151,22 @@ class TrainWidget(QWidget):
             self._complain(error)
 
     def _add(self, item: DataItem) -> None:
-        known = [(other.path, other.role) for other in (*self.session.items, *self._waiting)]
-        if (item.path, item.role) not in known:
+        known = (*self.session.items, *self._waiting, *self._reading)
+        if _key(item) not in map(_key, known):
             self._waiting.append(item)
         if not self.reader.running:
             self._read_next()
 
     def _read_next(self) -> None:
-        items, self._waiting = tuple(self._waiting), []
-        if items:
+        self._reading, self._waiting = tuple(self._waiting), []
+        if items := self._reading:
             level = self._level
             self.reader.start(lambda stop, tell: look_at(items, level, stop))
 
     def clear_data(self) -> None:
         """Forget all data."""
         self.reader.drop()
-        self._waiting, self._level = [], Level()
+        self._waiting, self._reading, self._level = [], (), Level()
         self.session.items = ()
         self.data_step.drop_thumbs()
         self.data_step.show_items(())
@@ -199,7 +209,7 @@ class TrainWidget(QWidget):
         if self.control.run is None:
             return
         try:
-            session = correct_session(self.viewer, self.window())
+            session = correct_session(self.viewer, self._main_window or self.window())
             said = use_model(session, str(self.control.run / "model.safetensors"))
         except TxmError as error:
             self._complain(error)
@@ -227,7 +237,7 @@ class TrainWidget(QWidget):
         ModelsDialog(self, self._use_named, run).open()
 
     def _use_named(self, model: str) -> str:
-        return use_model(correct_session(self.viewer, self.window()), model)
+        return use_model(correct_session(self.viewer, self._main_window or self.window()), model)
 
     def _show_buttons(self) -> None:
         state, live = self.control.state, self.control.live
@@ -292,9 +302,20 @@ class TrainWidget(QWidget):
         if event.type() == QEvent.Type.ParentChange:
             if self.parent() is None:
                 self.shut_down()
-            else:
-                self.window().installEventFilter(self)
+            else:  # its dock is put into the window after this
+                QTimer.singleShot(0, self._watch_window)
+        elif event.type() == QEvent.Type.Show:
+            self._watch_window()
         return bool(super().event(event))
+
+    def _watch_window(self) -> None:
+        """Hear of the main window's closing; a floating dock's own is another."""
+        window = self.parentWidget()
+        while window is not None and not isinstance(window, QMainWindow):
+            window = window.parentWidget()
+        if window is not None and window is not self._main_window:
+            self._main_window = window
+            window.installEventFilter(self)
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
         """Ask what becomes of a live run before the main window closes."""
@@ -311,7 +332,7 @@ class TrainWidget(QWidget):
         return answer != "stay"
 
     def _after_close(self) -> None:
-        if not self.window().isVisible():
+        if self._main_window is not None and not self._main_window.isVisible():
             self.shut_down()
 
     def shut_down(self) -> None:
@@ -323,6 +344,9 @@ class TrainWidget(QWidget):
         self._steps.clear()
         self.run_step.stop_drawing()
         self.viewer.events.theme.disconnect(self._take_theme)
+        if self._main_window is not None:  # kept, it would keep the whole viewer
+            self._main_window.removeEventFilter(self)
+            self._main_window = None
         self.control.close()
         for runner in (self.reader, self.finder):
             runner.close()
