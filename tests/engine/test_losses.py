@@ -14,6 +14,7 @@ from napari_txm_bgcorr.engine.losses import (
     level,
     split_level,
 )
+from napari_txm_bgcorr.engine.networks import build_discriminator
 
 MODES = ["least_squares", "hinge", "vanilla"]
 
@@ -80,6 +81,28 @@ def test_white_differences_cost_the_same_at_any_size(name):
     # the greatest of more frequencies is a little greater, and focal weights are relative to it
     near = 0.3 if name == "focal_frequency" else 0.15
     assert costs[1] == pytest.approx(costs[0], rel=near, abs=0.01 if name == "level" else 0)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_batch_costs_the_mean_of_its_tiles(name):
+    """So that its parts' gradients add up, on one device after another or on many at once."""
+    pred, true, weight = fields()
+    weight[0, ..., :20] = 0.05  # tiles with different lit fields count alike
+    alone = [float(LOSSES[name](*(t[k : k + 1] for t in (pred, true, weight)))) for k in range(3)]
+    assert float(LOSSES[name](pred, true, weight)) == pytest.approx(sum(alone) / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_adversaries_cost_the_same_at_any_size(mode):
+    """Scores are averaged over patches, however many."""
+    torch.manual_seed(0)
+    critic = build_discriminator(8, 2)
+    costs = []
+    for size in (32, 128):
+        with torch.no_grad():
+            scores = critic(torch.randn(8, 4, size, size))[-1]
+        costs.append(float(generator_adversarial_loss(scores, mode)))
+    assert costs[0] == pytest.approx(costs[1], rel=0.1, abs=0.03)
 
 
 def _white(size):

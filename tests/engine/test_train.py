@@ -9,6 +9,7 @@ import torch
 from napari_txm_bgcorr.core.errors import ConfigError
 from napari_txm_bgcorr.engine.checkpoint import load_model
 from napari_txm_bgcorr.engine.config import load_config, preset_names
+from napari_txm_bgcorr.engine.losses import LOSSES
 from napari_txm_bgcorr.engine.pairs import batches, build_pairs, to_batch
 from napari_txm_bgcorr.engine.run_folder import RunFolder, read_checkpoint
 from napari_txm_bgcorr.engine.train import Trainer, TrainError, fit, run_training
@@ -50,9 +51,23 @@ def test_training_lowers_the_error_and_improves_on_the_prior():
     assert set(steps[-1].preview) == {"raw", "prior", "predicted", "true"}
 
 
-@pytest.mark.parametrize("stop_at", [3, 5, 13])
-def test_a_resumed_run_ends_bit_identical(tmp_path, stop_at):
-    config = toy_config(loss_weights=GAN, adversarial_start=0.2)
+ALL_LOSSES = dict.fromkeys(LOSSES, 0.1) | {"adversarial": 0.01}
+SMALL = {"field_px": 32, "features": (8, 8, 16)}
+
+
+@pytest.mark.parametrize(
+    ("stop_at", "changes"),
+    [
+        (3, {"loss_weights": GAN}),
+        (5, {"loss_weights": GAN, "adversarial_mode": "hinge", "schedule": "linear"}),
+        (13, {"loss_weights": ALL_LOSSES, "micro_batch": 3, "schedule": "half-linear"}),
+        (19, {"network": SMALL | {"name": "attention-unet"}, "patience": 1, "ema": 0.99}),
+        (11, {"network": SMALL | {"name": "dynunet"}, "adversarial_mode": "vanilla"}),
+        (7, {"network": {"field_px": 32, "name": "unet256", "ngf": 2}, "micro_batch": 2}),
+    ],
+)
+def test_a_resumed_run_ends_bit_identical(tmp_path, stop_at, changes):
+    config = toy_config(adversarial_start=0.2, **changes)
     run_training(config, tmp_path / "whole", device="cpu")
 
     def stop(step):
@@ -66,9 +81,12 @@ def test_a_resumed_run_ends_bit_identical(tmp_path, stop_at):
     run_training(config, tmp_path / "cut", resume=True, device="cpu")
     assert_same(newest(tmp_path / "whole"), newest(tmp_path / "cut"))
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
-    lines = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
-    logged = [json.loads(line)["step"] for line in lines]
-    assert logged == [0, 5, 10, 15, 20]
+    told = []
+    for run in ("whole", "cut"):
+        lines = (tmp_path / run / "metrics.jsonl").read_text().splitlines()
+        kept = ("step", "losses", "validation", "lr")
+        told.append([{key: json.loads(line)[key] for key in kept} for line in lines])
+    assert told[0] == told[1] and [line["step"] for line in told[1]] == [0, 5, 10, 15, 20]
 
 
 def test_a_killed_run_loses_no_more_than_the_last_interval(tmp_path):
@@ -149,7 +167,7 @@ def test_a_run_is_not_overwritten_nor_resumed_as_something_else(tmp_path):
     assert newest(tmp_path)["step"] == 4
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "half-linear", "constant"])
 def test_rate_rises_then_falls_to_nothing(schedule):
     trainer = Trainer(toy_config(steps=100, warmup=0.1, schedule=schedule), "cpu")
     rates = []

@@ -45,7 +45,7 @@ def test_spoilt_weights_are_replaced_by_the_last_good_ones_at_a_lower_rate(
     assert all(torch.isfinite(w).all() for w in weights(tmp_path).values())
     lines = [json.loads(t) for t in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(0, 41, 5))
-    assert lines[-3]["validation"] == {} and lines[5]["losses"]["total"] < 1
+    assert lines[5]["losses"]["total"] < 1
 
 
 def test_a_checkpoint_that_leads_astray_is_not_used_twice(tmp_path, monkeypatch):
