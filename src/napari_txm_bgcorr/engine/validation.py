@@ -54,7 +54,7 @@ def validate(
             x, true, weight = (t.to(device) for t in part)
             errors.append(scale_free_rms(network(x).float() - true, weight))
         result[case] = float(torch.cat(errors).mean())
-        if case != "none":
+        if bool((batch.inputs[:, 2] > 0).any()):  # tiles without a prior have no such error
             x, true, weight = batch
             result[f"{case}_prior"] = float(scale_free_rms(x[:, 1:2] - true, weight).mean())
     result["mean"] = float(np.mean([result[case] for case in cases]))
