@@ -366,3 +366,13 @@ def test_a_path_that_cannot_exist_is_told_as_such(tmp_path: Path) -> None:
     for path in (tmp_path / "loop", tmp_path / ("x" * 300)):
         with pytest.raises(ReadError, match="check the path"):
             read(path)
+
+
+def test_a_grid_that_is_mostly_empty_is_told(tmp_path):
+    for k in range(6):
+        tifffile.imwrite(tmp_path / f"t_{k + 1:04d}.tif", np.full((8, 8), 9 + k, np.uint16))
+    with pytest.raises(ReadError, match="6 tiles do not fill one row of a grid of 9 x 9"):
+        read(tmp_path, grid=(9, 9))
+    scan = read(tmp_path, grid=(4, 4))
+    assert scan.grid == (4, 4)
+    assert any("6 of the 16 tiles of a grid of 4 x 4" in note for note in scan.notes)

@@ -77,7 +77,8 @@ def with_grid(scan: Scan, grid: tuple[int, int] | None) -> Scan:
     Raises
     ------
     ReadError
-        If more tiles than cells are there, or a tile before the last is missing.
+        If more tiles than cells are there, fewer than one row, or a tile before the last is
+        missing.
     """
     if grid is None or scan.grid == grid:
         return scan
@@ -87,15 +88,24 @@ def with_grid(scan: Scan, grid: tuple[int, int] | None) -> Scan:
             f"{where}: {count} tiles are no grid of {grid[0]} x {grid[1]}; "
             "pass --grid ROWSxCOLUMNS that fits them"
         )
+    notes = ["overlap unknown: tiles are laid side by side"]
     if count < math.prod(grid):
+        if count < grid[1]:
+            raise ReadError(
+                f"{where}: {count} tiles do not fill one row of a grid of {grid[0]} x {grid[1]}; "
+                "pass --grid ROWSxCOLUMNS that fits them"
+            )
         check_numbering(scan.names, where)
-    note = "overlap unknown: tiles are laid side by side"
+        notes.append(
+            f"{count} of the {math.prod(grid)} tiles of a grid of {grid[0]} x {grid[1]}: "
+            "taken as an interrupted mosaic"
+        )
     return replace(
         scan,
         kind="mosaic",
         grid=grid,
         positions_px=raster_positions(grid, (scan.tiles.shape[1], scan.tiles.shape[2]))[:count],
-        notes=(*scan.notes, note),
+        notes=(*scan.notes, *notes),
     )
 
 

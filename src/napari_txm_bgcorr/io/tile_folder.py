@@ -219,7 +219,7 @@ def _by_name(scan: Scan, grid: tuple[int, int]) -> Scan:
     """Take the grid of the name where the tiles fit it, else a series with a note."""
     size = f"{grid[0]} x {grid[1]}"
     last = max(acquisition_numbers(scan.names) or [0])
-    if len(scan) > math.prod(grid) or (len(scan) < math.prod(grid) < last):
+    if not grid[1] <= len(scan) <= math.prod(grid) or (len(scan) < math.prod(grid) < last):
         note = f"{len(scan)} tiles do not fit the grid {size} of the name: read as a series"
         return replace(scan, notes=(*scan.notes, note))
     return with_grid(replace(scan, notes=(*scan.notes, f"grid {size} from the name")), grid)
