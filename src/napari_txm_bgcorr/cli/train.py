@@ -86,7 +86,7 @@ def train(
     """Train a network that predicts backgrounds; everything about the run is in its folder.
 
     A file named `stop` in the folder ends the run after the current step, one named `pause`
-    makes it wait until it is removed. Several processes: torchrun --no-python txm-bgcorr train.
+    makes it wait until it is removed. Several processes: torchrun --no-python -- txm-bgcorr train.
     """
     from napari_txm_bgcorr.engine.config import load_config
 

@@ -163,9 +163,10 @@ class Trainer:
         with phase("generator"):
             first = self._predict(parts[0]) if len(parts) == 1 else None
         losses: dict[str, Tensor] = {}
+        critic: dict[str, Tensor] = {}
         if adversary:
             with phase("discriminator"):
-                losses["discriminator"] = self._discriminator_step(parts, first, rate)
+                critic["discriminator"] = self._discriminator_step(parts, first, rate)
         _set_rate(self.optimizer, self.config.lr * rate)
         self.optimizer.zero_grad(set_to_none=True)
         for k, part in enumerate(parts):
@@ -183,7 +184,7 @@ class Trainer:
             self.optimizer.step()
         bad = ~torch.isfinite(rows.inputs).flatten(1).all(1)
         bad |= ~torch.isfinite(rows.target).flatten(1).all(1).to(bad.device)
-        return losses | {"grad_norm": norm, "bad_tiles": bad.sum().float()}
+        return losses | critic | {"grad_norm": norm, "bad_tiles": bad.sum().float()}
 
     def _parts(self, rows: Batch) -> list[Batch]:
         """The batch on the device, or its parts of `micro_batch` tiles, still where they are."""
