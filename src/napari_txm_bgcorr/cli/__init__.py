@@ -13,6 +13,7 @@ from napari_txm_bgcorr.cli import (
     correct,
     doctor,
     evaluate,
+    harvest,
     info,
     models,
     quality,
@@ -42,6 +43,7 @@ app.command("info")(info.info)
 app.command("correct")(correct.correct)
 app.command("stitch")(stitch.stitch)
 app.command("train", cls=many_values(*train.MANY))(train.train)
+app.command("harvest")(harvest.harvest)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(bench.app, name="bench")
 app.add_typer(models.app, name="models")
