@@ -29,7 +29,15 @@ from napari_txm_bgcorr.engine.bench_train_step import Rig, Setting, make_network
 from napari_txm_bgcorr.engine.devices import choose_device, guard, list_devices
 from napari_txm_bgcorr.engine.energy import EnergyConfig, EnergyMeter, describe
 
-__all__ = ["PUBLISHED", "RECIPE_SAMPLES", "BenchOptions", "Sources", "Timing", "bench_train"]
+__all__ = [
+    "PUBLISHED",
+    "RECIPE_SAMPLES",
+    "BenchOptions",
+    "Sources",
+    "Timing",
+    "bench_train",
+    "network_name",
+]
 
 RECIPE_SAMPLES = 10_000 * 300  # pairs x epochs of the published recipe, at 256 px
 PUBLISHED = (
@@ -169,7 +177,7 @@ def bench_train(
         "label": label,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "network": "unet256",
+        "network": network_name(options),
         "field_px": options.field_px,
         "rounds": rounds,
         "minutes": round((time.monotonic() - began) / 60, 2),
@@ -178,6 +186,11 @@ def bench_train(
         "fft_cost": shares,
         "rows": _table(settings, timings, options.energy, EnergyMeter(device).source),
     }
+
+
+def network_name(options: BenchOptions) -> str:
+    """As it is called in tables and charts."""
+    return "unet256" if options.ngf == 64 else f"unet256 (ngf {options.ngf})"
 
 
 Key = tuple[str, bool]

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from napari_txm_bgcorr.engine.bench_train import BenchOptions, Sources
+from napari_txm_bgcorr.engine.bench_train import BenchOptions, Sources, network_name
 from napari_txm_bgcorr.engine.bench_train_data import normalised, simulate_pairs
 from napari_txm_bgcorr.engine.bench_train_step import Rig, Setting, make_networks, settings_for
 from napari_txm_bgcorr.engine.devices import choose_device, guard, list_devices
@@ -68,7 +68,7 @@ def bench_curves(
     return {
         "device": device,
         "label": label,
-        "network": "unet256",
+        "network": network_name(options),
         "field_px": options.field_px,
         "training_pairs": len(pairs),
         "curves": curves,

@@ -38,7 +38,7 @@ LIMITS = (
 SIMULATED_FIELD_UM = (15.0, 15.0)  # all lengths of the simulator scale with this field
 SAMPLED_IMAGES = 64
 # /two/parts or more, C:\\..., \\\\server\\...
-_PLACE = re.compile(r"(?<![\w.)])(?:[A-Za-z]:[\\/]|\\\\|~?/(?=[\w.~-]+/))[^\s'\",;]*")
+_PLACE = re.compile(r"(?<![\w.):/])(?:[A-Za-z]:[\\/]|\\\\|~?/(?=[\w.~-]+/))[^\s'\",;]*")
 Facts = dict[str, Any]
 
 

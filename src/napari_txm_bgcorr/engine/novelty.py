@@ -24,8 +24,9 @@ from napari_txm_bgcorr.core.correction import TileResult
 from napari_txm_bgcorr.core.errors import ModelError
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.simulate import simulate_tile
-from napari_txm_bgcorr.engine.checkpoint import Model, load_model, resolve_model, write_model
+from napari_txm_bgcorr.engine.checkpoint import Model, load_model, resolve_model
 from napari_txm_bgcorr.engine.devices import one_thread
+from napari_txm_bgcorr.engine.run_folder import write_atomic
 from napari_txm_bgcorr.engine.tensors import log_field, network_input
 
 __all__ = ["CARD_KEY", "Features", "Novelty", "add_features", "describe_features"]
@@ -148,12 +149,13 @@ class _Space:
 
 
 def _packed(values: Floats, kind: str) -> str:
-    return base64.b64encode(np.ascontiguousarray(values, kind).tobytes()).decode("ascii")
+    # without slashes: a card's texts with slashes are taken for paths and cut
+    return base64.urlsafe_b64encode(np.ascontiguousarray(values, kind).tobytes()).decode("ascii")
 
 
 def _unpacked(card: Mapping[str, Any]) -> _Space:
     def floats(key: str, kind: str) -> Floats:
-        return np.frombuffer(base64.b64decode(card[key], validate=True), kind).astype(np.float64)
+        return np.frombuffer(base64.urlsafe_b64decode(card[key]), kind).astype(np.float64)
 
     mean, spread = floats("mean", "<f4"), floats("spread", "<f4")
     axes = floats("axes", "<f2").reshape(len(spread), len(mean))
@@ -211,7 +213,7 @@ def add_features(model: str | Path = "default", *, tiles: int = 400) -> Path:
         If the model cannot be read.
     """
     loaded = load_model(resolve_model(str(model)))
-    card = json.loads(json.dumps(dict(loaded.card)))
-    card[CARD_KEY] = describe_features(loaded, tiles=tiles)
-    write_model(loaded.path, loaded.path.read_bytes(), card)
+    card = {**loaded.card, CARD_KEY: describe_features(loaded, tiles=tiles)}
+    text = json.dumps(card, indent=1, ensure_ascii=False)
+    write_atomic(loaded.path.with_suffix(".json"), text.encode())
     return loaded.path
