@@ -102,8 +102,7 @@ def correct_paths(paths: Sequence[Path], out: Path, options: CorrectOptions) -> 
     with _runner(options) as runner:
         results = [correct_scans(group, runner, target, options) for group, target in jobs]
     if options.stitch:
-        whole = [result for result in results if result["complete"]]  # not yet, by shards
-        stitch_results(whole, overwrite=options.overwrite, quiet=options.quiet)
+        stitch_results(results, overwrite=options.overwrite, quiet=options.quiet)
     return {
         "results": results,
         "seconds": round(time.perf_counter() - started, 3),
