@@ -135,6 +135,9 @@ def methods() -> dict[str, Callable[[], BackgroundMethod]]:
     }
 
 
+DECIDING = "auto"  # thresholds and what is shown come from it; the other method is for comparison
+
+
 @dataclass(frozen=True)
 class Judged:
     """One mosaic by one method."""
@@ -147,10 +150,10 @@ class Judged:
     seconds: float
 
 
-def collect(mosaics: int, size: int, seed: int, sets: Sequence[str]) -> list[Judged]:
-    """Correct and measure every mosaic of all sets by each method."""
+def collect(mosaics: int, size: int, seed: int, names: Sequence[str]) -> list[Judged]:
+    """Correct and measure every mosaic of all sets by each method named."""
     out = []
-    for part in sets:
+    for part in SETS:
         for k in range(mosaics):
             drawn = draw(part, k, size, seed)
             tiles = np.asarray(drawn.scan.tiles[:])
@@ -160,7 +163,8 @@ def collect(mosaics: int, size: int, seed: int, sets: Sequence[str]) -> list[Jud
                 scan=replace(drawn.scan, tiles=tiles),
                 backgrounds=LazyTiles(true.shape, np.float32, true.__getitem__),
             )
-            for name, make in methods().items():
+            for name in names:
+                make = methods()[name]
                 began = time.perf_counter()
                 errors, scores = judge(drawn, make().fit(drawn.scan), novelty_of(drawn.scan))
                 done = Judged(part, name, k, errors, scores, time.perf_counter() - began)
@@ -242,16 +246,17 @@ def evaluate(rows: list[Judged], seed: int) -> dict[str, dict]:
     for key, flag in FLAGS.items():
         if flag.fact:
             continue
-        pool = [row for row in rows if row.part == "choose"]
+        pool = [row for row in rows if row.part == "choose" and row.method == DECIDING]
         limit = choose(
             np.concatenate([row.scores[key] for row in pool]),
             np.concatenate([is_bad(row.errors) for row in pool]),
         )
         judged = []
-        for name in methods():
+        for name in dict.fromkeys(row.method for row in rows):
             for part in ("seen", "unseen"):
                 some = [r for r in rows if r.part == part and r.method == name]
-                judged.append({"method": name, "set": part} | figures(some, key, limit, seed))
+                row = {"method": name, "set": part, "decides": name == DECIDING}
+                judged.append(row | figures(some, key, limit, seed))
         sign = 1.0 if flag.above else -1.0
         out[key] = {"threshold": None if np.isnan(limit) else round(sign * limit, 5),
                     "judged": judged}  # fmt: skip
@@ -279,13 +284,14 @@ def unseen_auc(rows: list[Judged], key: str) -> float:
 
 def tables(found: dict[str, dict], rows: list[Judged], given: argparse.Namespace) -> str:
     """Markdown for the documentation."""
+    names = " ".join(repr(name) for name in given.methods)
     out = [
-        f"`python benchmarks/flags.py --mosaics {given.mosaics} --size {given.size} --seed "
-        f"{given.seed}`; {given.mosaics} mosaics in each set. AUC with its 95 % interval; "
-        "`within`: mean AUC inside single mosaics that have good and bad tiles (how many); `shown` says "
-        "whether the flag is a warning.",
+        f"`python benchmarks/flags.py --mosaics {given.mosaics} --size {given.size} "
+        f"--seed {given.seed} --methods {names}`; {given.mosaics} mosaics in each set. "
+        "AUC with its 95 % interval; `within`: mean AUC inside single mosaics that have good and "
+        "bad tiles (how many); `shown` says whether the flag is a warning.",
     ]
-    for name in methods():
+    for name in dict.fromkeys(row.method for row in rows):
         for part in ("seen", "unseen"):
             share = bad_share(rows, name, part)
             out += ["", f"**{name}, {part}** ({100 * share:.0f} % of the tiles are bad)", ""]
@@ -334,6 +340,7 @@ def main() -> None:
     parser.add_argument("--mosaics", type=int, default=24, help="in each of the three sets")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--methods", nargs="+", choices=list(methods()), default=list(methods()))
     parser.add_argument("--write", action="store_true", help="into flag_worth.json and the page")
     parser.add_argument(
         "--features", action="store_true", help="first describe the features in the model's card"
@@ -341,7 +348,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.features:
         print("features described in the card of", add_features().name, flush=True)
-    rows = collect(given.mosaics, given.size, given.seed, tuple(SETS))
+    rows = collect(given.mosaics, given.size, given.seed, given.methods)
     found = evaluate(rows, given.seed)
     text = tables(found, rows, given)
     print(text)

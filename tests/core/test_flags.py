@@ -267,7 +267,7 @@ def test_every_flag_has_a_column_and_a_measured_worth():
 
 
 def worth_of(*lowest: float | None, threshold: float | None = 0.1) -> Worth:
-    return Worth(threshold, tuple({"auc": (0.9, low, 1.0)} for low in lowest))
+    return Worth(threshold, tuple({"decides": True, "auc": (0.9, low, 1.0)} for low in lowest))
 
 
 @pytest.mark.parametrize(

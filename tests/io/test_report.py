@@ -38,8 +38,8 @@ VOID = {"img", "meta", "br"}
 @pytest.fixture(autouse=True)
 def proven(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was measured last: seam and level are shown."""
-    rows = {key: Worth(0.1, ({"auc": (0.5, 0.4, 0.6)},)) for key in flags.worth()}
-    good = ({"auc": (0.9, 0.8, 1.0)},)
+    rows = {key: Worth(0.1, ({"decides": True, "auc": (0.5, 0.4, 0.6)},)) for key in flags.worth()}
+    good = ({"decides": True, "auc": (0.9, 0.8, 1.0)},)
     rows |= {"seam": Worth(0.05, good), "level": Worth(0.06, good)}
     monkeypatch.setattr(flags, "worth", lambda: rows)
 

@@ -128,9 +128,10 @@ class Worth:
     threshold : float or None
         Chosen on a set of its own; None: nothing was to choose from.
     judged : tuple of mapping
-        For each ``method`` and ``set`` (seen: illumination and specimens as in training;
-        unseen: others): ``auc``, ``precision``, ``recall`` and ``share`` of tiles flagged, each
-        (value, low, high) with a 95 % bootstrap interval over mosaics.
+        For each ``method`` (what `correct` does by default ``decides``) and ``set`` (seen:
+        illumination and specimens as in training; unseen: others): ``auc``, ``precision``,
+        ``recall`` and ``share`` of tiles flagged, each (value, low, high) with a 95 % bootstrap
+        interval over mosaics.
     """
 
     threshold: float | None
@@ -143,8 +144,9 @@ class Worth:
 
     @property
     def works(self) -> bool:
-        """Better than chance with the whole interval, wherever it was judged."""
-        lowest = [row["auc"][1] for row in self.judged if _known(row["auc"][1])]
+        """Better than chance with the whole interval, on seen and on unseen mosaics."""
+        deciding = [row["auc"][1] for row in self.judged if row.get("decides")]
+        lowest = [low for low in deciding if _known(low)]
         return self.threshold is not None and bool(lowest) and min(lowest) > USELESS
 
 
