@@ -57,6 +57,12 @@ def test_a_model_comes_back_as_it_was_saved(saved):
     assert {"date", "program_version", "parameters", "metrics"} <= card.keys()
 
 
+def test_equal_weights_are_equal_files(saved, tmp_path):
+    path, network = saved
+    hashes = {save_model(tmp_path / f"{k}.safetensors", network, TINY) for k in range(8)}
+    assert hashes == {load_model(path).sha256}
+
+
 def test_half_precision_storage_halves_the_file(tmp_path):
     wide = build_generator(NetworkConfig(features=(16, 16)))
     save_model(tmp_path / "a.safetensors", wide, NetworkConfig(features=(16, 16)))

@@ -112,7 +112,8 @@ def save_model(
         key: value.detach().cpu().to(kind).contiguous()
         for key, value in network.state_dict().items()
     }
-    data = save_tensors(tensors, metadata={"format": FORMAT, "version": str(FORMAT_VERSION)})
+    # one entry only: safetensors writes several in any order, and equal weights must hash equal
+    data = save_tensors(tensors, metadata={"format": f"{FORMAT}, version {FORMAT_VERSION}"})
     digest = hashlib.sha256(data).hexdigest()
     card = {
         "format": FORMAT,
