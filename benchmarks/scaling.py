@@ -1,13 +1,13 @@
 """How far many workers help: a simulation of mosaics on 1 to 64 workers and one shared disk.
 
-``python benchmarks/scaling.py --measure`` times the stages of one tile on this machine's CPU and
-prints them as options; ``python benchmarks/scaling.py --predict-ms 5 --disk-mbps 2000`` prints
-the tables of ``docs/how-to/cluster.md``. Simulated are: the disk, which serves one request after
+``OMP_NUM_THREADS=1 python benchmarks/scaling.py --measure`` takes the CPU time of the stages of
+one tile and prints them as options; without it, the tables of ``docs/how-to/cluster.md`` are
+printed, for the costs given as options. Simulated are: the disk, which serves one request after
 the other at its full rate and each worker at no more than its link's rate; a worker, which
 reads, predicts and divides one group of 8 tiles while it writes the group before; the start of
 each process, the hash over each mosaic and its fit; the hand-out of tasks by the scheduler, one
 after the other; workers that differ by a few per cent. What it leaves out: caches, failures,
-other users.
+other users, the joint stage.
 """
 
 from __future__ import annotations
@@ -284,8 +284,11 @@ def table(costs: Costs, mosaics: int, counts: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
-def measure(size: int, tiles: int = 8) -> str:
-    """Time the stages of a tile here, on one thread, as options of this command."""
+def measure(size: int, tiles: int = 4) -> str:
+    """CPU time of the stages of a tile here, as options of this command.
+
+    CPU time, not time on the clock: other programs on the machine do not count.
+    """
     from napari_txm_bgcorr import io
     from napari_txm_bgcorr.core.correction import divide
     from napari_txm_bgcorr.core.simulate import simulate_mosaic
@@ -298,10 +301,10 @@ def measure(size: int, tiles: int = 8) -> str:
 
     def per_tile(work: Callable[[int], object]) -> float:
         work(0)
-        started = time.perf_counter()
+        started = time.process_time()
         for i in range(tiles):
             work(i)
-        return 1000 * (time.perf_counter() - started) / tiles
+        return 1000 * (time.process_time() - started) / tiles
 
     beams = [method.background(raw[i][None], places[i : i + 1])[0] for i in range(tiles)]
     predict = per_tile(lambda i: method.background(raw[i][None], places[i : i + 1]))
