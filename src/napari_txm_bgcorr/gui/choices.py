@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_txm_bgcorr.engine.methods import LEARNED
+from napari_txm_bgcorr.engine.methods import JOINT_BY_DEFAULT, LEARNED
 from napari_txm_bgcorr.gui.drop_zone import FILE_FILTER, local_paths
 from napari_txm_bgcorr.gui.messages import Choices
 from napari_txm_bgcorr.gui.session import Session
@@ -144,6 +144,12 @@ class ChoicesForm(QWidget):
             "images without beam",
             lambda paths: setattr(session, "darks", paths),
         )
+        self.joint_box = QCheckBox("Refine over the whole scan")
+        self.joint_box.setObjectName("joint_checkbox")
+        self.joint_box.setToolTip(
+            "Mosaics: place the tiles, then one background for all, from what overlaps show.\n"
+            "Series: one pattern and a smooth drift. Steps aside where it cannot help."
+        )
         self.again_box = QCheckBox("Correct again anyway")
         self.again_box.setObjectName("again_checkbox")
         self.again_box.setToolTip("Correct even a layer that is itself a result")
@@ -173,6 +179,7 @@ class ChoicesForm(QWidget):
         form.addRow("References", self.references)
         form.addRow("Darks", self.darks)
         form.addRow("Device", self.device_combo)
+        form.addRow("", self.joint_box)
         form.addRow("", self.again_box)
 
     def _fill_first(self) -> None:
@@ -193,6 +200,7 @@ class ChoicesForm(QWidget):
         self.device_combo.currentIndexChanged.connect(
             lambda: setattr(self.session, "device", self.device_combo.currentData() or "auto")
         )
+        self.joint_box.toggled.connect(lambda on: setattr(self.session, "joint", bool(on)))
         self.again_box.toggled.connect(lambda on: setattr(self.session, "again", bool(on)))
         self.browse_button.clicked.connect(self._ask_model)
         self.session.events.model.connect(self._show_model)
@@ -211,6 +219,8 @@ class ChoicesForm(QWidget):
     def _method_chosen(self) -> None:
         method = self.method_combo.currentData() or "auto"
         self.session.method = method
+        self.session.joint = method in JOINT_BY_DEFAULT
+        self.joint_box.setChecked(self.session.joint)
         self.method_combo.setToolTip(METHOD_HELP.get(method, "How the background is found"))
         for widget in (self.model_combo, self.browse_button):
             widget.setEnabled(method in LEARNED)

@@ -152,12 +152,22 @@ class LayerBook:
 
     def finish(self, result: Result) -> None:
         """Write down in the layers how they were made."""
+        if result.registered:
+            self._move(result)
         for layer in self._of(result):
             role = role_of(layer) or "corrected"
             layer.metadata.update(metadata(result.scan, role, result.provenance))
             if not layer.visible:  # napari draws the thumbnail of a shown layer only
                 layer.visible = True
                 layer.visible = False
+
+    def _move(self, result: Result) -> None:
+        """Show the tiles at the places that were found for them, the raw ones too."""
+        raw = self._raw_of(result)
+        if raw is not None:
+            raw.data = result.pictures["raw"]
+        for layer in self._of(result):
+            layer.data = result.pictures[role_of(layer) or "corrected"]
 
     def redraw(self) -> None:
         """Draw the layers of the latest results and of what was opened anew."""
@@ -182,7 +192,8 @@ class LayerBook:
             return "Cancelled"
         if done < total:
             return f"Cancelled: {done} of {total} tiles corrected"
-        return f"Done: {tiles} corrected"
+        notes = dict.fromkeys(note for result in self._latest for note in result.notes)
+        return "\n".join([f"Done: {tiles} corrected", *notes])
 
     def pairs(self) -> Iterator[tuple[Layer | None, Layer]]:
         """Find each corrected layer and the raw layer under it."""
@@ -200,7 +211,7 @@ class LayerBook:
                 if role_of(layer) == "raw"
                 and (
                     layer.name == name
-                    or (isinstance(owner := owner_of(layer), Scan) and owner is result.scan)
+                    or (isinstance(owner := owner_of(layer), Scan) and owner is result.original)
                 )
             ),
             None,

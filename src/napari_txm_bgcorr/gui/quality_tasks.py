@@ -9,18 +9,18 @@ from threading import Event
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core import redo as core_redo
 from napari_txm_bgcorr.core.correction import BackgroundMethod, TileResult, correct_tiles
-from napari_txm_bgcorr.core.errors import MethodError, StoppedError, TxmError
+from napari_txm_bgcorr.core.errors import StoppedError, TxmError
 from napari_txm_bgcorr.core.mosaic import Joint
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.tile_quality import Gauge
 from napari_txm_bgcorr.core.tile_table import TileQuality
 from napari_txm_bgcorr.core.watch import Watch, fit_method
 from napari_txm_bgcorr.gui.messages import Advanced, Failed, Preparing, Tell
-from napari_txm_bgcorr.gui.pace import Pace, Turn
+from napari_txm_bgcorr.gui.pace import Pace
+from napari_txm_bgcorr.gui.refine import Stored, telling
 from napari_txm_bgcorr.gui.results import Result
 from napari_txm_bgcorr.gui.tasks import errors_in_words, with_references
 
@@ -116,34 +116,13 @@ def measure_result(result: Result, stop: Event) -> Iterator[QualityMessage]:
         yield Failed(error)
 
 
-class _Stored:
-    """The backgrounds of a result as they are: itself a method."""
-
-    def __init__(self, result: Result) -> None:
-        self.name = str((result.provenance or {}).get("method", "stored"))
-        self.result = result
-
-    def fit(self, scan: Scan) -> _Stored:
-        return self
-
-    def background(
-        self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
-    ) -> NDArray[np.float32]:
-        if index is None:
-            raise MethodError(f"{self.name}: only the tiles of its own scan have a background")
-        return np.stack([self.result.background[int(i)] for i in index])
-
-    def describe(self) -> dict[str, Any]:
-        return {}
-
-
 def redo_tiles(redo: Redo, stop: Event, tell: Tell) -> Iterator[QualityMessage]:
     """Correct tiles again with another method, and the joint stage after it where asked for.
 
     A tile is replaced when its new correction is there, never before.
     """
     result, name = redo.result, redo.method
-    watch = _telling(stop, tell)
+    watch = telling(stop, tell)
     changed: list[int] = []
     try:
         yield Preparing(f"Loading {name} …")
@@ -154,7 +133,7 @@ def redo_tiles(redo: Redo, stop: Event, tell: Tell) -> Iterator[QualityMessage]:
             yield from _put(result, _again(redo, scan, method, watch), len(redo.indices), changed)
             result.note_redone(changed, name, _described(redo, method))
             if redo.joint and not stop.is_set():
-                whole = Joint(_Stored(result)).fit_watched(scan, watch)
+                whole = Joint(Stored(result)).fit_watched(scan, watch)
                 tiles = correct_tiles(scan, whole, should_stop=stop.is_set)
                 yield from _put(result, tiles, len(result), changed)
                 result.note_redone(range(len(result)), whole.name, whole.describe())
@@ -199,16 +178,6 @@ def _described(redo: Redo, method: BackgroundMethod) -> dict[str, Any]:
     if redo.references:
         more["references"] = [str(path) for path in redo.references]
     return {**method.describe(), **more}
-
-
-def _telling(stop: Event, tell: Tell) -> Watch:
-    turn = Turn()
-
-    def progress(stage: str, done: int, total: int) -> None:
-        if turn.due():
-            tell(Preparing(f"{stage}: {done}" + (f" of {total} …" if total else " …")))
-
-    return Watch(progress, stop.is_set)
 
 
 def export_quality(measured: Measured, path: Path) -> Iterator[QualityMessage]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from napari_txm_bgcorr.core.correction import TileResult
+from napari_txm_bgcorr.core.correction import BackgroundMethod, TileResult
 from napari_txm_bgcorr.core.errors import WriteError
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan
 from napari_txm_bgcorr.gui.canvas import (
@@ -151,8 +151,16 @@ class Result:
         What is being corrected, with the references used.
     name : str
         Name shared by the layers.
+    original : Scan
+        As it was given; `scan` has registered positions once they are found.
     registered : bool
         Whether the tiles lie where they were found to lie, not where the stage said.
+    method : BackgroundMethod or None
+        What made it, when that is known.
+    notes : list of str
+        What the user should know.
+    pictures : dict
+        What layers show, by role; `relocate` makes new ones.
     done : (T,) bool
         Tiles that are there.
     background, corrected : (T, Y, X) float32
@@ -161,22 +169,22 @@ class Result:
         Known when the run has ended.
     """
 
-    def __init__(self, scan: Scan, name: str, *, registered: bool = False) -> None:
-        self.registered = registered
+    def __init__(self, scan: Scan, name: str) -> None:
         shape = tuple(int(n) for n in scan.tiles.shape)
-        self.scan, self.name = scan, name
+        self.scan = self.original = scan
+        self.name, self.registered = name, False
+        self.method: BackgroundMethod | None = None
+        self.notes: list[str] = []
         self.done = np.zeros(shape[0], bool)
         self.background = allocate(shape, np.float32)
         self.corrected = allocate(shape, np.float32)
         self._valid = np.zeros((shape[0], -(-shape[1] * shape[2] // 8)), np.uint8)
-        self._pyramids: list[Pyramid] = []
+        self._pyramids: list[tuple[str, Pyramid]] = []
         self._gap = math.nan  # napari shows NaN as transparent: the raw data stay in sight
         self._unsynced = 0
+        self._redone: list[dict[str, Any]] = []
         self.provenance: Mapping[str, Any] | None = None
-        self.pictures = {
-            role: self._picture(store)
-            for role, store in (("background", self.background), ("corrected", self.corrected))
-        }
+        self.pictures = self._make_pictures()
 
     def __len__(self) -> int:
         return len(self.done)
@@ -193,11 +201,41 @@ class Result:
         self.corrected[i] = result.transmission
         self._valid[i] = np.packbits(result.valid)
         self.done[i] = True
-        for pyramid, tile in zip(
-            self._pyramids, (result.background, result.transmission), strict=False
-        ):
-            pyramid.put(i, tile)
+        self.draw(result)
         self._release(2 * result.background.nbytes)
+
+    def draw(self, result: TileResult) -> None:
+        """Draw one tile on the pictures that are kept in memory."""
+        parts = {
+            "raw": result.raw,
+            "background": result.background,
+            "corrected": result.transmission,
+        }
+        for role, pyramid in self._pyramids:
+            pyramid.put(result.index, parts[role])
+
+    def relocate(self, scan: Scan) -> None:
+        """Take the places that were found for the tiles.
+
+        `pictures` are new ones then, the raw tiles' among them; each tile has to be drawn
+        again. The old ones live on for as long as layers show them.
+        """
+        self.scan, self.registered = scan, True
+        self.pictures = self._make_pictures()
+        data, pyramid = raw_picture(scan)
+        self.pictures["raw"] = data
+        if pyramid is not None:
+            self._pyramids.append(("raw", pyramid))
+
+    def made_by(self, method: BackgroundMethod) -> None:
+        """Note which method made all tiles."""
+        self.method = method
+
+    def refined_only(
+        self, indices: Sequence[int], method: str, parameters: Mapping[str, Any]
+    ) -> None:
+        """Note that only some tiles were refined: the provenance will say so."""
+        self._redone.append(_redone_row(indices, method, parameters))
 
     def tile(self, i: int) -> TileResult:
         """Give one tile back as the correction made it."""
@@ -215,26 +253,29 @@ class Result:
         self, indices: Sequence[int], method: str, parameters: Mapping[str, Any]
     ) -> None:
         """Note in the provenance that tiles were corrected again, and how."""
-        notes = dict(self.provenance or {})
-        earlier = list(notes.get("redone", ()))
-        row = {"tiles": sorted(int(i) for i in indices), "method": method}
-        notes["redone"] = [*earlier, {**row, "parameters": dict(parameters)}]
-        self.provenance = notes
+        self._redone.append(_redone_row(indices, method, parameters))
+        self.provenance = {**(self.provenance or {}), "redone": list(self._redone)}
 
     def finish(self, provenance: Mapping[str, Any] | None) -> None:
         """Note what was done; a complete result shows zero where the scan has no tile."""
         self.provenance = provenance
+        if provenance is not None and self._redone:
+            self.provenance = {**provenance, "redone": list(self._redone)}
         if self.complete:
             self._gap = 0.0
-            for pyramid in self._pyramids:
+            for _, pyramid in self._pyramids:
                 pyramid.close_gaps()
 
-    def _picture(self, store: NDArray[np.float32]) -> Any:
+    def _make_pictures(self) -> dict[str, Any]:
+        stores = {"background": self.background, "corrected": self.corrected}
+        return {role: self._picture(role, store) for role, store in stores.items()}
+
+    def _picture(self, role: str, store: NDArray[np.float32]) -> Any:
         if self.scan.kind == "mosaic":
             pyramid = Pyramid(
                 store, Layout.of(self.scan), done=self.done, gap=self._gap, owner=self
             )
-            self._pyramids.append(pyramid)
+            self._pyramids.append((role, pyramid))
             return pyramid.data
         frames = LazyTiles(
             store.shape,  # type: ignore[arg-type]
@@ -254,3 +295,10 @@ class Result:
         for store in (self.background, self.corrected):
             if isinstance(store, np.memmap):
                 store._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+
+
+def _redone_row(
+    indices: Sequence[int], method: str, parameters: Mapping[str, Any]
+) -> dict[str, Any]:
+    row = {"tiles": sorted(int(i) for i in indices), "method": method}
+    return {**row, "parameters": dict(parameters)}

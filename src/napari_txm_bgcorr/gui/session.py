@@ -70,6 +70,8 @@ class Session:
         Names as the command line takes them.
     references, darks : tuple of Path
         Files or folders of reference and dark images.
+    joint : bool
+        Refine the backgrounds over the whole mosaic or series.
     again : bool
         Correct even what is already corrected.
     save_format : str
@@ -84,6 +86,7 @@ class Session:
     device: str = "auto"
     references: tuple[Path, ...] = ()
     darks: tuple[Path, ...] = ()
+    joint: bool = True
     again: bool = False
     save_format: str = "omezarr"
 
@@ -108,6 +111,7 @@ class Job:
     references: tuple[Path, ...] = ()
     darks: tuple[Path, ...] = ()
     again: bool = False
+    joint: bool = False
 
 
 def resolve(session: Session) -> Job:
@@ -129,6 +133,7 @@ def resolve(session: Session) -> Job:
         references=tuple(session.references),
         darks=tuple(session.darks),
         again=session.again,
+        joint=session.joint,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +12,16 @@ from threading import Event
 from typing import Any
 
 from napari_txm_bgcorr.core.correction import BackgroundMethod, correct_tiles
-from napari_txm_bgcorr.core.errors import DeviceError, ReadError, TxmError, WriteError
+from napari_txm_bgcorr.core.errors import (
+    DeviceError,
+    ReadError,
+    StoppedError,
+    TxmError,
+    WriteError,
+)
 from napari_txm_bgcorr.core.provenance import make_provenance, refuse_if_corrected
-from napari_txm_bgcorr.core.scan import LazyTiles, Scan
+from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core.watch import fit_method
 from napari_txm_bgcorr.gui.messages import (
     Choices,
     Failed,
@@ -28,13 +35,13 @@ from napari_txm_bgcorr.gui.messages import (
     Tell,
 )
 from napari_txm_bgcorr.gui.outputs import parts, saved_path
-from napari_txm_bgcorr.gui.pace import Pace, Turn
+from napari_txm_bgcorr.gui.pace import Pace
+from napari_txm_bgcorr.gui.refine import refine, telling
 from napari_txm_bgcorr.gui.results import Pyramid, Result
 from napari_txm_bgcorr.gui.session import Job, JobInput
 from napari_txm_bgcorr.gui.stitched import read_stitched
 
 __all__ = [
-    "Stopped",
     "correct_job",
     "device_label",
     "errors_in_words",
@@ -46,10 +53,6 @@ __all__ = [
 ]
 
 SHOW_WAIT_S = 5.0
-
-
-class Stopped(Exception):
-    """The user has cancelled while a tile was being asked for."""
 
 
 @contextmanager
@@ -150,7 +153,7 @@ def correct_job(
             return
         try:
             yield from _correct_one(run, item, method)
-        except Stopped:
+        except StoppedError:
             return
         except TxmError as error:
             yield Failed(error)
@@ -178,31 +181,51 @@ class _Run:
 def _correct_one(run: _Run, item: JobInput, method: BackgroundMethod) -> Iterator[Message]:
     name = run.job.method
     yield Preparing(f"{item.name}: preparing {name} …")
-    fitting = _FitProgress(f"{item.name}: preparing {name}", run.tell)
+    watch = telling(run.stop, run.tell, f"{item.name}: ")
     with errors_in_words(item.name):
         scan = _prepare(run.job, item)
-        asked = replace(scan, tiles=_stoppable(scan, run.stop, fitting))
-        fitted = method.fit(asked)
-        fitting.over = True
+        fitted = fit_method(method, scan, watch)
         result = Result(scan, item.name)
+        result.made_by(fitted)
+        result.notes += _unfit(run.job, scan)
     yield Started(item.key, result)
     run.until_shown()
     failure: TxmError | None = None
     try:
         with errors_in_words(f"{item.name}: {name}"):
-            for tile in correct_tiles(asked, fitted, should_stop=run.stop.is_set):
+            for tile in correct_tiles(scan, fitted, should_stop=run.stop.is_set):
                 result.put(tile)
                 if message := run.pace.step(item.name):
                     yield message
-    except Stopped:
+            if run.job.joint and result.complete:
+                yield from refine(result, fitted, _joint_name(name), run.stop, watch)
+    except StoppedError:
         pass
     except TxmError as error:
         failure = error
     # Whatever happened, the tiles that are there are real: say how they were made.
-    result.finish(_provenance(scan, fitted))
+    result.finish(_provenance(scan, result.method or fitted))
     yield Finished(item.key, result, not result.complete)
     if failure is not None:
         yield Failed(failure)
+
+
+def _joint_name(name: str) -> str | None:
+    from napari_txm_bgcorr.engine.methods import JOINT_BY_DEFAULT
+
+    return name if name in JOINT_BY_DEFAULT else None
+
+
+def _unfit(job: Job, scan: Scan) -> list[str]:
+    """What in the scan is outside the model's card."""
+    from napari_txm_bgcorr.engine.methods import LEARNED
+
+    if job.method not in LEARNED:
+        return []
+    from napari_txm_bgcorr.engine.checkpoint import read_card, resolve_model
+    from napari_txm_bgcorr.engine.fitness import fitness
+
+    return fitness(read_card(resolve_model(job.model)), scan, f"model {Path(job.model).name}")
 
 
 def _prepare(job: Job, item: JobInput) -> Scan:
@@ -252,34 +275,7 @@ def _make_method(job: Job) -> BackgroundMethod:
 
     learned = {"model": job.model, "device": job.device} if job.method in LEARNED else {}
     with errors_in_words(job.method):
-        return make_method(job.method, **learned)
-
-
-class _FitProgress:
-    """Tells how many tiles a method has looked at while it is fitted."""
-
-    def __init__(self, text: str, tell: Tell) -> None:
-        self.over = False
-        self._text, self._tell = text, tell
-        self._count, self._turn = 0, Turn()
-
-    def __call__(self) -> None:
-        self._count += 1
-        if not self.over and self._turn.due():
-            self._tell(Preparing(f"{self._text}, {self._count} tiles read …"))
-
-
-def _stoppable(scan: Scan, stop: Event, on_read: Callable[[], None]) -> LazyTiles:
-    """Tiles that end the work where one is asked for after cancelling."""
-
-    def read(i: int) -> Any:
-        if stop.is_set():
-            raise Stopped
-        on_read()
-        return scan.tiles[i]
-
-    shape = tuple(int(n) for n in scan.tiles.shape)
-    return LazyTiles(shape, scan.tiles.dtype, read)  # type: ignore[arg-type]
+        return make_method(job.method, joint=False, **learned)
 
 
 def _provenance(scan: Scan, method: BackgroundMethod) -> Mapping[str, Any] | None:

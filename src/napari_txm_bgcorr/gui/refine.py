@@ -1,0 +1,145 @@
+"""The joint stage after the tiles are on show: refined from what was already computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from threading import Event
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_txm_bgcorr.core.correction import BackgroundMethod, correct_tiles
+from napari_txm_bgcorr.core.errors import MethodError
+from napari_txm_bgcorr.core.mosaic import Joint, joint_notes, registered
+from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core.watch import Watch
+from napari_txm_bgcorr.gui.messages import Message, Preparing, Tell
+from napari_txm_bgcorr.gui.pace import Pace, Turn
+from napari_txm_bgcorr.gui.results import Result
+
+__all__ = ["Stored", "refine", "telling"]
+
+
+def telling(stop: Event, tell: Tell, subject: str = "") -> Watch:
+    """Watch over a fit: tells its stages now and then, and ends it when asked to stop."""
+    turn = Turn()
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if turn.due():
+            count = f"{done} of {total}" if total else f"{done} tiles read"
+            tell(Preparing(f"{subject}{stage}, {count} …"))
+
+    return Watch(progress, stop.is_set)
+
+
+class Stored:
+    """The backgrounds of a complete result: itself a method, which computes nothing.
+
+    Parameters
+    ----------
+    result : Result
+    method : BackgroundMethod or None
+        Fitted method that made them, for its name and description; None: as the result says.
+    """
+
+    def __init__(self, result: Result, method: BackgroundMethod | None = None) -> None:
+        noted = str((result.provenance or {}).get("method", "stored"))
+        self.name = noted if method is None else method.name
+        self.result, self.method = result, method
+
+    @property
+    def workers(self) -> int:
+        """Threads that may each ask for a background."""
+        return int(getattr(self.method, "workers", 1))
+
+    @property
+    def prior(self) -> Any:
+        """What a learned method started from, or None."""
+        return getattr(self.method, "prior", None)
+
+    def fit(self, scan: Scan) -> Stored:
+        """Nothing to do."""
+        return self
+
+    def background(
+        self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """Backgrounds `(N, Y, X)` in counts of tiles of the result.
+
+        Raises
+        ------
+        MethodError
+            If the tiles are not of this result.
+        """
+        if index is None:
+            raise MethodError(f"{self.name}: only the tiles of its own scan have a background")
+        return np.stack([self.result.background[int(i)] for i in index])
+
+    def describe(self) -> dict[str, Any]:
+        """Parameters of the method that made them."""
+        return {} if self.method is None else self.method.describe()
+
+
+def refine(
+    result: Result,
+    method: BackgroundMethod,
+    name: str | None,
+    stop: Event,
+    watch: Watch,
+) -> Iterator[Message]:
+    """Refine the backgrounds of a complete result over its whole scan.
+
+    The bits are those of the joint stage round the method itself; nothing is predicted twice.
+
+    Parameters
+    ----------
+    result : Result
+        Its tiles are replaced one by one, where the stage can help.
+    method : BackgroundMethod
+        Fitted; made the result.
+    name : str or None
+        Of the method in the provenance; None: that of `method` and ``+joint``.
+    stop : Event
+    watch : Watch
+
+    Yields
+    ------
+    Message
+
+    Raises
+    ------
+    StoppedError
+        If stopped while it looks at the scan: the result is as it was.
+    """
+    scan = result.scan
+    joint = Joint(Stored(result, method), name=name).fit_watched(scan, watch)
+    described = joint.describe()
+    placed = registered(scan, described)
+    if placed is not scan:
+        result.relocate(placed)
+    pace, text = Pace(len(result)), f"{result.name}: refining"
+    changed: list[int] = []
+    if joint.joined is not None and joint.joined.applied:
+        for tile in correct_tiles(scan, joint, should_stop=stop.is_set):
+            result.put(tile)
+            changed.append(tile.index)
+            if message := pace.step(text):
+                yield message
+    else:
+        changed = list(range(len(result)))
+        yield from _redrawn(result, pace, text)
+    if len(changed) == len(result):
+        result.made_by(joint)
+        result.notes += joint_notes(described)
+    elif changed:
+        result.refined_only(changed, joint.name, described)
+
+
+def _redrawn(result: Result, pace: Pace, text: str) -> Iterator[Message]:
+    """Draw the tiles at their new places."""
+    if result.registered:
+        for i in range(len(result)):
+            result.draw(result.tile(i))
+            if message := pace.step(text):
+                yield message

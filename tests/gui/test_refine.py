@@ -1,0 +1,108 @@
+"""The joint stage in the panel: the bits of the method itself, tiles at their places."""
+
+from __future__ import annotations
+
+from threading import Event
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_txm_bgcorr.core.correction import correct_tiles
+from napari_txm_bgcorr.core.mosaic import registered
+from napari_txm_bgcorr.core.simulate import simulate_mosaic
+from napari_txm_bgcorr.engine.methods import make_method
+from napari_txm_bgcorr.gui.canvas import Layout
+from napari_txm_bgcorr.gui.messages import Finished
+from napari_txm_bgcorr.gui.session import Job, JobInput
+from napari_txm_bgcorr.gui.tasks import correct_job
+from tests.gui.helpers import make_scan
+
+WAIT = 60_000
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return simulate_mosaic(3, 3, size=96, seed=5, specimen="cells", jitter_px=30).scan
+
+
+def run(scan, stop=None, tell=lambda message: None, method="tile-median", **more):
+    job = Job((JobInput("m", 0, scan),), method, "default", "cpu", **more)
+    messages = list(correct_job(job, stop or Event(), tell))
+    return next(m.result for m in messages if isinstance(m, Finished))
+
+
+def test_the_panel_refines_to_the_bits_of_the_joint_method(scan):
+    result = run(scan, joint=True)
+    method = make_method("tile-median", joint=True).fit(scan)
+    assert method.joined.applied  # else this test says nothing
+    for tile in correct_tiles(scan, method):
+        got = result.tile(tile.index)
+        np.testing.assert_array_equal(got.background, tile.background)
+        np.testing.assert_array_equal(got.transmission, tile.transmission)
+    assert result.provenance["method"] == method.name == "tile-median+joint"
+    assert result.provenance["parameters"] == method.describe()
+    places = registered(scan, method.describe()).positions_px
+    np.testing.assert_array_equal(result.scan.positions_px, places)
+    assert result.registered and result.original is scan
+
+
+def test_without_it_nothing_is_refined_or_moved(scan):
+    result = run(scan, joint=False)
+    assert result.scan is scan and not result.registered
+    assert result.provenance["method"] == "tile-median"
+
+
+def test_where_the_stage_steps_aside_it_says_why(steady):
+    result = run(make_scan(grid=(1, 2), size=64), method="steady", joint=True)
+    assert any("joint stage not applied" in note for note in result.notes)
+    assert result.complete and result.provenance["parameters"]["joint"]["applied"] is False
+
+
+def test_stopped_while_it_looks_the_result_stays_as_it_was(scan):
+    plain = run(scan, joint=False)
+    stop, told = Event(), []
+
+    def tell(message):
+        told.append(message)
+        if "survey" in message.text or "register" in message.text or "looking" in message.text:
+            stop.set()
+
+    result = run(scan, stop, tell, joint=True)
+    assert stop.is_set()
+    np.testing.assert_array_equal(result.background, plain.background)
+    assert result.complete and result.provenance["method"] == "tile-median"
+    assert not result.registered
+
+
+def test_layers_show_the_tiles_at_the_places_found(panel, add_scan, qtbot, scan):
+    add_scan(scan)
+    panel.method_combo.setCurrentIndex(panel.method_combo.findData("tile-median"))
+    assert not panel.form.joint_box.isChecked()
+    panel.form.joint_box.setChecked(True)
+    qtbot.mouseClick(panel.correct_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: not panel.busy, timeout=WAIT)
+    (result,) = panel.book.results()
+    layout = Layout.of(result.scan)
+    assert (
+        layout.shape != Layout.of(scan).shape or (layout.corners != Layout.of(scan).corners).any()
+    )
+    for layer in panel.viewer.layers:
+        assert tuple(layer.data.shape) == layout.shape
+    raw, _, corrected = panel.viewer.layers
+    last = len(scan) - 1  # later tiles lie over earlier ones
+    y, x = layout.corners[last] + 48
+    assert np.asarray(raw.data[y, x]) == scan.tiles[last][48, 48]
+    assert np.asarray(corrected.data[y, x]) == result.corrected[last, 48, 48]
+    # the moved raw layer is still the input, and is corrected from its new places
+    qtbot.mouseClick(panel.correct_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: not panel.busy, timeout=WAIT)
+    assert len(panel.viewer.layers) == 3
+    assert panel.status_label.text().startswith("Done: 9 tiles")
+
+
+def test_auto_refines_unless_told_not_to(panel):
+    panel.method_combo.setCurrentIndex(panel.method_combo.findData("auto"))
+    assert panel.form.joint_box.isChecked() and panel.session.joint
+    panel.form.joint_box.setChecked(False)
+    assert not panel.session.joint
