@@ -25,13 +25,14 @@ Image = NDArray[np.float32]
 LevelSource = Literal["I0", "empty areas", "references", "relative"]
 
 BLOCKS = 32  # across a tile
-SMOOTH = 1.3  # times the texture of the smoothest blocks: nothing is there
-SMOOTHEST = 0.05  # quantile of the blocks' texture
-LEAST_SHARE = 0.02  # of all lit blocks in the cluster of the empty ones
+LEAST_BLOCK = 4  # pixels along one
+SMOOTH = 1.6  # times the noise: nothing is there
+QUIET = 0.25  # quantile of a tile's blocks that stands for its noise
+PATTERN = 0.003  # log: what is left of the fixed pattern
+LEAST_SHARE = 0.15  # of one tile's lit blocks in the cluster of the empty ones
 CLUSTER = 0.012  # half width of that cluster, log
 DRIFT = 0.12  # log: a level further below the references' is no empty one
 MAX_FLATS = 16
-STEP = 0.004  # of the histogram, log
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Level:
     shift : float
         To add to the log levels found so far.
     share : float
-        Of the lit blocks that are empty; 0 where none were found.
+        Of the emptiest tile that is empty; 0 where nothing is.
     """
 
     source: LevelSource
@@ -118,8 +119,8 @@ def empty_areas(
 ) -> tuple[float | None, float]:
     """Log transmission, up to the level, where no specimen is: the brightest smooth areas.
 
-    Blocks whose texture is that of the noise alone are smooth. Of their values the highest
-    cluster that holds enough of the field is taken: nothing in a scan is brighter over an area
+    Blocks whose texture is that of white noise alone are smooth. Of their values the highest
+    cluster that fills enough of one tile is taken: nothing in a scan is brighter over an area
     than the open beam, fringes are not smooth, and smooth specimens lie lower.
 
     Returns
@@ -127,24 +128,23 @@ def empty_areas(
     level : float or None
         None where there are no such areas.
     share : float
-        Of the lit blocks.
+        Of the lit blocks of the emptiest tile.
     """
     lit = overview.lit_bins
-    size = max(1, min(lit.shape) // BLOCKS)
+    size = max(LEAST_BLOCK, min(lit.shape) // BLOCKS)
     rows, columns = (n // size for n in lit.shape)
     whole = _blocks(lit.astype(np.float32), size, rows, columns).min(axis=(1, 3)) > 0.5
-    means, textures = [], []
+    smooth, owner = [np.empty(0, np.float32)], [np.empty(0, np.int64)]
     for i in range(len(overview)):
         watch.check()
         parts = _blocks(residual(i), size, rows, columns)
         mean = parts.mean(axis=(1, 3))
-        means.append(mean[whole])
-        textures.append(_texture(parts, mean)[whole])
-    value, texture = np.concatenate(means), np.concatenate(textures)
-    if not value.size:
-        return None, 0.0
-    smooth = value[texture <= SMOOTH * np.quantile(texture, SMOOTHEST)]
-    return _top_cluster(smooth, value)
+        texture, noise = _texture(parts, mean), _noise(parts)
+        if whole.any():
+            quiet = float(np.quantile(noise[whole], QUIET))
+            smooth.append(mean[whole & (texture <= np.hypot(SMOOTH * quiet, PATTERN))])
+            owner.append(np.full(len(smooth[-1]), i))
+    return _top_cluster(np.concatenate(smooth), np.concatenate(owner), int(whole.sum()))
 
 
 def _blocks(image: Image, size: int, rows: int, columns: int) -> Image:
@@ -162,26 +162,39 @@ def _texture(parts: Image, mean: Image) -> Image:
     return out
 
 
-def _top_cluster(smooth: Image, value: Image) -> tuple[float | None, float]:
-    """Middle of the highest cluster of the smooth values, and its share of all values."""
-    if not smooth.size:
-        return None, 0.0
-    room = 2 * CLUSTER  # so that no window is wider than the histogram
-    edges = np.arange(float(smooth.min()) - room, float(smooth.max()) + room, STEP)
-    if len(edges) > 10_000:
-        return None, 0.0
-    counts = np.histogram(smooth, edges)[0].astype(np.float64)
-    width = max(1, round(2 * CLUSTER / STEP))
-    mass = np.convolve(counts, np.ones(width), mode="same")
-    enough = mass >= max(0.15 * mass.max(), 4)
-    peaks = np.flatnonzero(enough)
-    if not peaks.size:
-        return None, 0.0
-    last = int(peaks[-1])
-    first = last
-    while first > 0 and mass[first - 1] > mass[first]:
-        first -= 1  # up the slope to the cluster's top
-    middle = (edges[first] + edges[first + 1]) / 2
-    level = float(np.median(smooth[np.abs(smooth - middle) <= CLUSTER]))
-    share = float(np.mean(np.abs(value - level) <= CLUSTER))
-    return (level, share) if share >= LEAST_SHARE else (None, share)
+def _noise(parts: Image) -> Image:
+    """Rms of blocks if it were all white noise, from neighbouring pixels."""
+    across, down = np.diff(parts, axis=3), np.diff(parts, axis=1)
+    squares = (across**2).mean(axis=(1, 3)) + (down**2).mean(axis=(1, 3))
+    out: Image = np.sqrt(squares / 4)
+    return out
+
+
+def _top_cluster(
+    smooth: Image, owner: NDArray[np.int64], blocks: int
+) -> tuple[float | None, float]:
+    """Middle of the highest cluster that fills enough of one tile, and its share of that tile.
+
+    Parameters
+    ----------
+    smooth : (n,) float32
+        Values of smooth blocks.
+    owner : (n,) int
+        Their tiles.
+    blocks : int
+        Lit blocks of a tile.
+    """
+    values = smooth
+    while values.size:
+        # Among the brightest: the fullest window that begins within two widths of the top.
+        ordered = np.sort(values)[::-1]
+        ends = np.searchsorted(-ordered, -(ordered - 2 * CLUSTER), side="right")
+        near = ordered > ordered[0] - 4 * CLUSTER
+        counts = (ends - np.arange(len(ordered)))[near]
+        middle = float(ordered[int(np.argmax(counts))]) - CLUSTER
+        inside = np.abs(smooth - middle) <= CLUSTER
+        share = float(np.bincount(owner[inside], minlength=1).max()) / max(blocks, 1)
+        if share >= LEAST_SHARE:
+            return float(np.median(smooth[inside])), share
+        values = values[values < middle - CLUSTER]
+    return None, 0.0

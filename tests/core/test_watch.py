@@ -1,0 +1,118 @@
+"""Progress and cancelling of fits: every stage tells, and none goes on by more than a tile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_txm_bgcorr.core.classical import Smooth, TileMedian
+from napari_txm_bgcorr.core.errors import StoppedError
+from napari_txm_bgcorr.core.mosaic import Joint
+from napari_txm_bgcorr.core.scan import LazyTiles, Scan
+from napari_txm_bgcorr.core.simulate import simulate_mosaic, simulate_series
+from napari_txm_bgcorr.core.watch import Watch, fit_method
+
+STAGES = (
+    "looking at tiles", "registering neighbours", "solving for all tiles", "comparing overlaps",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def mosaic() -> Scan:
+    made = simulate_mosaic(3, 3, size=64, seed=3, references=1, reference_hours=8.0)
+    return replace(made.scan, tiles=np.asarray(made.scan.tiles[:]))
+
+
+@pytest.fixture(scope="module")
+def series() -> Scan:
+    made = simulate_series(9, size=64, seed=3)
+    return replace(made.scan, tiles=np.asarray(made.scan.tiles[:]))
+
+
+def counted(scan: Scan) -> tuple[Scan, Callable[[], int]]:
+    """The scan, and how many tiles were read from it."""
+    read: list[int] = []
+
+    def tile(i: int) -> np.ndarray:
+        read.append(i)
+        return scan.tiles[i]
+
+    tiles = LazyTiles(tuple(scan.tiles.shape), scan.tiles.dtype, tile)
+    return replace(scan, tiles=tiles), lambda: len(read)
+
+
+def test_every_stage_of_a_mosaic_tells_how_far_it_is(mosaic: Scan) -> None:
+    told: list[tuple[str, int, int]] = []
+    joint = Joint(Smooth())
+    fit_method(joint, mosaic, Watch(lambda *step: told.append(step)))
+    assert joint.reason == ""
+    for stage in STAGES:
+        steps = [(done, total) for name, done, total in told if name == stage]
+        assert steps, stage
+        assert steps == sorted(steps)
+        assert all(0 <= done <= total for done, total in steps)
+    assert [d for name, d, _ in told if name == STAGES[0]] == list(range(1, 10))
+
+
+def test_a_series_tells_its_stage(series: Scan) -> None:
+    told: list[str] = []
+    fit_method(Joint(Smooth()), series, Watch(lambda stage, *_: told.append(stage)))
+    assert {"looking at tiles", "following the drift"} <= set(told)
+
+
+def test_plain_methods_are_followed_by_what_they_read(mosaic: Scan) -> None:
+    told: list[tuple[str, int, int]] = []
+    method = fit_method(TileMedian(), mosaic, Watch(lambda *step: told.append(step)))
+    assert [d for _, d, _ in told] == list(range(1, 10))
+    assert told[0][0] == "preparing tile-median"
+    same = TileMedian().fit(mosaic)
+    index = np.arange(9)
+    np.testing.assert_array_equal(
+        method.background(mosaic.tiles, index), same.background(mosaic.tiles, index)
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("after", [0, 4])
+def test_stopping_reads_no_more_than_the_tiles_at_hand(
+    mosaic: Scan, after: int, workers: int
+) -> None:
+    scan, read = counted(mosaic)
+    joint = Joint(Smooth())
+    joint.method.workers = workers  # type: ignore[attr-defined]
+    watch = Watch(should_stop=lambda: read() >= 2 * after)  # survey reads twice: raw, background
+    with pytest.raises(StoppedError):
+        fit_method(joint, scan, watch)
+    assert read() <= 2 * after + 2 * workers
+    assert joint.joined is None
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_can_be_stopped(mosaic: Scan, stage: str) -> None:
+    reached: list[str] = []
+    joint = Joint(Smooth())
+    watch = Watch(lambda name, *_: reached.append(name), lambda: stage in reached)
+    with pytest.raises(StoppedError):
+        fit_method(joint, mosaic, watch)
+    assert reached.count(stage) == 1, "it stopped at once"
+
+
+def test_what_progress_raises_ends_the_fit(mosaic: Scan) -> None:
+    class Gone(Exception):
+        pass
+
+    def tell(stage: str, done: int, total: int) -> None:
+        if done == 3:
+            raise Gone
+
+    with pytest.raises(Gone):
+        fit_method(TileMedian(), mosaic, Watch(tell))
+
+
+def test_the_watch_of_the_constructor_is_used_by_fit(mosaic: Scan) -> None:
+    told: list[str] = []
+    Joint(Smooth(), watch=Watch(lambda stage, *_: told.append(stage))).fit(mosaic)
+    assert set(STAGES) <= set(told)
