@@ -142,7 +142,6 @@ class TrainForm(QWidget):
 
     def _connect(self) -> None:
         self.preset_combo.currentIndexChanged.connect(self._preset_chosen)
-        self.advanced_button.toggled.connect(self._toggle)
         self.run_button.clicked.connect(self._ask_run)
         self.device_combo.currentIndexChanged.connect(
             lambda: setattr(self.session, "device", self.device_combo.currentData() or "auto")
@@ -233,7 +232,8 @@ class TrainForm(QWidget):
                 changes[key] = value
         self.session.changes = changes
 
-    def _toggle(self, on: bool) -> None:
+    def show_advanced(self, on: bool) -> None:
+        """Unfold or fold the settings behind "Advanced"."""
         self.advanced.setVisible(on)
         self.advanced_button.setArrowType(
             Qt.ArrowType.DownArrow if on else Qt.ArrowType.RightArrow

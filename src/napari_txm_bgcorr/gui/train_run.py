@@ -99,7 +99,7 @@ class RunControl(QObject):
 
     def pause(self) -> None:
         """Ask the run to wait after the current step."""
-        if self.state == "running" and self._wish(lambda folder: folder.ask("pause")):
+        if self.state == "running" and self._wish(_pause):
             self._become("pausing", "Pausing after the current step …")
 
     def stop(self) -> None:
@@ -207,6 +207,11 @@ class RunControl(QObject):
             self._become(state if self.status or state == "failed" else "none", words)
             self.view.show_progress(self.status)
         yield
+
+
+def _pause(folder: RunFolder) -> None:
+    """Who pauses wants the device for something else: the weights leave it meanwhile."""
+    folder.ask("pause", free_device=True)
 
 
 def describe(state: str, news: RunNews) -> str:

@@ -114,7 +114,7 @@ class TrainWidget(QWidget):
         data.layers.connect(self.add_layers)
         data.cleared.connect(self.clear_data)
         data.removed.connect(self.remove_item)
-        self.form.advanced_button.toggled.connect(data.set_compact)
+        self.form.advanced_button.toggled.connect(self._show_advanced)
         run.start_button.clicked.connect(self.start)
         run.pause_button.clicked.connect(self.control.pause)
         run.stop_button.clicked.connect(self.control.stop)
@@ -178,6 +178,12 @@ class TrainWidget(QWidget):
             self._level = Level()
         self.data_step.drop_thumbs(key)
         self.data_step.show_items(self.session.items)
+
+    def _show_advanced(self, on: bool) -> None:
+        """Trade the pictures for the settings, room first: Qt would widen the window at once."""
+        steps = [self.data_step.set_compact, self.form.show_advanced]
+        for show in steps if on else reversed(steps):
+            show(on)
 
     # -- the run ------------------------------------------------------------------------------
 
