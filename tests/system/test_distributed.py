@@ -313,3 +313,21 @@ def test_a_missing_package_comes_with_its_remedy(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ConfigError, match=r"pip install 'napari-txm-bgcorr\[cluster\]'"):
         clusters._package("distributed")
+
+
+def test_a_fitted_joint_stage_travels_without_the_tiles(tmp_path: Path) -> None:
+    from napari_txm_bgcorr.engine.methods import make_method
+
+    made = start("", "simulate", "mosaic", "--grid", "4x6", "--size", 64, "-o", tmp_path / "m")
+    assert made.wait(170) == 0
+    made.communicate()
+    scan = prepare(tmp_path / "m", PLAIN)
+    fitted: Any = make_method("tile-median", joint=True).fit(scan)
+    assert fitted.joined.applied, fitted.reason
+    data = cloudpickle.dumps(fitted)
+    assert len(data) < np.asarray(scan.tiles[:]).nbytes / 2
+    received = cloudpickle.loads(data)
+    stack, index = np.stack([scan.tiles[3], scan.tiles[20]]), np.array([3, 20])
+    np.testing.assert_array_equal(
+        received.background(stack, index), fitted.background(stack, index)
+    )
