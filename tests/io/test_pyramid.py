@@ -23,7 +23,7 @@ from napari_txm_bgcorr.io.job import DONE
 from napari_txm_bgcorr.io.pyramid import open_pyramid
 from napari_txm_bgcorr.io.stitching import StitchOptions, stitch
 from napari_txm_bgcorr.io.tile_parts import open_parts
-from napari_txm_bgcorr.io.tile_places import Places, find_places
+from napari_txm_bgcorr.io.tile_places import Places, begun_places, find_places
 
 from .stitch_parts import LIT, PROVENANCE, STEP, TILE, background, make_result, scene
 
@@ -280,6 +280,23 @@ def test_another_job_in_the_same_place_is_refused(result: Path, tmp_path: Path) 
         stitch(parts, places, tmp_path / "out", options)
     stitched(result, tmp_path / "out", overwrite=True)
     assert set(open_pyramid(tmp_path / "out").levels) == set(PARTS)
+
+
+@pytest.mark.parametrize("form", ["omezarr", "ometiff"])
+def test_places_registered_before_an_interruption_are_kept(tmp_path: Path, form: str) -> None:
+    plain = {**PROVENANCE, "parameters": {}}
+    parts = open_parts(make_result(tmp_path / "source", 2, 2, provenance=plain))
+    assert begun_places(tmp_path / "out", parts) is None
+    places = Places(find_places(parts, "nominal").positions_px / 3, "registered here", "some")
+    stops, options = iter([False]), StitchOptions(chunk=16, format=form)
+    stitch(parts, places, tmp_path / "out", options, should_stop=lambda: next(stops, True))
+    found = begun_places(tmp_path / "out", parts)
+    assert found is not None and (found.source, found.note) == (places.source, places.note)
+    np.testing.assert_array_equal(found.positions_px, places.positions_px)
+    assert stitch(parts, found, tmp_path / "out", options)["resumed"] > 0
+    other = open_parts(make_result(tmp_path / "other", 2, 2))
+    stitch(parts, places, tmp_path / "two", options, should_stop=lambda: True)
+    assert begun_places(tmp_path / "two", other) is None
 
 
 def test_where_positions_come_from_is_told(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def stitch_path(
     """
     from napari_txm_bgcorr.io.stitching import StitchOptions, check_options, stitch
     from napari_txm_bgcorr.io.tile_parts import open_parts
-    from napari_txm_bgcorr.io.tile_places import find_places
+    from napari_txm_bgcorr.io.tile_places import begun_places, find_places
 
     started = time.perf_counter()
     if out.suffix.lower() in (".tif", ".tiff"):
@@ -112,7 +112,8 @@ def stitch_path(
     options = StitchOptions(tuple(parts), domain, format, workers=workers, overwrite=overwrite)
     source = open_parts(path)
     check_options(out, source, options)  # before minutes of registration
-    places = find_places(source, positions)
+    begun = begun_places(out, source) if positions == "auto" and not overwrite else None
+    places = begun or find_places(source, positions)
     registered = time.perf_counter()
     with tqdm(unit="block", disable=quiet) as bar:
 

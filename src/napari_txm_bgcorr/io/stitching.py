@@ -162,7 +162,7 @@ def check_options(place: Path, source: TileParts, options: StitchOptions) -> Non
     """
     if not options.parts:
         raise WriteError(f"{place}: nothing to stitch; name parts, for example corrected")
-    named = [*((part, STITCHED) for part in options.parts)]
+    named: list[tuple[str, tuple[str, ...]]] = [(part, STITCHED) for part in options.parts]
     named += [(options.domain, DOMAINS), (options.format, tuple(PYRAMIDS))]
     for value, allowed in named:
         if value not in allowed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from numpy.typing import NDArray
 from napari_txm_bgcorr.core.errors import MethodError, ReadError
 from napari_txm_bgcorr.core.registration import nominal_positions, register
 from napari_txm_bgcorr.core.scan import LazyTiles
+from napari_txm_bgcorr.io.embedded import KEY
 from napari_txm_bgcorr.io.tile_grid import parse_tile_configuration
 from napari_txm_bgcorr.io.tile_parts import TileParts
 
-__all__ = ["HOW", "Places", "find_places"]
+__all__ = ["HOW", "Places", "begun_places", "find_places"]
 
 HOW = ("auto", "stored", "register", "nominal")
 """Words for where positions come from; anything else is the path of a table."""
@@ -70,8 +72,40 @@ def find_places(parts: TileParts, how: str = "auto") -> Places:
         text = stage.get("registration") or f"{stage['pairs_registered']} pairs registered"
         return Places(nominal_positions(scan), "registered", f"in the correction: {text}")
     if how in ("stored", "nominal") or len(scan) < 2:
-        return Places(nominal_positions(scan), "nominal", "the stage's steps, not registered")
+        return Places(
+            nominal_positions(scan), "nominal", "as the scan states them, not registered"
+        )
     return _registered(parts)
+
+
+def begun_places(out: Path, parts: TileParts) -> Places | None:
+    """Places that an interrupted run registered, so that it need not be done again.
+
+    Parameters
+    ----------
+    out : Path
+        Where the mosaic will be; looked for in ``OUT.part``.
+    parts : TileParts
+
+    Returns
+    -------
+    Places or None
+        None where there is no such run of the same result.
+    """
+    part = out.with_name(out.name + ".part")
+    for record in (part / "provenance.json", *sorted(part.glob("*/zarr.json"))):
+        try:
+            content = json.loads(record.read_text(encoding="utf-8"))
+            block = content.get(KEY) or content["attributes"][KEY]
+            stitched, places = block["stitched"], np.array(block["scan"]["positions_px"], float)
+            same = block["provenance"] == json.loads(json.dumps(dict(parts.provenance)))
+            here = stitched["positions"] == "registered here"
+            note = str(stitched["note"])
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            continue
+        if same and here and places.shape == (len(parts.corrected), 2):
+            return Places(places, "registered here", note)
+    return None
 
 
 def _joint_record(parts: TileParts) -> dict[str, Any]:
