@@ -30,6 +30,11 @@ __all__ = ["Done", "ModelsDialog", "Rows"]
 
 COLUMNS = ("Name", "Network", "Error", "MB", "Date")
 WEIGHTS_FILTER = "Models (*.safetensors)"
+EXPORT_FILTERS = {
+    "Weights and card (*.safetensors)": ".safetensors",
+    "ONNX (*.onnx)": ".onnx",
+    "bioimage.io package (*.zip)": ".zip",
+}
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,9 @@ class ModelsDialog(QDialog):
             "Take in the best weights of the attached run by a name",
         )
         self.export_button = named_button(
-            "export_button", "Export…", "Write weights and card to another place"
+            "export_button",
+            "Export…",
+            "Write it as weights with their card, as ONNX, or as a bioimage.io package",
         )
         self.use_button.clicked.connect(self._use_chosen)
         self.rename_button.clicked.connect(self._ask_rename)
@@ -186,11 +193,12 @@ class ModelsDialog(QDialog):
 
     def _ask_export(self) -> None:
         row = self.chosen
-        path, _ = QFileDialog.getSaveFileName(
-            self, "Export", f"{row.name}.safetensors", WEIGHTS_FILTER
+        path, wanted = QFileDialog.getSaveFileName(
+            self, "Export", f"{row.name}.safetensors", ";;".join(EXPORT_FILTERS)
         )
         if path:
-            self._do(lambda: _exported(row.path, Path(path)))
+            target = _with_suffix(Path(path), wanted)
+            self._do(lambda: _exported(row.path, target))
 
     def done(self, result: int) -> None:
         """Wait for the thread before the dialog goes."""
@@ -219,10 +227,18 @@ def _imported(source: Path, name: str | None) -> str:
     return f"Taken in as {import_model(source, name).stem}"
 
 
-def _exported(source: Path, target: Path) -> str:
-    from napari_txm_bgcorr.engine.model_store import copy_model
+def _with_suffix(path: Path, wanted: str) -> Path:
+    """Name with the suffix of the kind that was chosen, where the user has typed none of them."""
+    if path.suffix in EXPORT_FILTERS.values():
+        return path
+    return path.with_name(path.name + EXPORT_FILTERS.get(wanted, ".safetensors"))
 
-    return f"Written: {copy_model(source, target)}"
+
+def _exported(source: Path, target: Path) -> str:
+    from napari_txm_bgcorr.engine.export import export_model
+
+    export_model(source, target)
+    return f"Written: {target}"
 
 
 def _table() -> QTableWidget:
