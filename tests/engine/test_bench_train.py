@@ -55,9 +55,7 @@ def weights_after(setting, networks, batch=1, steps=2):
     rig = Rig(setting, made, Fixed(batch), "cpu")
     for _ in range(steps):
         rig.step(False)
-    return [
-        p.detach().clone().contiguous() for network in made for p in network.parameters()
-    ]
+    return [p.detach().clone().contiguous() for network in made for p in network.parameters()]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +182,9 @@ def test_the_table_agrees_with_itself(result):
     assert rows["naive loop, batch 2", False]["x_equal_batch"] == 1
     absent = {row["name"] for row in made["rows"] if row["samples_per_s"] is None}
     assert absent and all("compile" in name or "graphs" in name for name in absent)
-    assert all(row["note"] == "needs an NVIDIA GPU" for row in made["rows"] if row["name"] in absent)
+    assert all(
+        row["note"] == "needs an NVIDIA GPU" for row in made["rows"] if row["name"] in absent
+    )
     assert made["rounds"] == 1 and len(said) == len(measured) / 2
     assert {cost["batch"] for cost in made["fft_cost"]} == {1, 2}
 

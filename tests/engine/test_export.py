@@ -56,7 +56,9 @@ def test_the_graph_resamples_as_the_program_does(size):
 
 
 def generator_says(path, scan, prior):
-    return Generator(model=str(path), device="cpu", prior=prior).fit(scan).background(scan.tiles[:])
+    return (
+        Generator(model=str(path), device="cpu", prior=prior).fit(scan).background(scan.tiles[:])
+    )
 
 
 @pytest.mark.parametrize("size", [64, 50])
