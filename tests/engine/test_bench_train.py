@@ -1,4 +1,5 @@
 import copy
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -218,7 +219,7 @@ def test_the_chart_is_a_picture(result, tmp_path):
     chart(result[0], tmp_path / "bars.svg")
     text = (tmp_path / "bars.svg").read_text()
     assert text.lstrip().startswith("<?xml") and len(text) > 5000
-    with pytest.raises(ConfigError, match="bars.nothing"):
+    with pytest.raises(ConfigError, match=r"bars.nothing"):
         chart(result[0], tmp_path / "bars.nothing")
 
 
@@ -232,7 +233,7 @@ def test_curves_share_time_and_start_from_the_same_error(tmp_path):
     for curve in curves["curves"]:
         points = curve["points"]
         assert len(points) == 13 and points[-1]["samples"] == 12 * curve["batch"]
-        assert all(a["seconds"] < b["seconds"] for a, b in zip(points, points[1:], strict=False))
+        assert all(a["seconds"] < b["seconds"] for a, b in pairwise(points))
     pytest.importorskip("matplotlib")
     curve_chart(curves, tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"

@@ -125,7 +125,7 @@ def test_nothing_is_overwritten(own, made, tmp_path):
     (tmp_path / "out.json").write_text("mine")
     with pytest.raises(WriteError, match="exists already"):
         copy_model(made, tmp_path / "out.safetensors")
-    with pytest.raises(WriteError, match="ends in .safetensors"):
+    with pytest.raises(WriteError, match=r"ends in .safetensors"):
         copy_model(made, tmp_path / "out.pt")
 
 

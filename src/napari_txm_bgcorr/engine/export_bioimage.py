@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydantic
 import torch
 
-from napari_txm_bgcorr.core.errors import ModelError
+from napari_txm_bgcorr.core.errors import ConfigError, ModelError
 from napari_txm_bgcorr.engine.card import INTENDED_USE, LICENCE, fits
 from napari_txm_bgcorr.engine.checkpoint import Model
 from napari_txm_bgcorr.engine.export import (
@@ -27,6 +28,7 @@ from napari_txm_bgcorr.engine.export_graph import BlindBackground
 __all__ = ["readme", "write_package"]
 
 LEAST_PX = 64
+PYDANTIC = "pydantic<2.13"  # bioimageio.spec 0.5.12 fails while serialising under 2.14
 CITED = (
     ("Isola et al. 2017, Image-to-image translation", "10.1109/CVPR.2017.632"),
     ("Ronneberger et al. 2015, U-Net", "10.1007/978-3-319-24574-4_28"),
@@ -52,7 +54,7 @@ def write_package(model: Model, name: str, out: Path) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        If bioimageio.spec or an ONNX package is missing.
+        If bioimageio.spec or an ONNX package is missing, or pydantic is too new for it.
     ModelError
         If the validator refuses the package.
     """
@@ -97,6 +99,11 @@ def _package(place: Path, described: dict[str, Any], part: Path) -> str:
 
 def _refuse(invalid: Any) -> None:
     found = [error.msg for detail in invalid.validation_summary.details for error in detail.errors]
+    if any("package_file_descr_serializer" in message for message in found):
+        raise ConfigError(
+            f"pydantic {pydantic.VERSION}: bioimageio.spec cannot write packages with it; "
+            f'pip install "{PYDANTIC}"'
+        )
     raise ModelError(f"bioimage.io package: refused by its validator ({'; '.join(found)[:300]})")
 
 
