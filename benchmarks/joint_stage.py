@@ -162,7 +162,7 @@ def all_rows(given: argparse.Namespace) -> Iterator[dict]:
                 try:
                     yield base | rows_of(drawn, raw, one)
                 except (MethodError, ModelError) as error:
-                    yield base | {"not_run": str(error)}
+                    yield base | {"not_run": str(error).split(";")[0]}
 
 
 def table(rows: list[dict]) -> str:

@@ -1,8 +1,8 @@
 """A series of one field, as a tomogram: one pattern, and a level that drifts smoothly.
 
-The background of projection i is ``S + c_i + f + g_i`` in logarithms: S the shape that all
-share, c_i what the method says of projection i, smoothed over time, f what both are off from
-the references (Legendre, degree 5), g_i the drift of the level. A cell of a flat specimen
+The background of projection i is ``S + c_i + g_i`` in logarithms: S the shape that all share,
+taken from the references where there are any, c_i what the method says of projection i, smoothed
+over time, g_i the drift of the level. A cell of a flat specimen
 absorbs ``a u_i``, ``u_i = 1 / cos(angle)`` (of one that stands free about the same at all
 angles, ``u_i = 1``); what is left, and common to the field, is drift or the specimen's own
 change. The two are told apart by how much and how fast a beam drifts, and by the references,
@@ -20,10 +20,9 @@ from scipy import linalg
 
 from napari_txm_bgcorr.core.captured import visits
 from napari_txm_bgcorr.core.errors import MethodError
-from napari_txm_bgcorr.core.legendre import axes, legendre, terms
 from napari_txm_bgcorr.core.level import Level, find_level
 from napari_txm_bgcorr.core.overview import BACKGROUND_CELLS, Overview, bin_mean, survey
-from napari_txm_bgcorr.core.refined import Joined, SmoothTerms, hours_of
+from napari_txm_bgcorr.core.refined import Joined, hours_of
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, TileArray
 from napari_txm_bgcorr.core.shapes import Coarse, log_beam, spread_indices, to_counts
 from napari_txm_bgcorr.core.watch import SILENT, Watch
@@ -65,7 +64,6 @@ class SeriesOptions:
 
 
 DEFAULT = SeriesOptions()
-DEGREE = 5  # of f
 CELLS = 16  # across the field, in which projections are compared
 TILE_H = 85 / 3600  # a projection of 60 s and the motor, where times are not known
 FLAT_NOISE = 0.002  # log, of a term seen by a visit to the reference position
@@ -75,7 +73,6 @@ MAX_NODES = 512  # times at which the drift is computed; between them linear
 MAX_FLATS = 32
 TURN = 20.0  # degrees: with less, thickness hardly changes
 HOUR = np.timedelta64(1, "h")
-FIT_CELLS = 64  # across a reference, to which f is fitted
 STAGE = "following the drift"
 
 
@@ -124,8 +121,7 @@ def steady(
     if overview is None:
         overview = survey(scan, backgrounds, workers=workers, watch=watch)
     drift = _Drift(scan, overview, options, watch)
-    moved = float(np.sqrt(np.mean((drift.g - drift.g.mean(axis=0)) ** 2, axis=0).sum()))
-    if moved + drift.smoothed_away < options.least_change:
+    if float(np.std(drift.g)) + drift.changed < options.least_change:
         return Joined(
             backgrounds,
             f"no drift of more than {100 * options.least_change:.1f} % stands out of what the "
@@ -135,19 +131,14 @@ def steady(
 
 
 def _joined(scan: Scan, overview: Overview, drift: _Drift, i0: float | None) -> Joined:
-    smooth = SmoothTerms(drift.f, drift.g, DEGREE, 0)
-    on_pixels = axes(overview.shape.shape, smooth.degree)
     own = _Cells(drift.own, overview.shape.shape)
-    levels = drift.g[:, 0] + drift.own.mean(axis=(1, 2))
+    levels = drift.g + drift.own.mean(axis=(1, 2))
     level = _level(scan, overview, levels, bool(len(drift.visits)), i0)
     # By name, so that the overview itself is not kept.
-    dark, lit, shape, g = scan.dark(), overview.lit, overview.shape, drift.g[:, 0] + level.shift
+    dark, shape, g = scan.dark(), overview.shape + drift.pattern, drift.g + level.shift
 
     def background(i: int) -> Image:
-        log: Image = smooth(i, on_pixels)
-        log *= lit
-        log += own(i)
-        log += shape
+        log: Image = own(i) + shape
         log += np.float32(g[i])
         return to_counts(log, dark)
 
@@ -156,7 +147,7 @@ def _joined(scan: Scan, overview: Overview, drift: _Drift, i0: float | None) -> 
     facts = {
         "reference_visits": len(drift.visits),
         "specimen": drift.model,
-        "drift_rms": round(float(np.std(drift.g[:, 0])), 5),
+        "drift_rms": round(float(np.std(drift.g)), 5),
     }
     return Joined(lazy, "", None, levels + level.shift, level, facts)
 
@@ -180,7 +171,7 @@ class _Cells:
 
 
 class _Drift:
-    """Drift of the level `g` (T, 1), and smooth terms `f` (K_f,) common to all."""
+    """Drift of the level `g` (T,), and a `pattern` (Y, X) common to all, both logarithms."""
 
     def __init__(
         self, scan: Scan, overview: Overview, options: SeriesOptions, watch: Watch
@@ -188,39 +179,61 @@ class _Drift:
         self.options, count = options, len(overview)
         hours = hours_of(scan)
         self.hours = np.arange(count) * TILE_H if hours is None else hours
-        rest = overview.rest
+        rest: Image = overview.rest
         self.visits = [] if hours is None else visits(scan)
         if not self.visits:  # the level of one projection alone is a guess
             mean = rest.mean(axis=(1, 2), keepdims=True)
-            rest = rest - mean + np.median(mean)
+            rest = (rest - mean + np.median(mean)).astype(np.float32)
         self.own = _smoothed(rest, self.hours, options.smooth_h)
-        self.smoothed_away = float(np.sqrt(np.mean((self.own - rest) ** 2)))
-        when, seen = self._references(scan, overview)
-        self.f = seen[:, 1:].mean(axis=0) if len(seen) else np.zeros(len(terms(DEGREE)) - 1)
-        at_visits = seen[:, 0]
+        self.pattern = np.zeros(overview.shape.shape, np.float32)
+        when, at_visits = self._references(scan, overview)
+        self.changed = float(np.sqrt(np.mean((self.own - rest) ** 2))) + float(self.pattern.std())
         seen_level, self.model = self._projections(scan, overview, watch)
         watch.check()
-        self.g = self._follow(seen_level, when, at_visits)[:, None]
+        self.g = self._follow(seen_level, when, at_visits)
 
     def _references(self, scan: Scan, overview: Overview) -> tuple[Floats, Floats]:
-        """Hours of each visit, and the smooth terms (degree 5) seen there."""
-        dark, flats = scan.dark(), scan.flats
-        when, found = [], []
-        for group in self.visits:
-            hours = (np.asarray(scan.flat_times)[group] - np.asarray(scan.times).min()) / HOUR
-            chosen = [int(group[k]) for k in spread_indices(len(group), MAX_FLATS)]
-            stack: Any = flats
-            log = np.median([log_beam(stack[k], dark) for k in chosen], axis=0) - overview.shape
-            nearest = int(np.argmin(np.abs(self.hours - hours.mean())))
-            log -= _Cells(self.own, log.shape)(nearest)
-            when.append(float(hours.mean()))
-            found.append(_smooth_terms(log, overview.lit))
-        return np.array(when), np.array(found).reshape(len(found), len(terms(DEGREE)))
+        """Hours of each visit, and the level seen there against what is taken for the method's.
+
+        References before and after the scan say more than any method: they are interpolated
+        in place of it. A visit on one side only may be stale: it ties the level.
+        """
+        logs = [self._visit(scan, group) - overview.shape for group in self.visits]
+        start = np.asarray(scan.times).min() if self.visits else None
+        when = np.array([
+            float(np.mean((np.asarray(scan.flat_times)[group] - start) / HOUR))
+            for group in self.visits
+        ])  # fmt: skip
+        if not len(when) or when[0] > self.hours.min() or when[-1] < self.hours.max():
+            levels = [
+                float(np.median((log - self._own_near(hour, log.shape))[overview.lit]))
+                for log, hour in zip(logs, when, strict=True)
+            ]
+            return when, np.array(levels)
+        rows, columns = overview.rest.shape[1:]
+        cell = max(1, min(overview.shape.shape) // BACKGROUND_CELLS)
+        cells = np.stack([bin_mean(log, cell)[:rows, :columns] for log in logs])
+        place = np.interp(self.hours, when, np.arange(len(when)))
+        low = np.minimum(place.astype(int), len(when) - 1)
+        high, part = np.minimum(low + 1, len(when) - 1), (place - low)[:, None, None]
+        self.own = ((1 - part) * cells[low] + part * cells[high]).astype(np.float32)
+        spread = _Cells(cells, overview.shape.shape)
+        self.pattern = np.mean([log - spread(k) for k, log in enumerate(logs)], axis=0)
+        return when, np.zeros(len(when))
+
+    def _visit(self, scan: Scan, group: NDArray[np.intp]) -> Image:
+        chosen = [int(group[k]) for k in spread_indices(len(group), MAX_FLATS)]
+        stack: Any = scan.flats
+        dark = scan.dark()
+        out: Image = np.median([log_beam(stack[k], dark) for k in chosen], axis=0)
+        return out
+
+    def _own_near(self, hour: float, shape: tuple[int, ...]) -> Image:
+        return _Cells(self.own, shape)(int(np.argmin(np.abs(self.hours - hour))))
 
     def _projections(self, scan: Scan, overview: Overview, watch: Watch) -> tuple[Floats, str]:
         """Level of each projection once the specimen is taken away, and the way it was."""
-        smooth = SmoothTerms(self.f, np.zeros((1, len(terms(0)))), DEGREE, 0)
-        shared = smooth(0, axes(overview.raw.shape[1:], DEGREE))
+        shared = bin_mean(self.pattern, overview.bin_px)
         block = max(1, min(overview.raw.shape[1:]) // CELLS)
         own = _Cells(self.own, overview.shape.shape)
         lit = bin_mean(overview.lit_bins.astype(np.float32), block) > 0.999
@@ -288,18 +301,6 @@ def _thicknesses(scan: Scan) -> list[tuple[str, Floats]]:
         if tilt.min() > 0.3:
             out.append(("slab", 1 / tilt))
     return out
-
-
-def _smooth_terms(log: Image, lit: NDArray[np.bool_]) -> Floats:
-    """Legendre terms `(K,)` of a log image `(Y, X)` over its lit part."""
-    block = max(1, min(log.shape) // FIT_CELLS)
-    whole = bin_mean(lit.astype(np.float32), block) > 0.999
-    rows, columns = whole.shape
-    y, x = ((np.arange(n) + 0.5) / n * 2 - 1 for n in (rows, columns))
-    design = legendre(terms(DEGREE), np.repeat(y, columns), np.tile(x, rows))[whole.ravel()]
-    values = bin_mean(log, block)[whole].astype(np.float64)
-    found: Floats = np.linalg.lstsq(design, values, rcond=None)[0]
-    return found
 
 
 def _robust_mean(values: Floats) -> Floats:
