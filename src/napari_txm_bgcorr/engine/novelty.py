@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ class Features:
     def __init__(self, model: Model) -> None:
         self._network, self._field = model.network, model.config.field_px
         self._layer = _coarsest(self._network, self._field)
+        self._one_at_a_time = Lock()  # a hook would see the tiles of other threads
 
     @torch.inference_mode()
     def __call__(self, raw: NDArray[Any], dark: NDArray[np.float32] | None) -> Floats:
@@ -57,13 +59,13 @@ class Features:
         counts = counts if dark is None else counts - dark
         seen: list[Tensor] = []
         layer = dict(self._network.named_modules())[self._layer]
-        hook = layer.register_forward_hook(lambda _, __, out: seen.append(out))
-        try:
-            with one_thread("cpu"):
-                log_raw = log_field(torch.from_numpy(counts)[None, None], self._field)
+        log_raw = log_field(torch.from_numpy(counts)[None, None], self._field)
+        with self._one_at_a_time, one_thread("cpu"):
+            hook = layer.register_forward_hook(lambda _, __, out: seen.append(out))
+            try:
                 self._network(network_input(log_raw, None, None))
-        finally:
-            hook.remove()
+            finally:
+                hook.remove()
         out: Floats = seen[-1].float().mean(dim=(0, 2, 3)).numpy().astype(np.float64)
         return out
 

@@ -30,7 +30,7 @@ __all__ = ["Report", "csv_text", "html_text", "worst", "write_csv", "write_html"
 
 Image = NDArray[np.float32]
 
-WORST = 6  # tiles shown with pictures
+WORST = 5  # tiles shown with pictures
 LISTED = ("seam_before", "seam_after", "bend", "level", "departure", "residue", "valid")
 PROVENANCE = {
     "source_path": "source",

@@ -13,7 +13,7 @@ PAGE = Template("""<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>
 <style>
-@page { size: A4; margin: 11mm; }
+@page { size: A4; margin: 10mm 11mm; }
 * { box-sizing: border-box; }
 body { font: 10px/1.35 "Helvetica Neue", Arial, sans-serif; color: #1b2126; background: #fff;
   max-width: 188mm; margin: 6mm auto; -webkit-print-color-adjust: exact;
@@ -28,7 +28,7 @@ figure { margin: 0; }
 figcaption { color: #4c5a64; font-size: 9px; margin-top: 2px; }
 figcaption b { color: #1b2126; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 10px; }
-.pair img { width: 100%; max-height: 82mm; object-fit: contain; object-position: left top; }
+.pair img { width: 100%; max-height: 66mm; object-fit: contain; object-position: left top; }
 .grids { display: flex; flex-wrap: wrap; gap: 8px 12px; }
 .grid { width: 28mm; }
 .grid img { width: 28mm; max-height: 28mm; object-fit: contain; object-position: left top;
@@ -45,7 +45,7 @@ th:first-child { text-align: left; }
 .worst td:nth-child(3), .worst th:nth-child(3), .worst td:last-child, .worst th:last-child
   { text-align: left; overflow-wrap: anywhere; }
 .thumbs { text-align: left; white-space: nowrap; }
-.thumbs img { width: 11mm; height: 11mm; object-fit: cover; margin-right: 2px; }
+.thumbs img { width: 9mm; height: 9mm; object-fit: cover; margin-right: 2px; }
 .columns { display: grid; grid-template-columns: 62mm 1fr; gap: 12px; }
 .origin td, .origin th { text-align: left; overflow-wrap: anywhere; }
 .origin th { color: #4c5a64; white-space: nowrap; }
