@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from napari_txm_bgcorr.engine import pairs
+from tests.engine.kill_client import Server
 from tests.engine.toy import ToyPairs
 
 
@@ -14,3 +15,16 @@ def _toy_pairs(monkeypatch):
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def _server(tmp_path_factory):
+    made = Server(tmp_path_factory.mktemp("server") / "stderr")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def server(_server, tmp_path):
+    """Trains in processes of its own, in the test's folder; see `kill_server`."""
+    return _server.use(tmp_path)

@@ -4,11 +4,7 @@ import json
 import os
 import random
 import signal
-import struct
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,51 +15,6 @@ from tests.engine import kill_server
 from tests.engine.test_train import assert_same, newest, weights
 
 KILLS = 50
-
-
-class Server:
-    def __init__(self, folder: Path) -> None:
-        self.run, self.progress = folder / "run", folder / "progress"
-        root = Path(__file__).parents[2]
-        self.stderr = (folder / "stderr").open("w")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.engine.kill_server"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.stderr,
-            text=True,
-            cwd=root,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-
-    def ask(self, line: str) -> int:
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
-
-    def start(self, limit="") -> int:
-        self.progress.write_bytes(struct.pack("q", -1))
-        return self.ask(f"run {self.run} {self.progress} {limit}")
-
-    def wait(self) -> int:
-        return self.ask("wait")
-
-    def done(self) -> int:
-        """Last step that the process finished, -1 before its first."""
-        return struct.unpack("q", self.progress.read_bytes())[0]
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait(60)
-        self.process.stdout.close()
-        self.stderr.close()
-
-
-@pytest.fixture
-def server(tmp_path):
-    made = Server(tmp_path)
-    yield made
-    made.close()
 
 
 def test_kills_at_random_moments_lose_no_more_than_an_interval(server, tmp_path):
@@ -105,7 +56,7 @@ def _figures(run):
     return [{k: json.loads(line)[k] for k in ("step", "losses", "validation")} for line in lines]
 
 
-def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(server, tmp_path):
+def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(server):
     pid = server.start()
     until = time.monotonic() + 60
     while server.done() < 12 and time.monotonic() < until:
@@ -115,8 +66,8 @@ def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(server, tmp_path
     held, _ = RunFolder(server.run).newest()
     server.start(limit=8000)  # no room for a checkpoint any more
     assert server.wait() == 2
-    said = (tmp_path / "stderr").read_text()
-    assert "cannot be written" in said and len(said.splitlines()) == 1
+    (said,) = server.said()
+    assert "cannot be written" in said
     after, passed = RunFolder(server.run).newest()
     assert not passed and after["step"] >= held["step"] >= 10
     assert RunFolder(server.run).status().state == "failed"
@@ -125,7 +76,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(server, tmp_path
     assert newest(server.run)["step"] == kill_server.STEPS
 
 
-def test_a_run_that_is_going_on_is_not_started_twice(server, tmp_path):
+def test_a_run_that_is_going_on_is_not_started_twice(server):
     server.start()
     folder, until = RunFolder(server.run), time.monotonic() + 60
     while not ((s := folder.status()) and s.state == "running") and time.monotonic() < until:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from napari_txm_bgcorr.core.errors import ConfigError
@@ -65,6 +65,13 @@ class World:
         mean = dict(zip(names, (stack / self.size).tolist(), strict=True))
         return {name: mean[name] for name in values}
 
+    def settle(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Mean of sums, as tensors: what a checkpoint of rank 0 may hold for all."""
+        if self.size == 1:
+            return dict(sums)
+        means = self.mean({name: float(value) for name, value in sums.items()})
+        return {name: torch.full_like(sums[name], mean) for name, mean in means.items()}
+
     def least(self, value: int) -> int:
         """Least of a number over the processes."""
         if self.size == 1:
@@ -84,8 +91,7 @@ class World:
         """The network with its gradients averaged over the processes."""
         if self.size == 1:
             return network
-        # no buffers to share: no network here keeps running statistics
-        return DistributedDataParallel(network, broadcast_buffers=False)
+        return DistributedDataParallel(network)
 
     def check(self, batch: int) -> None:
         """Refuse a batch that cannot be shared out evenly.

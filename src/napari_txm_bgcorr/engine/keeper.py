@@ -300,6 +300,8 @@ class Wishes:
     def stop(self, trainer: Trainer, keeper: Keeper | None) -> bool:
         """Whether the run is to stop now; waits first, as long as it is to pause."""
         wish = self._wish()
+        if wish:  # a checkpoint follows
+            trainer.pending = self.world.settle(trainer.pending)
         if wish == "pause":
             wish = self._wait(trainer, keeper)
         if wish == "stop":

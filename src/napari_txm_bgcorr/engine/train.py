@@ -159,6 +159,8 @@ def _after(trainer: Trainer, cases: dict[str, Batch], clock: _Clock) -> TrainSte
             )
         losses.pop("bad_tiles", None)
         speed = clock.speed()
+    if step % config.checkpoint_every == 0:
+        trainer.pending = trainer.world.settle(trainer.pending)
     validation: dict[str, float] = {}
     improved, pictures = False, {}
     if step % config.validate_every == 0 or done:
