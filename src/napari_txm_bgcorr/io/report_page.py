@@ -18,7 +18,7 @@ PAGE = Template("""<!doctype html>
 body { font: 10px/1.35 "Helvetica Neue", Arial, sans-serif; color: #1b2126; background: #fff;
   max-width: 188mm; margin: 6mm auto; -webkit-print-color-adjust: exact;
   print-color-adjust: exact; }
-@media print { body { margin: 0 auto; } }
+@media print { body { margin: 0 auto; zoom: 0.9; max-width: 208mm; } }
 h1 { font-size: 17px; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 11px; margin: 9px 0 3px; padding-top: 3px; border-top: 1px solid #b9c4cc; }
 p { margin: 2px 0; }
@@ -28,7 +28,7 @@ figure { margin: 0; }
 figcaption { color: #4c5a64; font-size: 9px; margin-top: 2px; }
 figcaption b { color: #1b2126; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 10px; }
-.pair img { width: 100%; max-height: 66mm; object-fit: contain; object-position: left top; }
+.pair img { width: 100%; max-height: 62mm; object-fit: contain; object-position: left top; }
 .grids { display: flex; flex-wrap: wrap; gap: 8px 12px; }
 .grid { width: 28mm; }
 .grid img { width: 28mm; max-height: 28mm; object-fit: contain; object-position: left top;
