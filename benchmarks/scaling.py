@@ -7,7 +7,7 @@ the other at its full rate and each worker at no more than its link's rate; a wo
 reads, predicts and divides one group of 8 tiles while it writes the group before; the start of
 each process, the hash over each mosaic and its fit; the hand-out of tasks by the scheduler, one
 after the other; workers that differ by a few per cent. What it leaves out: caches, failures,
-other users, the joint stage.
+other users.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ class Costs:
 
     size: int = 1024  # px a side
     tiles: int = 961
-    predict_ms: float = 5.0  # network and resampling, on the device
-    divide_ms: float = 40.0  # reading's decoding and division, on one core
-    encode_ms: float = 12.0  # compressing raw, background and corrected
-    written: float = 0.65  # of the plain bytes, after compression
+    predict_ms: float = 5.0  # network and resampling, on the device; a guess for a GPU
+    divide_ms: float = 19.0  # division, on one core
+    encode_ms: float = 24.0  # compressing raw, background and corrected
+    written: float = 0.77  # of the plain bytes, after compression
     start_s: float = 12.0  # Python, torch, the model
-    fit_tiles: int = 64  # read once more for the prior of a mosaic
+    fit_tiles: int = 961  # read and predicted once more: all by the joint stage, else 64
+    solve_s: float = 41.0  # registration and joint solution of a mosaic, one core
     link_mbps: float = 1000.0  # MB/s, of one worker
     disk_mbps: float = 2000.0  # MB/s, of the storage for all
     hash_mbps: float = 1200.0  # MB/s, SHA-256 of the raw files on one core
@@ -167,8 +168,8 @@ def _prelude(place: Place, worker: Worker) -> Process:
         raw -= piece
     for _ in range(costs.fit_tiles):
         yield place.disk.moved(loop.now, costs.read_mb)
-    fit = costs.divide_ms + costs.predict_ms
-    yield loop.now + costs.fit_tiles * fit / 1000 / worker.speed
+    predicted = costs.fit_tiles * costs.predict_ms / 1000
+    yield loop.now + (predicted + costs.solve_s) / worker.speed
     worker.serial += loop.now - begun
 
 
