@@ -110,7 +110,7 @@ def _refuse(invalid: Any) -> None:
 def _described(model: Model, name: str) -> dict[str, Any]:
     card = model.card
     spatial = {"type": "space", "unit": None}
-    size_in = {"min": LEAST_PX, "step": 1}
+    size_in = {"min": min(LEAST_PX, model.config.field_px), "step": 1}
 
     def like(axis: str) -> dict[str, str]:
         return {"tensor_id": "counts", "axis_id": axis}

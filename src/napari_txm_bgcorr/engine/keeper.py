@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -38,10 +39,19 @@ class Keeper:
     trainer : Trainer
     resume : bool
         Go on with the run that is in the folder.
+    facts : mapping or None
+        Of the images learned from, for the model's card (`card.facts_of_images`).
     """
 
-    def __init__(self, folder: RunFolder, trainer: Trainer, *, resume: bool) -> None:
-        self.folder, self.trainer = folder, trainer
+    def __init__(
+        self,
+        folder: RunFolder,
+        trainer: Trainer,
+        *,
+        resume: bool,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder, self.trainer, self.facts = folder, trainer, facts
         folder.start(trainer.config, resume=resume)
         self.heart = Heartbeat(folder.path)
         self.meter = EnergyMeter(_meters(trainer))
@@ -191,6 +201,7 @@ class Keeper:
             trainer.config.network,
             training=trainer.config.model_dump(mode="json"),
             metrics={"validation_error_sf": validation, "step": trainer.step},
+            facts=self.facts,
         )
 
     def warn(self, sentence: str) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.training_data import TrainingData
+from napari_txm_bgcorr.engine.card import facts_of_images
 from napari_txm_bgcorr.engine.config import TrainConfig
 from napari_txm_bgcorr.engine.devices import guard
 from napari_txm_bgcorr.engine.distributed import join
@@ -243,7 +245,8 @@ def run_training(
     with join(device) as (world, place), Wishes(folder, world) as wishes:
         world.check(config.batch)
         trainer = Trainer(config, place, world)
-        keeper = Keeper(folder, trainer, resume=resume) if world.lead else None
+        facts = _facts(data) if world.lead else None
+        keeper = Keeper(folder, trainer, resume=resume, facts=facts) if world.lead else None
         try:
             _restore(folder, trainer, resume, keeper)
             with guard(place), profiled(folder.path / "profile" if profile else None) as tick:
@@ -256,6 +259,12 @@ def run_training(
         if keeper is not None:
             keeper.finish(*ended)
     return folder.model
+
+
+def _facts(data: TrainingData | None) -> dict[str, Any] | None:
+    """What the model's card tells of the real images: level, darks, hashes."""
+    stacks = () if data is None else (*data.references, *data.raws)
+    return facts_of_images(stacks, {}) if stacks else None
 
 
 def _restore(folder: RunFolder, trainer: Trainer, resume: bool, keeper: Keeper | None) -> None:
