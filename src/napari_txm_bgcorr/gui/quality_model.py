@@ -92,7 +92,7 @@ class QualityModel(QAbstractTableModel):
 
     def _first(self, i: int, column: int, role: int) -> Any:
         if FIRST[column] == "tile":
-            return i if role == SORT_ROLE else i + 1
+            return i
         keys = self.flagged(i)
         return -len(keys) if role == SORT_ROLE else ", ".join(FLAGS[k].label for k in keys)
 
@@ -109,8 +109,8 @@ class QualityModel(QAbstractTableModel):
             return ""
         lines = [self.quality.names[i]]
         if self.quality.cells is not None:
-            row, column = (int(n) + 1 for n in self.quality.cells[i])
-            lines[0] += f" (row {row} from the top, column {column})"
+            row, column = (int(n) for n in self.quality.cells[i])
+            lines[0] += f" (row {row} from the top, column {column}, both from 0)"
         for key in self.flagged(i):
             flag = FLAGS[key]
             lines.append(f"{flag.label}: {flag.meaning} {flag.remedy}")
