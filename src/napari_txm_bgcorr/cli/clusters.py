@@ -179,6 +179,7 @@ def _local(count: int) -> Any:
                 "dashboard": False,
                 "env": {"CUDA_VISIBLE_DEVICES": str(k % gpus)} if gpus else {},
                 "silence_logs": "CRITICAL",
+                "preload": ["napari_txm_bgcorr.cli.worker_start"],
             },
         }
         for k in range(count)
