@@ -59,7 +59,8 @@ def test_many_points_are_drawn_at_once(curves, qtbot):
     assert curves.redraws == before + 1
     assert len(curves.series["total"].x) == 200
     assert "l1" not in curves.series  # not positive: nothing on a logarithmic axis
-    assert "generator 0.005" in curves.legend.text()
+    assert "</span> generator" in curves.legend.text() and "L1" not in curves.legend.text()
+    assert curves.legend.toolTip() == "generator: 0.005"
     curves.stop()
 
 

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QApplication, QLabel, QMessageBox, QPushButton, QWidg
 
 from napari_txm_bgcorr.gui import train_widget, worker
 from napari_txm_bgcorr.gui.train_close import ask_before_closing
-from napari_txm_bgcorr.gui.train_messages import Offers
+from napari_txm_bgcorr.gui.train_messages import Offers, Thumb
 from napari_txm_bgcorr.gui.train_sheet import LAYER_MIME
 from tests.gui.test_event_loop import Heart, one_layer_ms
 from tests.gui.train_helpers import FakeRun, save_images
@@ -212,6 +212,9 @@ def test_the_tile_is_redrawn_as_four_layers(panel, qtbot, fake):
     assert list(layers) == [f"training: {n}" for n in ("raw", "predicted", "true", "difference")]
     corners = {tuple(np.round(layer.translate)) for layer in layers.values()}
     assert len(corners) == 4  # side by side, none over another
+    assert np.allclose(
+        getattr(panel.viewer, "scene", panel.viewer).camera.center[1:], 16.5, atol=1.5
+    )  # all four in view
     difference = layers["training: difference"]
     assert difference.data.max() == pytest.approx(np.expm1(0.2), rel=1e-4)
     assert np.median(difference.data) == 0
@@ -397,6 +400,22 @@ def test_everything_fits_a_small_screen(panel, qtbot, tmp_path):
         assert panel.minimumSizeHint().height() <= 698, advanced
         assert panel.sizeHint().height() <= 780
     assert panel.minimumSizeHint().width() <= 350
+
+
+def test_unfolding_advanced_does_not_widen_the_window(make_napari_viewer, qtbot, monkeypatch):
+    monkeypatch.setattr(train_widget, "find_offers", found_offers)
+    viewer = make_napari_viewer(show=True)
+    viewer.window.resize(1366, 740)
+    _, panel = viewer.window.add_plugin_dock_widget("napari-txm-bgcorr", "Train background model")
+    panel.data_step.add_thumbs("a", "references", [Thumb("a", np.zeros((40, 40), np.uint8))])
+    qtbot.waitUntil(lambda: not (panel.finder.busy or panel.busy), timeout=WAIT)
+    window = panel.window()
+    before = window.height()
+    for _ in range(2):
+        panel.form.advanced_button.toggle()
+        qtbot.wait(50)
+        assert window.height() == before
+    panel.shut_down()
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])

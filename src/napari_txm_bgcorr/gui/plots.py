@@ -222,18 +222,19 @@ class Curves(QWidget):
         self._due.stop()
 
     def _show_legend(self) -> None:
-        """Names in their colours, with the newest value of each."""
+        """Names in their colours; the newest values when pointed at."""
         if not hasattr(self, "_colours"):
             return
-        words = []
+        words, newest = [], []
         for key, shown in self.names.items():
             series = self.series.get(key)
             if series is None or not series.y:
                 continue
-            words.append(
-                f'<span style="color:{self._colours[key]}">▬</span> {shown} {series.y[-1]:.3g}'
-            )
+            value = f" {series.y[-1]:.3g}" if len(self.names) == 1 else ""  # room for one only
+            words.append(f'<span style="color:{self._colours[key]}">▬</span> {shown}{value}')
+            newest.append(f"{shown}: {series.y[-1]:.4g}")
         if self._start is not None:
             words.append(f"┄ start {self._start:.3g}")
         text = "&nbsp; ".join(words) or "&nbsp;".join(self.names.values())
         self.legend.setText(text)
+        self.legend.setToolTip("\n".join(newest))

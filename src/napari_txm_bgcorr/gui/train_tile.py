@@ -96,8 +96,7 @@ class TileLayers:
 
     def _look_at_them(self, shape: tuple[int, ...]) -> None:
         """Bring the four into view if nothing else is shown."""
-        ours = set(map(id, self._layers.values()))
-        if not any(layer.visible and id(layer) not in ours for layer in self.viewer.layers):
+        if not any(layer.visible and KEY not in layer.metadata for layer in self.viewer.layers):
             self.viewer.reset_view()
 
 
