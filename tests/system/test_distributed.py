@@ -176,6 +176,15 @@ def test_what_processes_cannot_share_is_refused(wrong: dict[str, Any]) -> None:
 # dask.distributed
 
 
+class Interrupted(distributed.Distributed):
+    """Is interrupted after the first tile, as by Ctrl-C."""
+
+    def run(self, scans: Sequence[Scan], writer: OutputWriter) -> Iterator[tuple[int, bool]]:
+        for done in super().run(scans, writer):
+            yield done
+            raise KeyboardInterrupt
+
+
 class Killing(distributed.Distributed):
     """Kills a busy worker as soon as the first tile is done."""
 
@@ -214,18 +223,21 @@ def _slow_down() -> None:
 
 
 @pytest.mark.timeout(600)  # processes start; on a busy machine slowly
-def test_a_killed_worker_is_replaced_and_the_bits_are_those_of_one_process(
+def test_after_ctrl_c_and_with_a_killed_worker_the_bits_are_those_of_one_process(
     tiles: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     options = CorrectOptions(**{**vars(PLAIN), "scheduler": "local:2"})
     out = tmp_path / "out"
     with clusters.cluster_client("local:2", quiet=True) as client:
+        with pytest.raises(KeyboardInterrupt):
+            correct_scans([prepare(tiles, options)], Interrupted(client, options), out, options)
+        assert not out.exists() and out.with_name("out.part").is_dir()
         runner = Killing(client, options)
         result = correct_scans([prepare(tiles, options)], runner, out, options)
         after = client.run(os.getpid)
     assert len(runner.log) == 1, runner.log
     assert set(runner._pids.values()) != set(after.values())
-    assert result["complete"] and result["tiles"] == 40
+    assert result["complete"] and result["tiles"] == 40 and 1 <= result["resumed"] < 40
     assert content(out) == whole
     assert list(tmp_path.iterdir()) == [out]
     print(*runner.log, sep="\n")
