@@ -7,7 +7,13 @@ import pytest
 
 from napari_txm_bgcorr.core.scan import Scan, Source
 from napari_txm_bgcorr.core.training_data import ImageStack
-from napari_txm_bgcorr.engine.card import facts_of_images, fits, training_facts, without_places
+from napari_txm_bgcorr.engine.card import (
+    facts_of_images,
+    fits,
+    joined_fits,
+    training_facts,
+    without_places,
+)
 from napari_txm_bgcorr.engine.config import TrainConfig
 from napari_txm_bgcorr.engine.fitness import fitness
 
@@ -122,3 +128,12 @@ def test_a_model_without_darks_wonders_about_darks():
     card = CARD | {"fits": {"dark": "kept"}}
     assert "this scan has some" in fitness(card, scan_of())[0]
     assert fitness(card, replace(scan_of(), darks=None)) == []
+
+
+def test_simulated_and_real_ranges_are_joined():
+    simulated = {"level_counts": [3000, 40000], "field_um": [15, 15], "dark": "either"}
+    real = {"level_counts": [50000, 60000], "binning": [2], "dark": "kept"}
+    assert joined_fits(simulated, real) == {
+        "level_counts": [3000, 60000], "field_um": [15, 15], "binning": [2], "dark": "either",
+    }  # fmt: skip
+    assert joined_fits({}, real) == real and joined_fits(simulated, {}) == simulated

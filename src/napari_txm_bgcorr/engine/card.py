@@ -21,6 +21,7 @@ __all__ = [
     "LICENCE",
     "facts_of_images",
     "fits",
+    "joined_fits",
     "training_facts",
     "without_places",
 ]
@@ -153,6 +154,20 @@ def facts_of_images(stacks: Iterable[ImageStack], acquisition: Mapping[str, Any]
         "fits": known,
         "data": {"images": len(levels), "sha256": hashes},
     }
+
+
+def joined_fits(simulated: Mapping[str, Any], real: Mapping[str, Any]) -> Facts:
+    """Range of a model that learned from simulated sessions and real images.
+
+    Levels of both count, and darks as both had them; of all else the real images tell.
+    """
+    joined: Facts = {**simulated, **real}
+    levels = [part["level_counts"] for part in (simulated, real) if part.get("level_counts")]
+    if levels:
+        joined["level_counts"] = [min(low for low, _ in levels), max(high for _, high in levels)]
+    if simulated.get("dark") and simulated["dark"] != real.get("dark", simulated["dark"]):
+        joined["dark"] = "either"
+    return joined
 
 
 def fits(card: Mapping[str, Any]) -> Facts:

@@ -24,6 +24,7 @@ from napari_txm_bgcorr.core.errors import ConfigError, ModelError
 from napari_txm_bgcorr.engine.card import (
     INTENDED_USE,
     LICENCE,
+    joined_fits,
     training_facts,
     without_places,
 )
@@ -144,8 +145,11 @@ def _stated(training: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, 
     """Card entries from the training's settings, overridden by what is given."""
     stated = {"intended_use": INTENDED_USE, "licence": LICENCE, **training_facts(training)}
     for key, value in facts.items():
-        merged = isinstance(value, Mapping) and isinstance(stated.get(key), Mapping)
-        stated[key] = {**stated[key], **value} if merged else value
+        if key == "fits":
+            stated[key] = joined_fits(stated[key], value)
+        else:
+            merged = isinstance(value, Mapping) and isinstance(stated.get(key), Mapping)
+            stated[key] = {**stated[key], **value} if merged else value
     return stated
 
 
