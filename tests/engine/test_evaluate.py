@@ -234,3 +234,21 @@ def test_real_mosaic_loses_its_common_pattern(txm_data):
 def test_a_single_real_tile_cannot_be_judged(txm_data):
     with pytest.raises(ConfigError, match="1 tile"):
         evaluate_real(read(txm_data / "xradia" / "test_chip00.xrm"), ["smooth"])
+
+
+def test_every_method_without_and_with_the_joint_stage():
+    cases = ["tile", "mosaic 3x3, reference 8 h old"]
+    rows = evaluate(
+        ["captured", "smooth"], sessions=1, size=SIZE, groups=["seen"], cases=cases, joint=True
+    )
+    shown = [(r["case"], r["method"]) for r in rows]
+    assert shown == [
+        ("tile", "smooth"),
+        *[(cases[1], name) for name in ("captured", "captured, joint", "smooth", "smooth, joint")],
+    ]
+    for name in ("captured", "smooth"):
+        alone, together = (
+            pick(rows, case=cases[1], method=label)[0]["mosaic"]["mean"]
+            for label in (name, f"{name}, joint")
+        )
+        assert together < alone

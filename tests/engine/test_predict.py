@@ -150,6 +150,7 @@ def test_gain_of_a_tile_is_gain_of_its_background(wild):
 )
 def test_auto_takes_the_best_prior_at_hand(wild, count, flats, kind):
     scan = scan_of(count, flats=beam()[None] if flats else None)
+    scan = scan if flats else replace(scan, kind="mosaic", grid=(1, count))
     facts = Generator(wild, "cpu").fit(scan).describe()
     assert facts["prior"] == kind and facts["device"] == "cpu"
     assert len(facts["weights_sha256"]) == 64

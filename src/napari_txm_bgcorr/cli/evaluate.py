@@ -30,6 +30,13 @@ def evaluate(
         "default"
     ),
     device: Device = "auto",
+    joint: Annotated[
+        bool | None,
+        typer.Option(
+            "--joint/--no-joint",
+            help="Every method without and with the joint stage; or none with it.",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Judge background methods on unseen simulated sessions, or on real tiles without truth."""
@@ -48,6 +55,7 @@ def evaluate(
                 seed=seed,
                 model=model,
                 device=device,
+                joint=joint,
                 progress=bar.update,
             )
     else:

@@ -178,7 +178,9 @@ class _Drift:
     ) -> None:
         self.options, count = options, len(overview)
         hours = hours_of(scan)
-        self.hours = np.arange(count) * TILE_H if hours is None else hours
+        self.hours: Floats = (
+            np.arange(count, dtype=np.float64) * TILE_H if hours is None else hours
+        )
         rest: Image = overview.rest
         self.visits = [] if hours is None else visits(scan)
         if not self.visits:  # the level of one projection alone is a guess

@@ -40,6 +40,7 @@ class _Contender:
     label: str
     method: BackgroundMethod
     needs_prior: bool = False  # only shown where a prior is at hand
+    mosaics_only: bool = False  # elsewhere it is the same as without the joint stage
 
 
 def evaluate(
@@ -52,6 +53,7 @@ def evaluate(
     device: str = "auto",
     groups: Sequence[str] = GROUPS,
     cases: Sequence[str] | None = None,
+    joint: bool | None = None,
     progress: Callable[[int], Any] = lambda done: None,
 ) -> list[Row]:
     """Judge methods on simulated sessions.
@@ -72,6 +74,9 @@ def evaluate(
         specimens are new in both.
     cases : sequence of str or None
         Rows of `CASES`; None: all.
+    joint : bool or None
+        True: each method without the joint stage and, on mosaics, with it; False: without;
+        None: as each is by default, ``auto`` with it.
     progress : callable
         Called with 1 after each session (`sessions` times in all).
 
@@ -96,7 +101,7 @@ def evaluate(
             f"evaluate: groups {list(groups)}, sessions {sessions}, size {size}: give groups of "
             f"{', '.join(GROUPS)}, 1 session or more, 64 px or more"
         )
-    contenders = list(_contenders(methods, model, device))
+    contenders = list(_contenders(methods, model, device, joint))
     found: list[Row] = []
     for session in range(sessions):
         for group in groups:
@@ -117,31 +122,38 @@ def _chosen_cases(names: Sequence[str] | None) -> list[Case]:
     return [CASES[name] for name in names]
 
 
-def _contenders(methods: Sequence[str] | None, model: str, device: str) -> Iterator[_Contender]:
+def _contenders(
+    methods: Sequence[str] | None, model: str, device: str, joint: bool | None = None
+) -> Iterator[_Contender]:
     """Make each method once; the generator without its prior, since ``auto`` is with it."""
     names = method_names() if methods is None else list(methods)
     for name in names:
-        given = {"model": model, "device": device} if name in LEARNED else {}
+        given: dict[str, Any] = {"model": model, "device": device} if name in LEARNED else {}
         if name == "generator":
             given["prior"] = "none"
-        try:
-            method = make_method(name, **given)
-        except (MethodError, ModelError):
-            if methods is not None:
-                raise
-            continue  # an optional package or the model is not installed
         alone = name == "generator" and "auto" not in names
-        yield _Contender(
-            "generator, no prior" if name == "generator" else name,
-            method,
-            needs_prior=name == "generator" and not alone,
-        )
+        label = "generator, no prior" if name == "generator" else name
+        for together in (False, True) if joint else (joint,):
+            try:
+                method = make_method(name, joint=together, **given)
+            except (MethodError, ModelError):
+                if methods is not None:
+                    raise
+                continue  # an optional package or the model is not installed
+            yield _Contender(
+                f"{label}, joint" if joint and together else label,
+                method,
+                needs_prior=name == "generator" and not alone,
+                mosaics_only=bool(joint and together),
+            )
 
 
 def _judge(one: _Contender, drawn: SimulatedCase) -> list[Row]:
     """Rows of one method on one drawn case, one for each tile; none where it does not apply."""
     if one.needs_prior and not drawn.case.offers_prior:
         return []  # the same as "auto"
+    if one.mosaics_only and drawn.case.side == 1:
+        return []
     rows: list[Row] = []
     for scan, truths in drawn.scans:
         try:
