@@ -143,7 +143,8 @@ def _say(summary: dict[str, Any]) -> None:
         typer.echo(f"complete: {summary['joined']}")
     for done in summary["results"]:
         tiles = "1 tile" if done["tiles"] == 1 else f"{done['tiles']} tiles"
-        typer.echo(f"{tiles} corrected by {done['method']}: {done['output']}")
+        part = "" if done["complete"] else "one shard of "
+        typer.echo(f"{part}{tiles} corrected by {done['method']}: {done['output']}")
         if not done["complete"]:
             typer.echo("  this shard is done; the last of the others completes the output")
         for note in done["notes"]:
