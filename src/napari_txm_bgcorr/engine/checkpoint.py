@@ -110,7 +110,8 @@ def save_model(
     """
     kind = torch.float16 if dtype == "float16" else torch.float32
     tensors = {
-        key: value.detach().cpu().to(kind).contiguous()
+        # a copy each: some networks (DynUNet) name one weight twice, which safetensors refuses
+        key: value.detach().cpu().to(kind).contiguous().clone()
         for key, value in network.state_dict().items()
     }
     # one entry only: safetensors writes several in any order, and equal weights must hash equal
