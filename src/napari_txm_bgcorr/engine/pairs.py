@@ -7,7 +7,7 @@ row in `PAIRS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from monai.data import ThreadDataLoader
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from napari_txm_bgcorr.core.errors import ConfigError
+from napari_txm_bgcorr.core.errors import ConfigError, TxmError
 from napari_txm_bgcorr.core.training_data import TrainingData
 from napari_txm_bgcorr.engine.config import TrainConfig
 from napari_txm_bgcorr.engine.mixed import KINDS, MixedPairs, PartMaker, Parts
@@ -101,14 +101,31 @@ class _PartStream(Dataset[Parts]):
         return self.maker.parts(index)
 
 
-class _Finished(Dataset[Pairs]):
-    """Mixed batches in their order, put together from parts as they come."""
+class _Finished(Dataset[Pairs | TxmError]):
+    """Mixed batches in their order, put together from parts as they come.
+
+    An error is handed on as an item: raised in the thread that reads ahead, it would be lost.
+    """
 
     def __init__(self, source: MixedPairs, parts: Iterator[Parts]) -> None:
         self.source, self.parts = source, parts
 
-    def __getitem__(self, index: int) -> Pairs:
-        return self.source.finish(index, next(self.parts))
+    def __getitem__(self, index: int) -> Pairs | TxmError:
+        try:
+            return self.source.finish(index, next(self.parts))
+        except TxmError as error:
+            return error
+
+
+def _as_is(item: Pairs | TxmError) -> Pairs | TxmError:
+    return item
+
+
+def _checked(items: Iterable[Pairs | TxmError]) -> Iterator[Pairs]:
+    for item in items:
+        if isinstance(item, TxmError):
+            raise item
+        yield item
 
 
 def _flipped(batch: Batch, share: float, rng: np.random.Generator) -> Batch:
@@ -164,12 +181,18 @@ def _mixed(source: MixedPairs, workers: int, numbers: _From) -> Iterator[Pairs]:
     parts = iter(_loader(_PartStream(source.maker), workers if needed else 0, numbers))
     finished = _Finished(source, parts)
     if source.on_device:
-        return (finished[index] for index in numbers)
-    loader = ThreadDataLoader(
-        finished, buffer_size=2, batch_size=None, sampler=numbers, num_workers=0,
-        generator=torch.Generator(),
-    )  # fmt: skip
-    return iter(loader)
+        return _checked(finished[index] for index in numbers)
+    return _checked(
+        ThreadDataLoader(
+            finished,
+            buffer_size=2,
+            batch_size=None,
+            sampler=numbers,
+            num_workers=0,
+            collate_fn=_as_is,
+            generator=torch.Generator(),
+        )
+    )
 
 
 def _loader(dataset: Dataset[Any], workers: int, numbers: _From) -> DataLoader[Any]:

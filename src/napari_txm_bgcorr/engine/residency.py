@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from napari_txm_bgcorr.core.errors import ConfigError
+from napari_txm_bgcorr.core.errors import ConfigError, TxmError
 from napari_txm_bgcorr.core.pixels import lit_field
 from napari_txm_bgcorr.core.training_data import ImageStack
 from napari_txm_bgcorr.engine.config import DataConfig
@@ -170,6 +170,20 @@ class _OnDevice:
         return self.everything
 
 
+def _item_of(dataset: Any, place: int) -> Item:
+    """Item of a MONAI dataset; of its own error about a transform, ours that caused it."""
+    try:
+        item: Item = dataset[place]
+    except RuntimeError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, TxmError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise cause from error
+    return item
+
+
 class _InDataset:
     """Items of a MONAI dataset, by number."""
 
@@ -177,7 +191,7 @@ class _InDataset:
         self.dataset, self.everything = dataset, np.arange(count)
 
     def take(self, index: NDArray[np.int64], batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        found: list[Item] = [self.dataset[int(k)] for k in index]
+        found = [_item_of(self.dataset, int(k)) for k in index]
         values, scales, lit = (
             torch.stack([item[key] for item in found]) for key in ("values", "scale", "lit")
         )
@@ -216,7 +230,8 @@ class _InSmartCache:
             return self.load(self.items[number])
         self._turn_to(batch // BATCHES_PER_ROUND)
         place = (number - self.round * self.step) % len(self.items)
-        return self.dataset[place] if place < self.size else self.load(self.items[number])
+        inside = place < self.size
+        return _item_of(self.dataset, place) if inside else self.load(self.items[number])
 
     def _turn_to(self, wanted: int) -> None:
         """Move the window on, or start anew where the run starts or goes back."""
