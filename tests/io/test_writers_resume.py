@@ -86,6 +86,20 @@ def test_line_cut_off_by_a_kill_does_not_count(tmp_path: Path) -> None:
         assert writer.done == {0}
 
 
+def test_a_line_cut_off_does_not_swallow_the_next(tmp_path: Path) -> None:
+    scan, out = make_scan(), tmp_path / "out"
+    log = tmp_path / "out.part" / job_module.DONE
+    with pytest.raises(KeyboardInterrupt), open_output(out, "tiff", scan, PROVENANCE) as writer:
+        writer.write(result(scan, 0))
+        raise KeyboardInterrupt
+    with log.open("a") as stream:
+        stream.write("1")  # of 15, when the disk was full
+    with pytest.raises(KeyboardInterrupt), open_output(out, "tiff", scan, PROVENANCE) as writer:
+        writer.write(result(scan, 2))
+        raise KeyboardInterrupt
+    assert log.read_text() == "0\n2\n"
+
+
 def test_nothing_done_yet_starts_afresh(tmp_path: Path) -> None:
     for form in FORMATS:
         with open_output(tmp_path / form, form, make_scan(), PROVENANCE):

@@ -178,6 +178,7 @@ def claim(job: Job, *, overwrite: bool) -> frozenset[int]:
             _take_lock(part)
             done = done_tiles(part, job.units)
             if old == job.key and done:
+                _drop_cut_line(part / DONE)
                 return done
             if old != job.key and not overwrite:
                 release(part)
@@ -227,6 +228,14 @@ def done_tiles(part: Path, count: int) -> frozenset[int]:
         lines = path.read_text(encoding="ascii", errors="replace").split("\n")[:-1]
         done |= {int(n) for n in lines if n.isdecimal() and int(n) < count}
     return frozenset(done)
+
+
+def _drop_cut_line(log: Path) -> None:
+    """End a list at its last whole line: what is appended must not join a line cut off."""
+    if log.is_file():
+        data = log.read_bytes()
+        if not data.endswith(b"\n"):
+            os.truncate(log, data.rfind(b"\n") + 1)
 
 
 def _take_lock(part: Path) -> None:
