@@ -22,7 +22,7 @@ from napari_txm_bgcorr.engine import pairs
 from napari_txm_bgcorr.engine.train import Trainer, fit, run_training
 from tests.engine.toy import ToyPairs, toy_config
 
-STEPS, EVERY = 250, 5
+STEPS, EVERY = 400, 5
 
 
 def config():
