@@ -14,7 +14,7 @@ from napari_txm_bgcorr.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from napari_txm_bgcorr.core.training_data import TrainingData
-    from napari_txm_bgcorr.engine.config import DataConfig
+    from napari_txm_bgcorr.engine.config import DataConfig, TrainConfig
 
 __all__ = ["MANY", "data_overrides", "find_data", "train"]
 
@@ -96,7 +96,7 @@ def train(
     given = data_overrides(references, samples, pairs, darks)
     settings = load_config(source, [*given, *(overrides or [])])  # slips told before torch loads
     data = find_data(settings.data)
-    for sentence in data.notes:
+    for sentence in (*data.notes, *_told(settings, data)):
         typer.echo(sentence)
     from napari_txm_bgcorr.engine.run_status import read_status
     from napari_txm_bgcorr.engine.train import TrainStep, run_training
@@ -117,6 +117,15 @@ def train(
     status = read_status(run)
     stopped = status is not None and status.state == "stopped"
     typer.echo(f"{'stopped; go on with --resume. Model so far' if stopped else 'model'}: {model}")
+
+
+def _told(settings: TrainConfig, data: TrainingData) -> tuple[str, ...]:
+    """What the validation can tell, where the user's images are learned from."""
+    if not any(data.counts().values()):
+        return ()
+    from napari_txm_bgcorr.engine.mixed import validation_tells
+
+    return validation_tells(settings, data)
 
 
 def _source(config: str | None, run: Path, resume: bool) -> str:

@@ -28,7 +28,7 @@ from napari_txm_bgcorr.engine.simulated import SimulatedPairs
 from napari_txm_bgcorr.engine.split import Split, split
 from napari_txm_bgcorr.engine.tensors import Pairs
 
-__all__ = ["KINDS", "MixedPairs", "PartMaker", "Parts", "active_mix"]
+__all__ = ["KINDS", "MixedPairs", "PartMaker", "Parts", "active_mix", "validation_tells"]
 
 KINDS = ("pairs", "samples", "references", "simulated")
 VALIDATION_CASES = ("none", "stale", "tile-median")
@@ -63,6 +63,28 @@ def active_mix(config: TrainConfig, data: TrainingData) -> dict[str, float]:
         )
     total = sum(kept.values())
     return {name: kept[name] / total for name in KINDS if name in kept}
+
+
+def validation_tells(config: TrainConfig, data: TrainingData) -> tuple[str, ...]:
+    """What is held out of each kind of images, and so what the validation can tell.
+
+    Raises
+    ------
+    ConfigError
+        As `active_mix`.
+    """
+    mix = active_mix(config, data)
+    roles = {
+        "references": data.references if {"references", "samples"} & set(mix) else (),
+        "samples": data.samples if "samples" in mix else (),
+        "pairs": data.backgrounds if "pairs" in mix else (),
+    }
+    found = []
+    for role, stacks in roles.items():
+        sessions = [session for stack in stacks for session in stack.sessions]
+        if sessions:
+            found.append(split(sessions, config.data.validation_seed, role).tells)
+    return tuple(found)
 
 
 class Parts(NamedTuple):
