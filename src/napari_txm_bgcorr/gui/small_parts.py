@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QWidget
 
-__all__ = ["button_row", "named_button", "time_left", "wrapped_label"]
+__all__ = ["bounded_label", "button_row", "named_button", "time_left", "wrapped_label"]
 
 
 def wrapped_label(name: str) -> QLabel:
@@ -13,6 +14,20 @@ def wrapped_label(name: str) -> QLabel:
     label.setObjectName(name)
     label.setWordWrap(True)
     label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    return label
+
+
+def bounded_label(name: str, least: int, most: int) -> QLabel:
+    """Make a label of `least` to `most` lines, whatever is written in it.
+
+    Qt takes the height of a wrapped text in its narrowest form for the least one.
+    """
+    label = wrapped_label(name)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+    line = label.fontMetrics().lineSpacing()
+    label.setMinimumHeight(least * line + 2)
+    label.setMaximumHeight(most * line + 2)
+    label.setAlignment(Qt.AlignmentFlag.AlignTop)
     return label
 
 

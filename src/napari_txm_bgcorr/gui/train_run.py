@@ -151,7 +151,7 @@ class RunControl(QObject):
     def _become(self, state: str, words: str) -> None:
         self.state = state
         self.view.status_label.setText(words)
-        self.view.status_label.setToolTip("" if self.run is None else str(self.run))
+        self.view.status_label.setToolTip(f"{words}\n{self.run or ''}")
         self.changed.emit()
 
     # -- news ---------------------------------------------------------------------------------

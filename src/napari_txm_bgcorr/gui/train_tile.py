@@ -90,8 +90,8 @@ class TileLayers:
             colormap="PiYG" if different else "gray",
             metadata={KEY: name},
         )
-        if keep:
-            self.viewer.layers.selection = keep & set(self.viewer.layers)
+        # the correction panel takes the selected layers as its input: these are none
+        self.viewer.layers.selection = keep & set(self.viewer.layers)
         return layer
 
     def _look_at_them(self, shape: tuple[int, ...]) -> None:

@@ -184,6 +184,8 @@ class TrainWidget(QWidget):
         steps = [self.data_step.set_compact, self.form.show_advanced]
         for show in steps if on else reversed(steps):
             show(on)
+            for step in (self.data_step, self.form):
+                step.layout().activate()  # or what is hidden would still count
 
     # -- the run ------------------------------------------------------------------------------
 
