@@ -57,7 +57,7 @@ class SeriesOptions:
     fast: tuple[float, float] = (0.015, 0.3)
     slow: tuple[float, float] = (0.05, 10.0)
     change: tuple[float, ...] = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128)
-    change_share: float = 0.1
+    change_share: float = 0.3
     smooth_h: float = 0.1
     least_tiles: int = 6
     least_change: float = 0.002
