@@ -27,7 +27,8 @@ def test_kills_at_random_moments_lose_no_more_than_an_interval(server, tmp_path)
         until = time.monotonic() + 60
         while server.done() < goal and time.monotonic() < until:
             time.sleep(0.001)
-        time.sleep(moments.uniform(0, 0.02 if goal < 0 else 0.004))  # the run must outlast the kills
+        # short, so that the run outlasts its kills
+        time.sleep(moments.uniform(0, 0.02 if goal < 0 else 0.004))
         os.kill(pid, signal.SIGKILL)
         if server.wait() != -signal.SIGKILL:
             break  # the run was done first
