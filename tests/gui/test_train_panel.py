@@ -411,6 +411,8 @@ def test_everything_fits_a_small_screen(make_napari_viewer, qtbot, monkeypatch):
         panel.form.advanced_button.toggle()
         qtbot.wait(50)
         assert panel.window().height() <= 768, panel.form.advanced_button.isChecked()
+        for label in (panel.run_step.figures_label, panel.data_step.warnings):
+            assert label.height() >= 2 * label.fontMetrics().lineSpacing()  # two whole lines
     assert panel.minimumSizeHint().width() <= 350
     panel.shut_down()
 

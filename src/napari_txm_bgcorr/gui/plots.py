@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
 __all__ = ["Curves", "Series", "Theme", "nice_ticks", "theme_colours"]
 
 MOST_POINTS = 1500
+FEW_POINTS = 20  # up to here each is marked: a single one makes no line
 REDRAW_MS = 250
 
 Theme = Mapping[str, str]
@@ -173,6 +174,9 @@ class Curves(QWidget):
             axis.setTextPen(theme["text"])
         for key, line in self._lines.items():
             line.setPen(pg.mkPen(self._colours[key], width=2))
+            line.setSymbolPen(None)
+            line.setSymbolBrush(self._colours[key])
+            line.setSymbolSize(5)
         self._start_line.setPen(pg.mkPen(theme["text"], style=Qt.PenStyle.DashLine))
         self._show_legend()
 
@@ -205,7 +209,8 @@ class Curves(QWidget):
         self.redraws += 1
         for key, line in self._lines.items():
             series = self.series.get(key)
-            line.setData(*(([], []) if series is None else (series.x, series.y)))
+            x, y = ([], []) if series is None else (series.x, series.y)
+            line.setData(x, y, symbol="o" if len(x) < FEW_POINTS else None)
         if self._start is not None:
             self._include_start()
         self._show_legend()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QWidget
 
-__all__ = ["bounded_label", "button_row", "named_button", "time_left", "wrapped_label"]
+__all__ = ["BoundedLabel", "button_row", "named_button", "time_left", "wrapped_label"]
+
+PADDING = 4
 
 
 def wrapped_label(name: str) -> QLabel:
@@ -17,18 +19,30 @@ def wrapped_label(name: str) -> QLabel:
     return label
 
 
-def bounded_label(name: str, least: int, most: int) -> QLabel:
-    """Make a label of `least` to `most` lines, whatever is written in it.
+class BoundedLabel(QLabel):
+    """A label of `least` to `most` lines, whatever is written in it.
 
     Qt takes the height of a wrapped text in its narrowest form for the least one.
     """
-    label = wrapped_label(name)
-    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-    line = label.fontMetrics().lineSpacing()
-    label.setMinimumHeight(least * line + 2)
-    label.setMaximumHeight(most * line + 2)
-    label.setAlignment(Qt.AlignmentFlag.AlignTop)
-    return label
+
+    def __init__(self, name: str, least: int, most: int) -> None:
+        super().__init__()
+        self._lines = least, most
+        self.setObjectName(name)
+        self.setWordWrap(True)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.setAlignment(Qt.AlignmentFlag.AlignTop)
+
+    def event(self, event: QEvent) -> bool:
+        """Follow the font, which napari's style sets after the label is made."""
+        done = bool(super().event(event))
+        if event.type() in (QEvent.Type.Polish, QEvent.Type.FontChange):
+            line = self.fontMetrics().lineSpacing()
+            least, most = (lines * line + PADDING for lines in self._lines)
+            if (least, most) != (self.minimumHeight(), self.maximumHeight()):
+                self.setMinimumHeight(least)
+                self.setMaximumHeight(most)
+        return done
 
 
 def named_button(name: str, text: str, tip: str) -> QPushButton:

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QProgressBar, QSplitter, QVBoxLayout, QWid
 
 from napari_txm_bgcorr.engine.run_status import RunStatus
 from napari_txm_bgcorr.gui.plots import Curves, Theme
-from napari_txm_bgcorr.gui.small_parts import bounded_label, button_row, named_button, time_left
+from napari_txm_bgcorr.gui.small_parts import BoundedLabel, button_row, named_button, time_left
 
 __all__ = ["RunStep", "figures", "loss_points", "quality_points"]
 
@@ -80,7 +80,7 @@ class RunStep(QWidget):
         self.progress_bar = QProgressBar()
         self.progress_bar.setObjectName("train_progress_bar")
         self.progress_bar.setTextVisible(True)
-        self.status_label = bounded_label("status_label", 2, 4)
+        self.status_label = BoundedLabel("status_label", 2, 4)
         self.status_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.loss_curves = Curves(
             "loss_plot", LOSSES, log=True, tip="Losses over steps, logarithmic", steps=False
@@ -92,7 +92,7 @@ class RunStep(QWidget):
             tip="Error of the log background on the fixed validation set over steps, per cent; "
             "dashed: the weights it started from",
         )
-        self.figures_label = bounded_label("figures_label", 2, 2)
+        self.figures_label = BoundedLabel("figures_label", 2, 2)
         self.tile_box = QCheckBox("Show tile")
         self.tile_box.setObjectName("tile_checkbox")
         self.tile_box.setToolTip(

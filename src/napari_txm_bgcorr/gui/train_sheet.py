@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 
 from napari_txm_bgcorr.gui.choices import narrow_combo
 from napari_txm_bgcorr.gui.drop_zone import ACTIVE_STYLE, IDLE_STYLE, DropZone, local_paths
-from napari_txm_bgcorr.gui.small_parts import bounded_label, named_button
+from napari_txm_bgcorr.gui.small_parts import BoundedLabel, named_button
 from napari_txm_bgcorr.gui.train_data import THUMB_PX
 from napari_txm_bgcorr.gui.train_messages import Thumb
 from napari_txm_bgcorr.gui.train_session import ROLES, DataItem
@@ -118,8 +118,8 @@ class DataStep(QWidget):
         remove.setShortcutContext(Qt.ShortcutContext.WidgetShortcut)
         remove.triggered.connect(self._remove)
         self.sheet.addAction(remove)
-        self.summary = bounded_label("data_summary", 1, 2)
-        self.warnings = bounded_label("data_warnings", 2, 3)
+        self.summary = BoundedLabel("data_summary", 1, 2)
+        self.warnings = BoundedLabel("data_warnings", 2, 3)
         self.warnings.hide()
         row = QHBoxLayout()
         row.setSpacing(3)
