@@ -42,7 +42,7 @@ def harvest(
             help="Dimming (rms of the logarithm) against references near in time from which an "
             "image is taken to carry a sample.",
         ),
-    ] = 0.025,
+    ] = 0.04,
     workers: Annotated[int, typer.Option("--workers", help="Threads that read files.")] = 4,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a library that is there.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,8 @@ def sample_score(own: Floats, others: Sequence[Floats]) -> float:
     Returns
     -------
     float
-        About 0.002-0.01 for references, 0.03 and more with a specimen.
+        0.013 (median) to 0.063 for simulated references up to 8 hours apart; 0.023 (thin
+        fibres) to 0.44 with a specimen.
     """
     median = np.median(np.stack(others), axis=0)
     lit = (own > np.log(LIT)) & (median > np.log(LIT))
@@ -97,8 +99,10 @@ def sample_score(own: Floats, others: Sequence[Floats]) -> float:
     difference, terms = (own - median)[lit].astype(np.float64), _terms(own.shape)[lit]
     weight = np.ones(len(difference))
     for _ in range(6):  # towards the upper part: what is empty tells the drift
-        factor = np.sqrt(weight)[:, None]
-        fit = np.linalg.lstsq(terms * factor, difference * factor[:, 0], rcond=None)[0]
+        weighted = terms.T * weight  # normal equations: ten terms, far cheaper than lstsq
+        fit = np.linalg.solve(
+            weighted @ terms + 1e-9 * np.eye(terms.shape[1]), weighted @ difference
+        )
         rest = difference - terms @ fit
         scale = max(float(np.median(np.abs(rest))) * 1.5, 1e-4)
         weight = np.where(rest < 0, 1 / (1 + (rest / scale) ** 2), 1.0)
@@ -106,6 +110,7 @@ def sample_score(own: Floats, others: Sequence[Floats]) -> float:
     return float(np.sqrt(np.mean(np.minimum(rest, 0) ** 2)))
 
 
+@lru_cache(maxsize=8)
 def _terms(shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Products of powers up to `DEGREE` of y and x: `(Y, X, K)`."""
     y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")

@@ -23,7 +23,7 @@ from napari_txm_bgcorr.io.library import Library, Line
 __all__ = ["PATTERN", "Harvest", "HarvestOptions", "harvest"]
 
 PATTERN = "**/ref*.xrm"
-SAMPLE = 0.025  # score from which an image is taken to carry a sample
+SAMPLE = 0.04  # score from which an image is taken to carry a sample
 NEIGHBOURS = 8  # references nearest in time that an image is compared with
 NEAR_DAYS = 60.0  # apart at most
 AHEAD = 3  # files read ahead by each thread
@@ -221,7 +221,7 @@ def _examine(path: Path, root: Path, options: HarvestOptions) -> Found:
 def _date(path: Path, time: np.datetime64 | None) -> str | None:
     """Time in the file, else the day that the folders ``year/month/day`` tell."""
     if time is not None:
-        return str(np.datetime64(time, "s"))
+        return str(time.astype("datetime64[s]"))
     day = _DAY.search(str(path))
     if day is None:
         return None
