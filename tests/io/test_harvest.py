@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from tests.helpers.ole2 import write_xradia
 
 from napari_txm_bgcorr.core.errors import ReadError, WriteError
 from napari_txm_bgcorr.io import harvest as module
 from napari_txm_bgcorr.io.harvest import HarvestOptions, harvest
 from napari_txm_bgcorr.io.library import JOURNAL, can_read, open_library
 from napari_txm_bgcorr.io.training_data import read_training_data
-from tests.helpers.ole2 import write_xradia
 
 PX = 64
 
