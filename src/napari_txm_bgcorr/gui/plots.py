@@ -103,7 +103,7 @@ class _SmallPlot(pg.PlotWidget):  # type: ignore[misc]
         return QSize(200, 84)
 
     def minimumSizeHint(self) -> QSize:
-        return QSize(120, 44)
+        return QSize(120, 36)
 
 
 class Curves(QWidget):

@@ -7,7 +7,7 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QWidge
 
 __all__ = ["BoundedLabel", "button_row", "named_button", "time_left", "wrapped_label"]
 
-PADDING = 4
+PADDING = 8  # that of a label in napari's style, both sides
 
 
 def wrapped_label(name: str) -> QLabel:

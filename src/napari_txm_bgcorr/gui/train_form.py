@@ -31,7 +31,7 @@ from napari_txm_bgcorr.gui.train_session import PRESETS, TrainSession
 
 __all__ = ["TrainForm"]
 
-ADVANCED_HEIGHT = 88
+ADVANCED_HEIGHT = 80
 PRESET_HELP = {
     "fine-tune": "Goes on from a trained model with your references: minutes",
     "from-nothing": "Starts from random weights: hours, for an instrument no model knows",
