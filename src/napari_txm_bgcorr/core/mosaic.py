@@ -17,9 +17,10 @@ from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.joint import JointOptions, too_few
 from napari_txm_bgcorr.core.overview import Overview, survey
+from napari_txm_bgcorr.core.own_backgrounds import OwnBackgrounds
 from napari_txm_bgcorr.core.refined import Joined, joint
 from napari_txm_bgcorr.core.registration import Edge, Positions, nominal_positions, register
-from napari_txm_bgcorr.core.scan import LazyTiles, Scan, TileArray
+from napari_txm_bgcorr.core.scan import Scan, TileArray
 from napari_txm_bgcorr.core.series import steady
 from napari_txm_bgcorr.core.watch import SILENT, Watch, fit_method
 
@@ -146,7 +147,7 @@ class Joint:
         """As `fit`, under a watch of its own."""
         self.positions = self.joined = None
         fit_method(self.method, scan, watch)
-        own = self._own(scan)
+        own = OwnBackgrounds(scan, self.method)
         if scan.kind == "mosaic":
             found = self._mosaic(scan, own, watch)
         elif scan.kind == "series":
@@ -170,17 +171,6 @@ class Joint:
             scan, own, self.positions, overview=overview, options=self.options, i0=self.i0,
             watch=watch,
         )  # fmt: skip
-
-    def _own(self, scan: Scan) -> LazyTiles:
-        """The method's own backgrounds."""
-        shape = tuple(int(n) for n in scan.tiles.shape)
-
-        def background(i: int) -> Image:
-            tile = np.asarray(scan.tiles[i])[None]
-            one: Image = self.method.background(tile, np.array([i], np.int64))[0]
-            return one
-
-        return LazyTiles((shape[0], shape[1], shape[2]), np.float32, background)
 
     def background(
         self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None

@@ -53,24 +53,27 @@ def overlap_pattern(
     lit = overview.lit_bins
     corners = np.rint((positions_px - positions_px.min(axis=0)) / overview.bin_px).astype(int)
     flat = [_flattened(overview, i, smooth(i)) for i in range(len(overview))]
+    mass = _seen(lit, corners)
     pattern = np.zeros(lit.shape, np.float32)
     limit = np.inf
     for done in range(ROUNDS):
         watch.step(STAGE, done, ROUNDS)
-        total, mass = _canvas(flat, pattern, lit, corners)
-        halves = np.zeros((2, 2, *lit.shape), np.float32)  # (half, sum and count)
+        total = _canvas(flat, pattern, lit, corners)
+        halves = np.zeros((2, 2, lit.size), np.float32)  # (half, sum and count)
         spreads = []
         for i, (y, x) in enumerate(corners.tolist()):
             watch.check()
             part = np.s_[y : y + lit.shape[0], x : x + lit.shape[1]]
-            others = mass[part] - 1
-            seen = lit & (others > 0.5)
-            own = flat[i] - pattern
-            off = np.where(seen, own - (total[part] - own) / np.maximum(others, 1), 0)
-            if seen.any():
-                spreads.append(1.4826 * float(np.median(np.abs(off[seen][::7]))))
-            halves[i % 2, 0] += np.clip(off, -limit, limit)
-            halves[i % 2, 1] += seen
+            shared = np.flatnonzero(lit & (mass[part] > 1))
+            if not shared.size:
+                continue
+            others = mass[part].ravel()[shared].astype(np.float32) - 1
+            own = flat[i].ravel()[shared] - pattern.ravel()[shared]
+            off = own - (total[part].ravel()[shared] - own) / others
+            spreads.append(1.4826 * float(np.median(np.abs(off[::7]))))
+            halves[i % 2, 0, shared] += np.clip(off, -limit, limit)
+            halves[i % 2, 1, shared] += 1
+        halves = halves.reshape(2, 2, *lit.shape)
         if not spreads:
             return pattern
         limit = CLIP * float(np.median(spreads))
@@ -98,16 +101,21 @@ def _canvas(
     pattern: Image,
     lit: NDArray[np.bool_],
     corners: NDArray[np.int_],
-) -> tuple[Image, Image]:
-    """Sum of all tiles at their places, and how many there are."""
+) -> Image:
+    """Sum of all tiles at their places."""
     rows, columns = lit.shape
     total = np.zeros(corners.max(axis=0) + lit.shape, np.float32)
-    mass = np.zeros(total.shape, np.float32)
     for tile, (y, x) in zip(flat, corners.tolist(), strict=True):
-        part = np.s_[y : y + rows, x : x + columns]
-        total[part] += (tile - pattern) * lit
-        mass[part] += lit
-    return total, mass
+        total[y : y + rows, x : x + columns] += (tile - pattern) * lit
+    return total
+
+
+def _seen(lit: NDArray[np.bool_], corners: NDArray[np.int_]) -> NDArray[np.uint16]:
+    """How many tiles see each place."""
+    mass = np.zeros(corners.max(axis=0) + lit.shape, np.uint16)
+    for y, x in corners.tolist():
+        mass[y : y + lit.shape[0], x : x + lit.shape[1]] += lit
+    return mass
 
 
 def enlarge(bins: Image, shape: tuple[int, ...], bin_px: int) -> Image:

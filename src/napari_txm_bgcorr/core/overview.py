@@ -1,12 +1,13 @@
 """A scan seen once, small enough to keep: what registration and the joint stage work on.
 
-Every tile is read, and its background asked for, once. What stays in memory of 961 tiles of
+Every tile is read, and its background asked for, once; of most tiles only the background's
+coarse cells, where the method offers them for less. What stays in memory of 961 tiles of
 1024 px is about 0.5 GB, whatever the size of the tiles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -17,9 +18,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_txm_bgcorr.core.errors import MethodError
+from napari_txm_bgcorr.core.own_backgrounds import OwnBackgrounds
 from napari_txm_bgcorr.core.pixels import lit_field
 from napari_txm_bgcorr.core.scan import Scan, TileArray
-from napari_txm_bgcorr.core.shapes import log_beam, spread_indices
+from napari_txm_bgcorr.core.shapes import Coarse, log_beam, spread_indices
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 
 __all__ = ["Overview", "agreeing", "bin_mean", "shared_pattern", "survey"]
@@ -31,6 +33,7 @@ WORK_PX = 256  # longer side of what is kept of each tile
 MAX_SHARED = 48  # tiles that shape and pattern are taken from, at full size
 MAX_PIXELS = 2**26  # of these tiles: 256 MiB of float16 for raw and background
 CLIP = 0.5  # of a log residual: nothing shared lies beyond
+CELLS_PER_SIGMA = 2  # on which images are smoothed
 BANDS = (1 / 512, 1 / 128, 1 / 64, 1 / 32, 1 / 16)  # of the field: where residuals are split
 AHEAD = 4  # tiles that threads may be ahead
 STAGE = "looking at tiles"
@@ -130,7 +133,7 @@ def survey(
     bin_px = max(1, -(-max(rows, columns) // work_px))
     limit = max(4, min(MAX_SHARED, MAX_PIXELS // (rows * columns)))
     chosen = spread_indices(count, limit)
-    keep = _Keeper(scan, backgrounds, scan.dark(), bin_px, watch)
+    keep = _Keeper(scan, backgrounds, scan.dark(), bin_px, frozenset(chosen), watch)
     stacks = np.empty((2, len(chosen), rows, columns), np.float16)
     levels = np.empty(len(chosen))
     raw = np.empty((count, rows // bin_px, columns // bin_px), np.float16)
@@ -141,7 +144,7 @@ def survey(
         watch.step(STAGE, i + 1, count)
         raw[i], raw_level[i] = seen.raw, seen.level
         rest.append(seen.cells)
-        if i in chosen:
+        if seen.log_background is not None:
             k = chosen.index(i)
             levels[k] = np.median(seen.log_background[::4, ::4])
             stacks[0, k] = seen.log_background - levels[k]
@@ -166,7 +169,7 @@ def survey(
 @dataclass(frozen=True)
 class _Seen:
     log_raw: Image
-    log_background: Image
+    log_background: Image | None  # of chosen tiles
     raw: Image
     level: float
     cells: Image
@@ -180,6 +183,7 @@ class _Keeper:
     backgrounds: TileArray
     dark: Image | None
     bin_px: int
+    chosen: frozenset[int]
     watch: Watch
 
     @property
@@ -190,13 +194,20 @@ class _Keeper:
         self.watch.check()  # here, too: threads are ahead of whoever counts
         counts = np.asarray(self.scan.tiles[i])
         log_raw = log_beam(counts, self.dark)
-        log_background = log_beam(self.backgrounds[i], self.dark)
         small = bin_mean(log_raw, self.bin_px)
         level = float(np.median(small))
-        return _Seen(
-            log_raw, log_background, small - np.float32(level), level,
-            bin_mean(log_background, self.cell),
-        )  # fmt: skip
+        log_background, cells = self._background(i, counts)
+        return _Seen(log_raw, log_background, small - np.float32(level), level, cells)
+
+    def _background(self, i: int, counts: NDArray[Any]) -> tuple[Image | None, Image]:
+        """Log background of a chosen tile, and its cells."""
+        own = self.backgrounds if isinstance(self.backgrounds, OwnBackgrounds) else None
+        cells = None if own is None or i in self.chosen else own.cells(i, counts, self.cell)
+        if cells is not None:
+            return None, cells
+        background = self.backgrounds[i] if own is None else own.of(i, counts)
+        log_background = log_beam(background, self.dark)
+        return log_background if i in self.chosen else None, bin_mean(log_background, self.cell)
 
 
 def _ordered(look: _Keeper, count: int, workers: int) -> Iterator[_Seen]:
@@ -273,7 +284,8 @@ def agreeing(
     """
     kept = np.zeros(len(BANDS))
     out = np.zeros(known.shape, np.float32)
-    parts = (_bands(image, known) for image in (one, two, whole))
+    smooths = [_Smooth(known, share) for share in (*BANDS[1:], 1 / 8)]
+    parts = (_bands(image, smooths) for image in (one, two, whole))
     for band, (a, b, both) in enumerate(zip(*parts, strict=True)):
         signal = float(np.mean(a[known] * b[known]))
         noise = float(np.mean((a[known] - b[known]) ** 2)) / 4
@@ -287,15 +299,35 @@ def agreeing(
     return out, kept
 
 
-def _bands(image: Image, lit: Mask) -> list[Image]:
+def _bands(image: Image, smooths: Sequence[_Smooth]) -> list[Image]:
     """Split a log image by scale; their sum is the image less its smooth part."""
-    weight = lit.astype(np.float32)
     here = np.clip(image, -CLIP, CLIP)
     bands = []
-    for share in (*BANDS[1:], 1 / 8):
-        sigma = share * max(image.shape)
-        mass = np.maximum(ndimage.gaussian_filter(weight, sigma, truncate=3), np.float32(1e-6))
-        smooth = ndimage.gaussian_filter(here * weight, sigma, truncate=3) / mass
-        bands.append(here - smooth)
-        here = smooth
+    for smooth in smooths:
+        coarser = smooth(here)
+        bands.append(here - coarser)
+        here = coarser
     return bands
+
+
+class _Smooth:
+    """Gaussian mean over the known pixels.
+
+    Taken on cells of half its sigma, with what the cells blur taken off the sigma: nothing that
+    is left would need finer ones, and it costs a fiftieth.
+    """
+
+    def __init__(self, known: Mask, share: float) -> None:
+        self.coarse = Coarse(known.shape, max(1, round(CELLS_PER_SIGMA / share)))
+        variance = (share * max(known.shape)) ** 2
+        self.sigma = [np.sqrt(variance - (n * n - 1) / 12) / n for n in self.coarse.cell]
+        self.weight = known.astype(np.float32)
+        self.mass = np.maximum(self._blurred(self.weight), np.float32(1e-6))
+
+    def _blurred(self, image: Image) -> Image:
+        out: Image = ndimage.gaussian_filter(self.coarse.mean(image), self.sigma, truncate=3)
+        return out
+
+    def __call__(self, image: Image) -> Image:
+        cells: Image = self._blurred(image * self.weight) / self.mass
+        return cells if self.coarse.cell == (1, 1) else self.coarse.expand(cells)

@@ -190,7 +190,22 @@ class _Matcher:
         weight = self.lit.astype(np.float32)
         self.mass = [np.maximum(ndimage.gaussian_filter(weight, s), 1e-3) for s in self.sigma]
         self._kept: dict[int, Image] = {}
+        self._windows: dict[tuple[int, ...], _Windows] = {}
         self._lock = Lock()
+
+    def windows(
+        self, one: tuple[slice, slice], two: tuple[slice, slice], first: NDArray[np.int_]
+    ) -> _Windows:
+        """What two windows of lit fields have in common; most pairs of a mosaic are alike."""
+        key = (*(int(n) for s in (*one, *two) for n in (s.start, s.stop)), *first.tolist())
+        found = self._windows.get(key)
+        if found is None:
+            found = _Windows(self.lit[one], self.lit[two], first, 2 * self.reach + 1)
+            with self._lock:
+                if len(self._windows) > 16:
+                    self._windows.pop(next(iter(self._windows)))
+                self._windows[key] = found
+        return found
 
     def fine(self, i: int) -> Image:
         """High-passed tile, outliers bounded, zero where unlit."""
@@ -222,14 +237,10 @@ class _Matcher:
         two = _window(self.lit.shape, -guess, self.reach)
         if one is None or two is None:
             return edge
-        scores, origin = _correlate(
-            self.fine(i)[one], self.lit[one], self.fine(j)[two], self.lit[two]
-        )
         # A shift of the windows by k: the second tile's corner lies at k + one - two.
         start = np.array([a.start - b.start for a, b in zip(one, two, strict=True)])
-        first = guess - self.reach - start - origin  # in the map
-        part = tuple(slice(max(0, int(f)), max(0, int(f) + 2 * self.reach + 1)) for f in first)
-        map_ = scores[part]
+        windows = self.windows(one, two, guess - self.reach - start)
+        map_ = windows.correlate(self.fine(i)[one], self.fine(j)[two])
         if map_.size == 0 or not np.isfinite(map_).any():
             return edge
         at = np.unravel_index(int(np.nanargmax(map_)), map_.shape)
@@ -242,8 +253,7 @@ class _Matcher:
         sure = any(height >= c and peak >= p for c, p in MATCHES)
         if not sure or not inner:
             return replace(edge, correlation=height, peak=peak)
-        found = np.array([p.start for p in part]) + _top(map_, (int(at[0]), int(at[1])))
-        shift = (found + origin + start) * bin_px
+        shift = (windows.first + _top(map_, (int(at[0]), int(at[1]))) + start) * bin_px
         return Edge(i, j, (float(shift[0]), float(shift[1])), height, peak, True)
 
 
@@ -260,42 +270,66 @@ def _window(
     return out[0], out[1]
 
 
-def _correlate(
-    a: Image, a_lit: NDArray[np.bool_], b: Image, b_lit: NDArray[np.bool_]
-) -> tuple[Floats, NDArray[np.int_]]:
-    """Correlation of two windows over their common lit part at every shift.
+class _Windows:
+    """Correlation of two windows over their common lit part at some shifts.
 
     After D. Padfield, IEEE Trans. Image Process. 21 (2012) 2706, means taken as zero: the
     windows are high-passed. Only the common part counts, so that no window's edge matters.
 
-    Returns
-    -------
-    scores : (y, x)
-        NaN where the common part is too small.
-    origin : (2,) int
-        Shift of `b` against `a` at ``scores[0, 0]``.
+    Parameters
+    ----------
+    a_lit, b_lit : (y, x) bool
+    first : (2,) int
+        Least shift of `b` against `a` that is asked for; cut to those with any common part.
+    count : int
+        Shifts along each axis.
     """
-    full = [m + n - 1 for m, n in zip(a.shape, b.shape, strict=True)]
-    size = [fft.next_fast_len(n, real=True) for n in full]
 
-    def forward(x: NDArray[np.generic]) -> NDArray[np.complex128]:
-        out: NDArray[np.complex128] = fft.rfft2(np.asarray(x, np.float32), size)
+    def __init__(
+        self, a_lit: NDArray[np.bool_], b_lit: NDArray[np.bool_], first: NDArray[np.int_],
+        count: int,
+    ) -> None:  # fmt: skip
+        least = 1 - np.array(b_lit.shape)
+        self.first = np.maximum(first, least)
+        last = np.minimum(first + count, a_lit.shape)  # exclusive
+        # Shifts that are not asked for may wrap around onto one another.
+        least = np.maximum(a_lit.shape - self.first, b_lit.shape + last - 1)
+        least = np.maximum(least, np.maximum(a_lit.shape, b_lit.shape))
+        self.size = [fft.next_fast_len(int(n), real=True) for n in least]
+        self.places = np.ix_(*(
+            np.arange(low, high) % n
+            for low, high, n in zip(self.first, last, self.size, strict=True)
+        ))  # fmt: skip
+        self.a_lit, self.b_lit = self._forward(a_lit), np.conj(self._forward(b_lit))
+        common = self._back(self.a_lit * self.b_lit)
+        self.enough = common > 0.25 * _most_common(a_lit, b_lit)
+
+    def _forward(self, x: NDArray[np.generic]) -> NDArray[np.complex64]:
+        out: NDArray[np.complex64] = fft.rfft2(np.asarray(x, np.float32), self.size)
         return out
 
-    fa, fb = forward(a), np.conj(forward(b))
-    ma, mb = forward(a_lit), np.conj(forward(b_lit))
-    parts = [
-        fft.irfft2(x, size) for x in (fa * fb, forward(a * a) * mb, ma * np.conj(forward(b * b)),
-                                      ma * mb)
-    ]  # fmt: skip
-    shifts = [n - 1 for n in b.shape]
-    cross, left, right, common = (
-        np.roll(x, shifts, (0, 1))[: full[0], : full[1]].astype(np.float64) for x in parts
-    )
-    enough = common > 0.25 * common.max()
-    power = np.sqrt(np.maximum(left, 0) * np.maximum(right, 0))
-    scores = np.where(enough & (power > 0), cross / np.maximum(power, 1e-12), np.nan)
-    return scores, -np.array(shifts)
+    def _back(self, x: NDArray[np.complex64]) -> Floats:
+        out: Floats = fft.irfft2(x, self.size)[self.places].astype(np.float64)
+        return out
+
+    def correlate(self, a: Image, b: Image) -> Floats:
+        """Scores at the shifts; NaN where the common part is too small."""
+        cross = self._back(self._forward(a) * np.conj(self._forward(b)))
+        left = self._back(self._forward(a * a) * self.b_lit)
+        right = self._back(self.a_lit * np.conj(self._forward(b * b)))
+        power = np.sqrt(np.maximum(left, 0) * np.maximum(right, 0))
+        scores: Floats = np.where(
+            self.enough & (power > 0), cross / np.maximum(power, 1e-12), np.nan
+        )
+        return scores
+
+
+def _most_common(a_lit: NDArray[np.bool_], b_lit: NDArray[np.bool_]) -> float:
+    """Largest common lit part of two windows at any shift, pixels."""
+    size = [m + n - 1 for m, n in zip(a_lit.shape, b_lit.shape, strict=True)]
+    one = fft.rfft2(a_lit.astype(np.float32), size)
+    two = np.conj(fft.rfft2(b_lit.astype(np.float32), size))
+    return float(fft.irfft2(one * two, size).max())
 
 
 def _top(scores: Floats, at: tuple[int, int]) -> Floats:

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from napari_txm_bgcorr.core.errors import DeviceError, MethodError
 from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core.shapes import CELLS, Coarse, upper
 from napari_txm_bgcorr.engine.checkpoint import Model, load_model, resolve_model
 from napari_txm_bgcorr.engine.devices import (
     choose_device,
@@ -96,16 +98,17 @@ class Generator:
         self._dark: Image | None = None
         self._prior: Prior | None = None
         self._last: tuple[Image, Tensor] | None = None
+        self._last_cells: tuple[Image, Image] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the network: who receives it loads the same weights, or has them already."""
-        left_out = ("model", "_network", "_last")
+        left_out = ("model", "_network", "_last", "_last_cells")
         return {name: v for name, v in vars(self).items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.model, self._network = _resident(*self._stamp)
-        self._last = None
+        self._last = self._last_cells = None
 
     @property
     def prior(self) -> Prior | None:
@@ -121,6 +124,7 @@ class Generator:
             If the prior asked for is not to be had from this scan.
         """
         self._dark, self._prior, self._last = scan.dark(), None, None
+        self._last_cells = None
         with guard(self.device):
             self._prior = self._choose(scan)
         return self
@@ -219,6 +223,50 @@ class Generator:
             first += len(done)
         return out if self._dark is None else out + self._dark
 
+    @torch.inference_mode()
+    def background_cells(self, tile: NDArray[Any], index: int, cell_px: int) -> Image | None:
+        """Means of a tile's log background over cells; see `core.own_backgrounds.CoarseMethod`.
+
+        The network's answer is averaged on its field instead of being enlarged first.
+        """
+        (rows, columns), field = tile.shape, self.field_px
+        side = rows // CELLS
+        # Cells must be whole pixels of the field, and whole multiples of those of `Coarse`.
+        if rows != columns or rows % CELLS or field % CELLS or cell_px % side or rows % cell_px:
+            return None
+        raw = np.asarray(tile, np.float32)
+        if self._dark is not None:
+            raw = raw - self._dark
+        counts = torch.from_numpy(np.ascontiguousarray(raw))[None, None]
+        with guard(self.device), one_thread(self.device):
+            cells = self._cells(counts, raw, index)
+        over = cell_px // side
+        count = rows // cell_px
+        out: Image = cells.reshape(count, over, count, over).mean(axis=(1, 3))
+        return out
+
+    def _cells(self, counts: Tensor, raw: Image, index: int) -> Image:
+        """Log background on the cells of `Coarse`, at the level that `_batch` gives it."""
+        log_raw = log_field(counts.to(self.device), self.field_px)
+        over = self.field_px // CELLS
+        if self._prior is None:
+            x = network_input(log_raw, None, None)
+            predicted = self._forward(x.contiguous(memory_format=torch.channels_last))
+            whole = functional.avg_pool2d(predicted + level_of(log_raw), over)
+            return whole[0, 0].cpu().numpy()
+        layer = self._prior.of(index)
+        known = self._prior_cells(layer)
+        rms = torch.tensor([self._prior.rms(index)], device=self.device)
+        x = network_input(log_raw, self._coarse(layer), rms)
+        change = self._forward(x.contiguous(memory_format=torch.channels_last)) - x[:, 1:2]
+        pooled = functional.avg_pool2d(change, over)[0, 0].cpu().numpy()
+        if self._prior.kind == "reference":  # as `to_prior_level`
+            return known + pooled - np.float32(np.median(change.cpu().numpy()))
+        coarse = Coarse(raw.shape)
+        cells = known + pooled  # as `to_empty_level`
+        ratio = coarse.log_cells(raw, None) - cells
+        return cells + np.float32(upper(ratio, np.ones(coarse.size, bool)))
+
     def _attempt(self, stack: Image, places: list[int | None]) -> Image | None:
         """One batch; None after halving the batch because memory ran out."""
         try:
@@ -244,7 +292,8 @@ class Generator:
         prior, coarse, rms = None, None, None
         if self._prior is not None:
             layers = [self._prior.of(i) for i in places]
-            prior = torch.from_numpy(np.stack(layers))[:, None].to(self.device)
+            full = layers[0][None] if len(layers) == 1 else np.stack(layers)
+            prior = torch.from_numpy(full)[:, None].to(self.device)
             coarse = torch.cat([self._coarse(layer) for layer in layers])
             rms = torch.tensor([self._prior.rms(i) for i in places], device=self.device)
         log_background = self._log_background(counts, prior, coarse, rms)[:, 0].cpu().numpy()
@@ -261,6 +310,13 @@ class Generator:
         if last is None or last[0] is not layer:
             counts = torch.from_numpy(np.exp(layer))[None, None]
             last = self._last = (layer, log_field(counts, self.field_px).to(self.device))
+        return last[1]
+
+    def _prior_cells(self, layer: Image) -> Image:
+        """Prior on the cells of `Coarse`, kept likewise."""
+        last = self._last_cells
+        if last is None or last[0] is not layer:
+            last = self._last_cells = (layer, Coarse(layer.shape).mean(layer))
         return last[1]
 
     @torch.inference_mode()
