@@ -10,6 +10,7 @@ class Panel(Docked, QWidget):
 
     def shut_down(self):
         self.ended += 1
+        self.leave_window()
 
 
 def docks(viewer, *panels):
@@ -43,3 +44,19 @@ def test_a_panel_taken_out_of_its_dock_is_shut_down(make_napari_viewer):
     (dock,) = docks(viewer, panel)
     viewer.window.remove_dock_widget(dock)
     assert panel.ended >= 1
+
+
+def test_closing_the_window_ends_the_panel_unless_it_objects(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer(show=True)
+    panel = Panel()
+    panel.may_close = lambda: False
+    docks(viewer, panel)
+    window = viewer.window._qt_window
+    qtbot.waitUntil(lambda: panel._main_window is window, timeout=5000)
+    window.close()
+    qtbot.wait(100)
+    assert window.isVisible() and not panel.ended
+    panel.may_close = lambda: True
+    viewer.close()
+    qtbot.waitUntil(lambda: panel.ended > 0, timeout=5000)
+    assert panel._main_window is None

@@ -387,6 +387,7 @@ class CorrectWidget(Docked, QScrollArea):
         if self._closed:
             return
         self._closed = True
+        self.leave_window()
         self.watch_bar.close_down()
         self._timer.stop()
         self._beat.stop()

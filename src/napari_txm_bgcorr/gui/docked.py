@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from contextlib import suppress
 from typing import Any
 
 from qtpy.QtCore import QEvent, QTimer
@@ -17,25 +19,63 @@ class Docked:
     laptop's screen.
     """
 
+    _window_ref: weakref.ref[QMainWindow] | None = None  # kept, it would keep the whole viewer
+
+    @property
+    def _main_window(self) -> QMainWindow | None:
+        return None if self._window_ref is None else self._window_ref()
+
     def event(self: Any, event: QEvent) -> bool:
         """Notice that the panel is taken out of its dock, or put into one."""
         if event.type() == QEvent.Type.ParentChange:
             if self.parent() is None:
                 self.shut_down()
-            else:
-                self.window().installEventFilter(self)
-                QTimer.singleShot(0, self._join_the_others)
+            else:  # its dock is put into the window after this
+                QTimer.singleShot(0, self._settle)
+        elif event.type() == QEvent.Type.Show:
+            self._watch_window()
         return bool(super().event(event))  # type: ignore[misc]
 
+    def _settle(self: Any) -> None:
+        self._watch_window()
+        self._join_the_others()
+
+    def _watch_window(self: Any) -> None:
+        """Hear of the main window's closing; a floating dock's own is another."""
+        window = self.parentWidget()
+        while window is not None and not isinstance(window, QMainWindow):
+            window = window.parentWidget()
+        if window is not None and window is not self._main_window:
+            self._window_ref = weakref.ref(window)
+            window.installEventFilter(self)
+
     def eventFilter(self: Any, watched: Any, event: Any) -> bool:
-        """Watch the main window closing."""
-        if event.type() == QEvent.Type.Close:
+        """Watch the main window closing; the panel may have a reason to keep it open."""
+        if event.type() == QEvent.Type.Close and watched is self._main_window:
+            if not self.may_close():
+                event.ignore()
+                return True
             QTimer.singleShot(0, self._after_close)
         return bool(super().eventFilter(watched, event))  # type: ignore[misc]
 
+    def may_close(self) -> bool:
+        """Whether the main window may close; a panel with something at stake asks here."""
+        return True
+
+    def _after_close(self: Any) -> None:
+        if self._main_window is not None and not self._main_window.isVisible():
+            self.shut_down()
+
+    def leave_window(self: Any) -> None:
+        """Hear no more of the main window."""
+        window, self._window_ref = self._main_window, None
+        if window is not None:
+            with suppress(RuntimeError):  # Qt has deleted it already
+                window.removeEventFilter(self)
+
     def _join_the_others(self: Any) -> None:
-        window, mine = self.window(), _dock_of(self)
-        if mine is None or not isinstance(window, QMainWindow) or mine.isFloating():
+        window, mine = self._main_window, _dock_of(self)
+        if mine is None or window is None or mine.isFloating():
             return
         for dock in window.findChildren(QDockWidget):
             if dock is mine or dock.isFloating() or not _holds_a_panel(dock):
@@ -44,10 +84,6 @@ class Docked:
                 window.tabifyDockWidget(dock, mine)
                 QTimer.singleShot(0, mine.raise_)  # tabs are laid out in the next turn
                 return
-
-    def _after_close(self: Any) -> None:
-        if not self.window().isVisible():
-            self.shut_down()
 
 
 def _holds_a_panel(dock: QDockWidget) -> bool:

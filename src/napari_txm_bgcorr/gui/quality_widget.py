@@ -285,6 +285,7 @@ class QualityWidget(Docked, QualityForm):
         if self._closed:
             return
         self._closed = True
+        self.leave_window()
         self.runner.close()
         self.viewer.layers.events.inserted.disconnect(self._find_results)
         self.viewer.layers.events.removed.disconnect(self._find_results)

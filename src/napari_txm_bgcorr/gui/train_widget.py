@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QEvent, QSize, QTimer
+from qtpy.QtCore import QSize, QTimer
 from qtpy.QtWidgets import (
     QApplication,
     QFileDialog,
     QLabel,
-    QMainWindow,
     QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_txm_bgcorr.core.errors import ConfigError, TxmError
+from napari_txm_bgcorr.gui.docked import Docked
 from napari_txm_bgcorr.gui.plots import theme_colours
 from napari_txm_bgcorr.gui.preferences import preferences
 from napari_txm_bgcorr.gui.train_close import ask_before_closing
@@ -44,7 +44,7 @@ __all__ = ["TrainWidget"]
 PANEL_WIDTH = 340
 
 
-class TrainWidget(QWidget):
+class TrainWidget(Docked, QWidget):
     """Data, settings and the run, one above the other.
 
     Parameters
@@ -59,7 +59,6 @@ class TrainWidget(QWidget):
         self.runs = runs_folder()
         self.reader, self.finder = Runner(self), Runner(self)
         self._closed = False
-        self._main_window: QMainWindow | None = None
         self._waiting: list[DataItem] = []
         self._reading: tuple[DataItem, ...] = ()
         self._level = Level()
@@ -305,43 +304,13 @@ class TrainWidget(QWidget):
         self.run_step.set_theme(theme)
         self.data_step.set_theme(theme["warning"])
 
-    def event(self, event: QEvent) -> bool:
-        """Let go of everything when the panel is taken out of its dock."""
-        if event.type() == QEvent.Type.ParentChange:
-            if self.parent() is None:
-                self.shut_down()
-            else:  # its dock is put into the window after this
-                QTimer.singleShot(0, self._watch_window)
-        elif event.type() == QEvent.Type.Show:
-            self._watch_window()
-        return bool(super().event(event))
-
-    def _watch_window(self) -> None:
-        """Hear of the main window's closing; a floating dock's own is another."""
-        window = self.parentWidget()
-        while window is not None and not isinstance(window, QMainWindow):
-            window = window.parentWidget()
-        if window is not None and window is not self._main_window:
-            self._main_window = window
-            window.installEventFilter(self)
-
-    def eventFilter(self, watched: Any, event: Any) -> bool:
+    def may_close(self) -> bool:
         """Ask what becomes of a live run before the main window closes."""
-        if event.type() == QEvent.Type.Close and not self._closed:
-            if self.control.live and not self._may_close():
-                event.ignore()
-                return True
-            QTimer.singleShot(0, self._after_close)
-        return bool(super().eventFilter(watched, event))
-
-    def _may_close(self) -> bool:
+        if self._closed or not self.control.live:
+            return True
         answer = ask_before_closing(self, self.control.run)
         self.control.stop_when_closed = answer == "stop"
         return answer != "stay"
-
-    def _after_close(self) -> None:
-        if self._main_window is not None and not self._main_window.isVisible():
-            self.shut_down()
 
     def shut_down(self) -> None:
         """Stop every thread and let go of the viewer; a run goes on unless told to stop."""
@@ -352,9 +321,7 @@ class TrainWidget(QWidget):
         self._steps.clear()
         self.run_step.stop_drawing()
         self.viewer.events.theme.disconnect(self._take_theme)
-        if self._main_window is not None:  # kept, it would keep the whole viewer
-            self._main_window.removeEventFilter(self)
-            self._main_window = None
+        self.leave_window()
         self.control.close()
         for runner in (self.reader, self.finder):
             runner.close()
