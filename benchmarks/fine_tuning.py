@@ -6,12 +6,14 @@ every number of references the shipped model is fine-tuned by the preset ``fine-
 these are told in per cent (`background_error_sf`, mean over unseen tiles under unseen
 specimens):
 
-- ``none``: the tile alone; ``prior``: the mean reference as the prior, with its age told;
+- ``none``: the tile alone; ``prior``: the mean reference as the prior, its error told as its
+  age suggests, as `correct` does it; ``known``: the same, if its true error were told;
 - ``captured``: that reference as it is, 8 hours stale;
 - ``simulated-none``, ``simulated-stale``: other instruments (what was forgotten).
 
-Step 0 is the default model. ``blend`` lines lie on the straight line between its weights
-(0) and the fine-tuned ones (1).
+Step 0 is the default model. Checks are of the weights that would be exported at that step.
+The last lines lie on the straight line between the default model's weights (blend 0) and the
+fine-tuned ones (1). ``cpu_s`` is the training process's time; worker processes come on top.
 
     python benchmarks/fine_tuning.py --minutes 5                 # about 1 h on 2 free cores
     python benchmarks/fine_tuning.py --references 2 --steps 40   # a quick look
@@ -30,6 +32,7 @@ import torch
 
 from napari_txm_bgcorr.core.simulate import FAMILIES, Session, draw_session, draw_specimen
 from napari_txm_bgcorr.core.training_data import ImageStack, TrainingData
+from napari_txm_bgcorr.engine.blend import Blend
 from napari_txm_bgcorr.engine.config import load_config
 from napari_txm_bgcorr.engine.pairs import to_batch
 from napari_txm_bgcorr.engine.priors import expected_drift
@@ -63,9 +66,11 @@ def unseen(session: Session, stack: ImageStack, tiles: int, seed: int) -> dict[s
     prior = _logs([np.mean(stack.images, axis=0)]).expand_as(raw).contiguous()
     weight = torch.from_numpy(session.aperture.astype(np.float32)).expand_as(raw).contiguous()
     told = torch.full((tiles,), expected_drift(STALE_H))
+    known = scale_free_rms(prior - true, weight)
     return {
         "none": to_batch(Pairs(raw, true, prior, weight, -torch.ones(tiles))),
         "prior": to_batch(Pairs(raw, true, prior, weight, told)),
+        "known": to_batch(Pairs(raw, true, prior, weight, known)),
     }
 
 
@@ -98,21 +103,23 @@ def run(family: str, count: int, seed: int, options: argparse.Namespace) -> Iter
     prior, (_, true, weight) = cases["prior"].inputs[:, 1:2], cases["prior"]
     captured = round(100 * float(scale_free_rms(prior - true, weight).mean()), 3)
     trainer = Trainer(config, options.device)
-    network = trainer.average
-    first = {key: value.clone() for key, value in network.state_dict().items()}
     line = {"family": family, "references": count, "captured": captured}
-    yield line | {"step": 0, "minutes": 0.0} | errors(network, cases)
-    checks, began = set(options.check), time.monotonic()
+    yield line | {"step": 0, "minutes": 0.0} | errors(trainer.average, cases)
+    checks, began, spent_cpu = set(options.check), time.monotonic(), time.process_time()
     for step in fit(config, trainer, TrainingData(references=(stack,))):
         done = step.progress >= 1
         if step.step and (step.step in checks or done):
             spent = {"minutes": round(trainer.elapsed_s / 60, 2)}
+            spent |= {"cpu_s": round(time.process_time() - spent_cpu, 1)}
             speed = {"steps_per_s": round(step.step / (time.monotonic() - began), 3)}
-            yield line | {"step": step.step} | spent | speed | errors(network, cases)
-    last = {key: value.clone() for key, value in network.state_dict().items()}
-    for blend in options.blend:
-        network.load_state_dict({k: torch.lerp(first[k], last[k], blend) for k in last})
-        yield line | {"blend": blend} | errors(network, cases)
+            exported = trainer.blend.of(trainer.average)
+            facts = spent | speed | {"blend": trainer.blend.share}
+            yield line | {"step": step.step} | facts | errors(exported, cases)
+            spent_cpu += time.process_time() - spent_cpu - facts["cpu_s"]  # less the check's own
+    every = Blend(trainer.average, ())
+    every.start = trainer.blend.start
+    for share in options.blend if every.start else ():
+        yield line | {"blend": share} | errors(every.of(trainer.average, share), cases)
 
 
 def main() -> None:
@@ -125,7 +132,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=None)
     parser.add_argument("--steps", type=int, default=20000)
     parser.add_argument("--check", nargs="*", type=int, default=[25, 50, 100, 200, 300, 400])
-    parser.add_argument("--blend", nargs="*", type=float, default=[0.25, 0.5, 0.75])
+    parser.add_argument("--blend", nargs="*", type=float, default=[])
     parser.add_argument("--tiles", type=int, default=16)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -14,8 +14,9 @@ from napari_txm_bgcorr.core.training_data import ImageStack, TrainingData
 from napari_txm_bgcorr.engine.config import TrainConfig
 from napari_txm_bgcorr.engine.mixed import MixedPairs, Shares, active_mix
 from napari_txm_bgcorr.engine.pairs import batches, build_pairs, to_batch
+from napari_txm_bgcorr.engine.priors import expected_drift
 from napari_txm_bgcorr.engine.split import split
-from napari_txm_bgcorr.engine.tensors import scale_free_rms
+from napari_txm_bgcorr.engine.tensors import log_field, scale_free_rms
 
 PX = 32
 STILL = {"gain": 0.0, "drift_h": 0.0, "noise": 0.0, "defocus_px": 0.0, "crop": 1.0}
@@ -187,6 +188,35 @@ def test_priors_of_every_case_are_off_by_what_is_told():
         error = scale_free_rms(pairs.log_prior - pairs.log_background, pairs.weight)
         torch.testing.assert_close(pairs.rms, error)
         assert (error > 1e-4).all() and (error < 0.8).all(), case
+
+
+def test_stale_priors_are_told_by_their_age_where_wanted():
+    times = np.array(["2026-05-01T00", "2026-05-01T06"], "datetime64[s]")
+    data = TrainingData(references=(stack(2, 2, times=times),))
+    still = {"augment": STILL, "p_no_prior": 0.0, "p_tile_median": 0.0, "p_smooth": 0.0}
+    ages = {"min_age_h": 2.999, "max_age_h": 3.0}
+    source = MixedPairs(
+        config({"references": 1.0}, p_told_by_age=1.0, **still, **ages), data, torch.device("cpu")
+    )
+    told = {round(float(rms), 4) for i in range(3) for rms in source.draw(i).rms}
+    assert told == {round(expected_drift(age), 4) for age in (3.0, 6.0)}  # own one, the other
+
+
+def test_a_sessions_mean_pattern_takes_noise_out_of_the_background():
+    rng = np.random.default_rng(4)
+    spots = beam(0) * np.kron(rng.uniform(0.8, 1.0, (8, 8)), np.ones((4, 4)))
+    images = rng.poisson(spots[None].repeat(8, 0) / 8).astype("u2") * 8
+    noisy = ImageStack(images, tuple("abcdefgh"), ("day",) * 8)
+    still = {"augment": STILL, "p_no_prior": 1.0}
+    spread = []
+    for share in (False, True):
+        source = MixedPairs(
+            config({"references": 1.0}, share_pattern=share, **still),
+            TrainingData(references=(noisy,)), torch.device("cpu"),
+        )  # fmt: skip
+        off = source.draw(0).log_background - log_field(torch.from_numpy(spots)[None, None], PX)
+        spread.append(float(off.diff(dim=-1).std()))
+    assert spread[1] < 0.6 * spread[0]
 
 
 def test_validation_is_fixed_and_disjoint_in_sessions():

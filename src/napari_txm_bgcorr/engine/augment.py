@@ -17,6 +17,7 @@ from napari_txm_bgcorr.core.illumination_drift import MODE_RMS, growth
 from napari_txm_bgcorr.engine.config import AugmentConfig
 
 __all__ = [
+    "blurred",
     "drift_of",
     "expose",
     "log_uniform",
@@ -140,8 +141,8 @@ def varied_specimens(
         out = functional.grid_sample(out, grid, padding_mode="reflection", align_corners=False)
     if config.defocus_px > 0:
         sigma = uniform(random, count, 0.0, config.defocus_px)
-        blurred = uniform(random, count, 0.0, 1.0) < DEFOCUSED
-        out = _blurred(out, torch.where(blurred, sigma, 1e-3 * torch.ones_like(sigma)))
+        some = uniform(random, count, 0.0, 1.0) < DEFOCUSED
+        out = blurred(out, torch.where(some, sigma, 1e-3 * torch.ones_like(sigma)))
     thickness = log_uniform(random, count, *config.thickness)
     return out.clamp_min(1e-3).pow(thickness).clamp(1e-3, 1.6)
 
@@ -159,7 +160,7 @@ def _transform(count: int, config: AugmentConfig, random: torch.Generator) -> Te
     return torch.cat(rows, dim=3).view(count, 2, 3)
 
 
-def _blurred(images: Tensor, sigma: Tensor) -> Tensor:
+def blurred(images: Tensor, sigma: Tensor) -> Tensor:
     """Gaussian blur with each image's own sigma `(N, 1, 1, 1)` in pixels."""
     reach = max(1, math.ceil(3 * float(sigma.max())))  # device sync, once a batch
     at = torch.arange(-reach, reach + 1, device=images.device)

@@ -23,7 +23,9 @@ from napari_txm_bgcorr.engine.augment import (
     varied_specimens,
 )
 from napari_txm_bgcorr.engine.config import DataConfig
+from napari_txm_bgcorr.engine.priors import expected_drift
 from napari_txm_bgcorr.engine.residency import Images
+from napari_txm_bgcorr.engine.shared_pattern import SharedPattern
 from napari_txm_bgcorr.engine.tensors import FLOOR, Pairs, floored_log, median, scale_free_rms
 
 __all__ = ["CASES", "UNLIT_WEIGHT", "Composer", "Draw", "draw_cases", "told"]
@@ -77,6 +79,23 @@ def told(pairs: Pairs, cases: list[str], sigma: float, rng: np.random.Generator)
 
 
 @dataclass(frozen=True, eq=False)
+class _Shot:
+    """Tiles on their way: what their priors are made of.
+
+    `log_beam` holds the mean pattern of the session and `hours` of drift since the reference
+    `chosen`; `cleaner` is what averaging the pattern added.
+    """
+
+    chosen: NDArray[np.int64]
+    log_beam: Tensor
+    cleaner: Tensor
+    hours: Tensor
+    offset: Tensor
+    pedestal: Tensor
+    log_raw: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Composer:
     """Make pairs of references and specimens.
 
@@ -86,11 +105,14 @@ class Composer:
     usable : (M,) int64
         Numbers of the references that may be used.
     data : DataConfig
+    pattern : SharedPattern or None
+        Mean fine pattern of sessions, for raw tile and background; priors keep their noise.
     """
 
     references: Images
     usable: NDArray[np.int64]
     data: DataConfig
+    pattern: SharedPattern | None = None
 
     def compose(self, transmission: Tensor, cases: list[str], draw: Draw) -> Pairs:
         """Pairs of random references under the specimens given.
@@ -119,8 +141,14 @@ class Composer:
         beam = taken.counts - torch.where(known.view(-1, 1, 1, 1), 0.0, pedestal)
         log_beam = torch.log(torch.maximum(beam, (FLOOR * median(beam)).clamp_min(1e-3)))
         log_beam = log_beam + uniform(random, len(cases), -augment.gain, augment.gain)
+        cleaner = torch.zeros_like(log_beam)
+        if self.pattern is not None:
+            cleaner = self.pattern.gain(chosen)
+            log_beam = log_beam + cleaner
+        hours = torch.zeros_like(pedestal)
         if augment.drift_h > 0:
-            hours = log_uniform(random, len(cases), 1 / 60, max(augment.drift_h, 1 / 30))
+            least = min(self.data.min_age_h, augment.drift_h / 2)
+            hours = log_uniform(random, len(cases), least, augment.drift_h)
             log_beam = log_beam + drift_of(log_beam, hours.flatten(), random)
         beam, offset = log_beam.exp(), pedestal * kept
         unit = self._unit(beam)
@@ -129,9 +157,20 @@ class Composer:
         log_raw = floored_log(raw - pedestal + offset)
         log_background = floored_log(beam + offset)
         weight = UNLIT_WEIGHT + (1 - UNLIT_WEIGHT) * taken.lit
-        prior = self._priors(chosen, cases, log_beam, offset, pedestal, log_raw, draw)
+        shot = _Shot(chosen, log_beam, cleaner, hours.flatten(), offset, pedestal, log_raw)
+        prior, ages = self._priors(shot, cases, draw)
         pairs = Pairs(log_raw, log_background, prior, weight, weight.new_zeros(len(cases)))
-        return told(pairs, cases, self.data.staleness_sigma, draw.rng)
+        pairs = told(pairs, cases, self.data.staleness_sigma, draw.rng)
+        return self._told_by_age(pairs, ages, draw)
+
+    def _told_by_age(self, pairs: Pairs, ages: NDArray[np.float64], draw: Draw) -> Pairs:
+        """Some errors of stale priors told as their age alone suggests, as when correcting."""
+        by_age = ~np.isnan(ages) & (draw.rng.random(len(ages)) < self.data.p_told_by_age)
+        guess = [
+            expected_drift(age) if there else 0.0 for age, there in zip(ages, by_age, strict=True)
+        ]
+        rms = torch.tensor(guess, dtype=pairs.rms.dtype, device=pairs.rms.device)
+        return pairs._replace(rms=torch.where(rms > 0, rms, pairs.rms))
 
     def _unit(self, beam: Tensor) -> Tensor:
         """Counts in one unit of the image: 1 for counts, more for images scaled to about 1."""
@@ -156,41 +195,41 @@ class Composer:
         return torch.where(there, value, guess), stays.to(counts.dtype)
 
     def _priors(
-        self,
-        chosen: NDArray[np.int64],
-        cases: list[str],
-        log_beam: Tensor,
-        offset: Tensor,
-        pedestal: Tensor,
-        log_raw: Tensor,
-        draw: Draw,
-    ) -> Tensor:
-        """Log prior of each tile; of no use where its case is ``none``."""
-        prior = floored_log(log_beam.exp() + offset)
+        self, shot: _Shot, cases: list[str], draw: Draw
+    ) -> tuple[Tensor, NDArray[np.float64]]:
+        """Log prior of each tile, of no use where its case is ``none``; hours of stale ones."""
+        log_beam, log_raw = shot.log_beam, shot.log_raw
+        prior = floored_log(log_beam.exp() + shot.offset)
+        ages = np.full(len(cases), np.nan)
         where = {case: [k for k, c in enumerate(cases) if c == case] for case in CASES}
         if rows := where["stale"]:
-            old = self._drifted(log_beam[rows], draw).exp() + offset[rows]
-            others = self._others(chosen[rows], draw)
-            swap = [k for k, other in enumerate(others) if other >= 0]
-            if swap:
-                found = self.references.take(np.array([others[k] for k in swap]), draw.batch)
-                counts, place = found.counts, [rows[k] for k in swap]
-                unknown = np.isnan(self.references.pedestal[chosen[place]])
-                held = torch.from_numpy(unknown).to(counts).view(-1, 1, 1, 1) * pedestal[place]
-                old[swap] = counts - held + offset[place]
-            prior[rows] = floored_log(old)
+            prior[rows], ages[rows] = self._stale(shot, rows, draw)
         if rows := where["tile-median"]:
-            prior[rows] = self._tile_median(rows, log_beam, offset, log_raw, prior, draw)
+            prior[rows] = self._tile_median(rows, log_beam, shot.offset, log_raw, prior, draw)
         for k in where["smooth"]:
             sigma = log_raw.shape[-1] / 256 * np.exp(draw.rng.uniform(np.log(4), np.log(40)))
             prior[k : k + 1] = low_passed(prior[k : k + 1], sigma)
-        return prior
+        return prior, ages
 
-    def _drifted(self, log_beam: Tensor, draw: Draw) -> Tensor:
-        """The beam some time before or after."""
-        count = log_beam.shape[0]
-        hours = log_uniform(draw.random, count, 1 / 60, self.data.max_age_h).flatten()
-        return log_beam + drift_of(log_beam, hours, draw.random)
+    def _stale(
+        self, shot: _Shot, rows: list[int], draw: Draw
+    ) -> tuple[Tensor, NDArray[np.float64]]:
+        """Log priors of an earlier or later time, and their ages in hours (NaN: unknown)."""
+        hours = log_uniform(draw.random, len(rows), self.data.min_age_h, self.data.max_age_h)
+        noisy = shot.log_beam[rows] - shot.cleaner[rows]
+        noisy = noisy + drift_of(shot.log_beam[rows], hours.flatten(), draw.random)
+        old, ages = noisy.exp() + shot.offset[rows], hours.flatten().double().cpu().numpy()
+        others = self._others(shot.chosen[rows], draw)
+        if swap := [k for k, other in enumerate(others) if other >= 0]:
+            chosen, place = np.array([others[k] for k in swap]), [rows[k] for k in swap]
+            counts = self.references.take(chosen, draw.batch).counts
+            unknown = np.isnan(self.references.pedestal[shot.chosen[place]])
+            held = torch.from_numpy(unknown).to(counts).view(-1, 1, 1, 1) * shot.pedestal[place]
+            old[swap] = counts - held + shot.offset[place]
+            at = self.references.hours
+            apart = np.abs(at[chosen] - at[shot.chosen[place]])
+            ages[swap] = apart + shot.hours[place].double().cpu().numpy()
+        return floored_log(old), ages
 
     def _others(self, chosen: NDArray[np.int64], draw: Draw) -> list[int]:
         """Another usable reference of the same session for half of the tiles, else -1."""

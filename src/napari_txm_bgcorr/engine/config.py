@@ -125,7 +125,15 @@ class DataConfig(_Strict):
     p_pedestal : float
         Share of sessions whose dark is unknown and stays in input and target.
     max_age_h : float
-        Oldest reference in hours (ages are log-uniform from one minute).
+        Oldest reference in hours (ages are log-uniform).
+    min_age_h : float
+        Youngest reference in hours, and least time between a composed tile and its reference.
+    p_told_by_age : float
+        Share of the stale priors of composed tiles whose error is told as `priors.expected_drift`
+        has it for their age, as it is when correcting; else it is told from the truth.
+    share_pattern : bool
+        Average the fine pattern of composed tiles over the references of a session, see
+        `shared_pattern`; for sessions of few references.
     drift : (float, float)
         Least and greatest drift scale (1 = normal), log-uniform.
     staleness_sigma : float
@@ -161,6 +169,9 @@ class DataConfig(_Strict):
     p_smooth: float = Field(default=0.10, ge=0)
     p_pedestal: float = Field(default=0.6, ge=0, le=1)
     max_age_h: float = Field(default=48.0, gt=0.02)
+    min_age_h: float = Field(default=1 / 60, gt=0)
+    p_told_by_age: float = Field(default=0.0, ge=0, le=1)
+    share_pattern: bool = False
     drift: tuple[float, float] = (0.06, 2.5)
     staleness_sigma: float = Field(default=0.4, ge=0)
     p_flip: float = Field(default=0.25, ge=0, le=1)
@@ -205,6 +216,9 @@ class TrainConfig(_Strict):
     betas, weight_decay, clip : Adam's moments, decoupled decay, greatest gradient norm.
     ema : float
         Decay of the averaged weights, which are validated and exported.
+    blend : tuple of float
+        Shares of the way from the weights of `init` to the averaged ones that each validation
+        tries: the best is validated and exported. Empty, or without `init`: the averaged ones.
     adversarial_mode, adversarial_start : kind of GAN loss; share of the run before it begins.
     discriminator_features, discriminator_layers, discriminator_lr : the PatchGAN.
     precision : "auto" is bf16 on CUDA and fp32 elsewhere (on CPUs bf16 is slower).
@@ -233,6 +247,7 @@ class TrainConfig(_Strict):
     weight_decay: float = Field(default=0.0, ge=0)
     clip: float = Field(default=1.0, gt=0)
     ema: float = Field(default=0.999, ge=0, lt=1)
+    blend: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     adversarial_mode: Literal["least_squares", "hinge", "vanilla"] = "least_squares"
     adversarial_start: float = Field(default=0.5, ge=0, le=1)
     discriminator_features: int = Field(default=32, ge=1)

@@ -160,7 +160,9 @@ class Keeper:
         self._tell_loggers(step, line)
         if step.validation:
             shown = ", ".join(f"{k} {100 * v:.2f} %" for k, v in step.validation.items())
-            self.folder.note(f"step {step.step}: validation error {shown}")
+            share = trainer.blend.share
+            blend = f" (blend {share:g})" if share < 1 else ""
+            self.folder.note(f"step {step.step}: validation error {shown}{blend}")
 
     def _tell_loggers(self, step: TrainStep, line: dict[str, Any]) -> None:
         if not self.loggers:
@@ -197,10 +199,14 @@ class Keeper:
         trainer = self.trainer
         save_model(
             self.folder.model,
-            trainer.average,
+            trainer.blend.of(trainer.average),
             trainer.config.network,
             training=trainer.config.model_dump(mode="json"),
-            metrics={"validation_error_sf": validation, "step": trainer.step},
+            metrics={
+                "validation_error_sf": validation,
+                "step": trainer.step,
+                "blend": trainer.blend.share,
+            },
             facts=self.facts,
         )
 

@@ -24,6 +24,7 @@ from napari_txm_bgcorr.engine.composed import Composer, Draw, draw_cases
 from napari_txm_bgcorr.engine.config import TrainConfig
 from napari_txm_bgcorr.engine.real_pairs import RealPairs
 from napari_txm_bgcorr.engine.residency import Images, hold
+from napari_txm_bgcorr.engine.shared_pattern import SharedPattern
 from napari_txm_bgcorr.engine.simulated import SimulatedPairs
 from napari_txm_bgcorr.engine.split import Split, split
 from napari_txm_bgcorr.engine.tensors import Pairs
@@ -185,8 +186,8 @@ class MixedPairs:
         if "references" in mix or "samples" in mix:
             images, parts = self._held(data.references, "references")
             self.composer = (
-                Composer(images, parts.train, config.data),
-                Composer(images, parts.validation, config.data),
+                self._composer(images, parts.train),
+                self._composer(images, parts.validation),
             )
         if "samples" in mix:
             self.samples = self._held(data.samples, "samples")
@@ -206,6 +207,10 @@ class MixedPairs:
         if role != "raw":  # raw images are split as their backgrounds
             self.notes = (*self.notes, parts.tells)
         return images, parts
+
+    def _composer(self, images: Images, usable: NDArray[np.int64]) -> Composer:
+        shared = SharedPattern(images, usable) if self.config.data.share_pattern else None
+        return Composer(images, usable, self.config.data, shared)
 
     @property
     def on_device(self) -> bool:

@@ -182,7 +182,9 @@ def _after(trainer: Trainer, cases: dict[str, Batch], clock: _Clock) -> TrainSte
 
 
 def _preview(trainer: Trainer, cases: dict[str, Batch]) -> dict[str, NDArray[np.float32]]:
-    return preview(trainer.average, cases, trainer.device) if trainer.world.lead else {}
+    if not trainer.world.lead:
+        return {}
+    return preview(trainer.blend.of(trainer.average), cases, trainer.device)
 
 
 def check_batch(batch: Batch | None, config: TrainConfig) -> None:

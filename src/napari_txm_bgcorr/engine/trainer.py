@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_txm_bgcorr.core.errors import DeviceError
+from napari_txm_bgcorr.engine.blend import Blend
 from napari_txm_bgcorr.engine.checkpoint import load_model, resolve_model
 from napari_txm_bgcorr.engine.config import TrainConfig
 from napari_txm_bgcorr.engine.devices import choose_device, is_out_of_memory
@@ -22,7 +23,7 @@ from napari_txm_bgcorr.engine.losses import (
 from napari_txm_bgcorr.engine.networks import build_discriminator, build_generator
 from napari_txm_bgcorr.engine.profiling import phase
 from napari_txm_bgcorr.engine.tensors import Batch
-from napari_txm_bgcorr.engine.validation import AT_ONCE, validate
+from napari_txm_bgcorr.engine.validation import AT_ONCE
 from napari_txm_bgcorr.engine.watchdog import TrainError, Watchdog
 
 __all__ = ["TrainError", "Trainer"]
@@ -67,12 +68,11 @@ class Trainer:
         self.step = 0
         self.elapsed_s = 0.0
         self.paused_s = 0.0  # of this process; not part of the training time
-        self.best = math.inf
-        self.since_best = 0  # validations
+        self.best, self.since_best = math.inf, 0  # validations
         self.validation_start: float | None = None
         self.micro_batch = min(config.micro_batch or config.batch, config.batch // world.size)
-        self.rate_scale = 1.0
-        self.rollbacks = 0
+        self.rate_scale, self.rollbacks = 1.0, 0
+        self.blend = Blend(self.average, config.blend if config.init is not None else ())
         self.discriminator_every = 1  # 0: switched off
         self.pending: dict[str, Tensor] = {}  # sums of the losses since the last log line
         self.pending_steps = 0
@@ -333,8 +333,8 @@ class Trainer:
     # -- state ------------------------------------------------------------------------------
 
     def validate(self, cases: dict[str, Batch]) -> dict[str, float]:
-        """`validation.validate` of the averaged weights."""
-        return validate(self.average, cases, self.device, min(self.micro_batch, AT_ONCE))
+        """`Blend.validate` of the averaged weights."""
+        return self.blend.validate(self.average, cases, min(self.micro_batch, AT_ONCE), self.step)
 
     def move(self, device: torch.device) -> None:
         """Take weights and moments to another device, as while the run waits."""
