@@ -20,6 +20,7 @@ EDGE = 4  # cells: 3 % of the field, where smooth illumination changes by < 10 %
 NEIGHBOURS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 SIGMA_FLOOR = 0.005  # of the level; below it noise-free (simulated, averaged) data
 SPREADS = 3  # of the neighbours, robust, that an outlier lies beyond
+BAND = 64  # rows looked at together
 ENOUGH = 3  # valid neighbours that a median needs
 
 
@@ -152,18 +153,19 @@ def outliers(ratio: Image, usable: Mask, sigma: float, contrast: float) -> Mask:
     """
     if min(ratio.shape) < 3:
         return np.zeros(ratio.shape, bool)
-    across = _second_difference(ratio[:, :-2], ratio[:, 1:-1], ratio[:, 2:])
-    noise = level_of(across) * 1.4826 / np.sqrt(6)  # of one pixel
+    step = max(1, min(ratio.shape[0], ratio.shape[1] - 2) // 64)
+    some = [ratio[::step, k : k - 2 or None : step] for k in range(3)]
+    across = _second_difference(*some)
+    across = across[np.isfinite(across)]
+    noise = float(np.median(across)) if across.size else 0.0
+    noise *= 1.4826 / np.sqrt(6)  # of one pixel
     level = abs(level_of(ratio))
     noise = max(noise, SIGMA_FLOOR * level)
     # A pixel beside another bad one shows half of its deviation in the second difference.
     limit = min(max(0.9 * sigma * noise, 0.5 * contrast * level), np.finfo(np.float32).max)
-    candidate = np.zeros(ratio.shape, bool)
-    candidate[:, 1:-1] = across > np.float32(limit)
-    del across  # its memory serves again, still in the cache
-    along = _second_difference(ratio[:-2], ratio[1:-1], ratio[2:])
-    candidate[1:-1] |= along > np.float32(limit)
-    y, x = _places(candidate & usable)
+    candidate = _jumps(ratio, np.float32(limit))
+    candidate &= usable
+    y, x = _places(candidate)
     around = _neighbours(ratio, usable, y, x)
     middle, count = _median(around)
     spread = 1.4826 * _median(np.abs(around - middle[:, None]))[0]
@@ -173,6 +175,22 @@ def outliers(ratio: Image, usable: Mask, sigma: float, contrast: float) -> Mask:
     found = np.zeros(ratio.shape, bool)
     found[y, x] = bad & (count >= ENOUGH)
     return found
+
+
+def _jumps(ratio: Image, limit: np.float32) -> Mask:
+    """Pixels whose second difference along rows or columns is above a limit."""
+    rows = ratio.shape[0]
+    out = np.zeros(ratio.shape, bool)
+    for first in range(0, rows, BAND):  # what is between stays in the cache
+        part = ratio[first : first + BAND]
+        across = _second_difference(part[:, :-2], part[:, 1:-1], part[:, 2:])
+        np.greater(across, limit, out=out[first : first + BAND, 1:-1])
+        low, high = max(1, first), min(rows - 1, first + BAND)
+        along = _second_difference(
+            ratio[low - 1 : high - 1], ratio[low:high], ratio[low + 1 : high + 1]
+        )
+        out[low:high] |= along > limit
+    return out
 
 
 def _second_difference(before: Image, here: Image, after: Image) -> Image:

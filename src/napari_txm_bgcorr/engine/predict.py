@@ -253,19 +253,21 @@ class Generator:
             x = network_input(log_raw, None, None)
             predicted = self._forward(x.contiguous(memory_format=torch.channels_last))
             whole = functional.avg_pool2d(predicted + level_of(log_raw), over)
-            return whole[0, 0].cpu().numpy()
+            blind: Image = whole[0, 0].cpu().numpy()
+            return blind
         layer = self._prior.of(index)
         known = self._prior_cells(layer)
         rms = torch.tensor([self._prior.rms(index)], device=self.device)
         x = network_input(log_raw, self._coarse(layer), rms)
         change = self._forward(x.contiguous(memory_format=torch.channels_last)) - x[:, 1:2]
-        pooled = functional.avg_pool2d(change, over)[0, 0].cpu().numpy()
+        cells: Image = known + functional.avg_pool2d(change, over)[0, 0].cpu().numpy()
         if self._prior.kind == "reference":  # as `to_prior_level`
-            return known + pooled - np.float32(np.median(change.cpu().numpy()))
+            cells -= np.float32(np.median(change.cpu().numpy()))
+            return cells
         coarse = Coarse(raw.shape)
-        cells = known + pooled  # as `to_empty_level`
         ratio = coarse.log_cells(raw, None) - cells
-        return cells + np.float32(upper(ratio, np.ones(coarse.size, bool)))
+        cells += np.float32(upper(ratio, np.ones(coarse.size, bool)))  # as `to_empty_level`
+        return cells
 
     def _attempt(self, stack: Image, places: list[int | None]) -> Image | None:
         """One batch; None after halving the batch because memory ran out."""
