@@ -77,7 +77,8 @@ def _aligned(image: Tensor, band: Tensor, onto: Tensor) -> Tensor | None:
     """
     edge = BAND[1] // 2 + REACH
     inner = (..., slice(edge, -edge), slice(edge, -edge))
-    fixed, best, place = onto[inner], -1.0, (0, 0)
+    fixed, best = onto[inner], -1.0
+    place: tuple[int, ...] = (0, 0)
     for shift in product(range(-REACH, REACH + 1), repeat=2):
         moved = torch.roll(band, shift, (2, 3))[inner]
         norm = (moved.square().sum() * fixed.square().sum()).sqrt().clamp_min(1e-12)
