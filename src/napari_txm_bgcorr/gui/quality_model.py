@@ -32,7 +32,7 @@ class QualityModel(QAbstractTableModel):
     def __init__(self, quality: TileQuality | None = None) -> None:
         super().__init__()
         self.quality: TileQuality | None = None
-        self.flags: dict[str, NDArray[np.bool_]] = {}
+        self.raised: dict[str, NDArray[np.bool_]] = {}
         self.columns: list[str] = []
         self.show(quality)
 
@@ -40,7 +40,7 @@ class QualityModel(QAbstractTableModel):
         """Take another table; figures that no tile has are left out."""
         self.beginResetModel()
         self.quality = quality
-        self.flags = {} if quality is None else raised(quality)
+        self.raised = {} if quality is None else raised(quality)
         self.columns = (
             [] if quality is None else [k for k in COLUMNS if np.isfinite(quality.column(k)).any()]
         )
@@ -48,7 +48,7 @@ class QualityModel(QAbstractTableModel):
 
     def flagged(self, i: int) -> list[str]:
         """Keys of the flags raised for tile `i`."""
-        return [key for key, found in self.flags.items() if found[i]]
+        return [key for key, found in self.raised.items() if found[i]]
 
     def rowCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: B008 - Qt's own way
         """Count the tiles."""
