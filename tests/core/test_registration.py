@@ -14,6 +14,7 @@ from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.placement import Edge, reconcile
 from napari_txm_bgcorr.core.registration import (
     Positions,
+    _Windows,
     neighbours,
     nominal_positions,
     register,
@@ -195,3 +196,24 @@ def test_no_mosaic_is_refused() -> None:
     whole = replace(scan, positions_px=None)
     np.testing.assert_array_equal(nominal_positions(whole), raster_positions((1, 2), (SIZE, SIZE)))
     assert Positions(nominal_positions(scan)).used == 0
+
+
+def test_correlation_of_windows_is_that_of_their_common_lit_part():
+    rng = np.random.default_rng(3)
+    a, b = rng.standard_normal((2, 20, 13)).astype(np.float32)
+    lit = np.ones((20, 13), bool)
+    lit[:6, 9:] = False
+    lit_b = lit[:, ::-1]
+    windows = _Windows(lit, lit_b, np.array([-5, -20]), 11)
+    assert windows.first.tolist() == [-5, -12]  # no part in common further off
+    scores = windows.correlate(a * lit, b * lit_b)
+    assert scores.shape == (11, 3)
+    wide = _Windows(lit, lit_b, np.array([-4, -3]), 7)
+    scores = wide.correlate(a * lit, b * lit_b)
+    for (dy, dx), score in np.ndenumerate(scores):
+        y, x = int(dy) - 4, int(dx) - 3
+        one = np.s_[max(0, y) : 20 + min(0, y), max(0, x) : 13 + min(0, x)]
+        two = np.s_[max(0, -y) : 20 + min(0, -y), max(0, -x) : 13 + min(0, -x)]
+        both = lit[one] & lit_b[two]
+        p, q = a[one][both], b[two][both]
+        assert score == pytest.approx(p @ q / np.sqrt((p @ p) * (q @ q)), abs=1e-5)
