@@ -80,5 +80,5 @@ def test_window_never_freezes_during_a_run(
     heart.timer.stop()
     record_property("longest_gap_ms", heart.longest_ms)
     print(f"{method}: longest gap {heart.longest_ms:.0f} ms over {heart.beats} beats")
-    assert panel.status_label.text() == "Done: 60 tiles corrected"
+    assert panel.status_label.text().startswith("Done: 60 tiles corrected")
     assert heart.longest_ms < max(LONGEST_GAP_MS, 5 * max(units))

@@ -63,7 +63,12 @@ class Docked:
         return True
 
     def _after_close(self: Any) -> None:
-        if self._main_window is not None and not self._main_window.isVisible():
+        window = self._main_window
+        try:
+            open_still = window is not None and window.isVisible()
+        except RuntimeError:  # Qt has deleted it
+            open_still = False
+        if not open_still:
             self.shut_down()
 
     def leave_window(self: Any) -> None:
