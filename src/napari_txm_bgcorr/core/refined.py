@@ -25,6 +25,7 @@ Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 DEFAULT = JointOptions()
+ALONE = 2**17  # products: so few a BLAS leaves to one thread; its others would spin beside ours
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +172,11 @@ class SmoothTerms:
             table[a, b] += value
         if not level:
             table[0, 0] = 0
-        out: Image = np.asarray((axes[0] @ table) @ axes[1].T, np.float32)
+        left, right = axes[0] @ table, axes[1].T
+        out: Image = np.empty((len(left), right.shape[1]), np.float32)
+        rows = max(1, ALONE // right.size)
+        for first in range(0, len(left), rows):
+            np.matmul(left[first : first + rows], right, out=out[first : first + rows])
         return out
 
 
