@@ -254,7 +254,7 @@ class _System:
                 prior = self._trusted(tiles)
             weights = [self._weight(r, noise) for r in self._split(self.residuals(shared, tiles))]
             matrix, right = self._normal(weights, *prior)
-            found = splu(sparse.csc_array(matrix)).solve(right)
+            found = _bordered(sparse.csc_array(matrix), right, self.f_size)
             shared = found[: self.f_size]
             tiles = found[self.f_size :].reshape(self.count, self.g_size)
             noise = max(_scatter(self.residuals(shared, tiles)), FLOOR)
@@ -296,6 +296,24 @@ class _System:
         columns = np.tile(index, (1, width)).ravel()
         data = sparse.coo_array((blocks.ravel(), (rows, columns)), shape=prior.shape)
         return data.tocsr() + prior, right
+
+
+def _bordered(matrix: sparse.csc_array, right: Floats, border: int) -> Floats:
+    """Solve a symmetric system whose first `border` unknowns meet all others.
+
+    The others, sparse among themselves, are eliminated by themselves: a dense border in the
+    factorization fills it.
+    """
+    inner, edge = matrix[border:, border:], matrix[border:, :border].toarray()
+    factors = splu(
+        sparse.csc_array(inner), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
+    )  # fmt: skip
+    solved = factors.solve(np.column_stack([right[border:], edge]))
+    alone, by_border = solved[:, 0], solved[:, 1:]
+    corner = matrix[:border, :border].toarray() - edge.T @ by_border
+    first = np.linalg.solve(corner, right[:border] - edge.T @ alone)
+    return np.concatenate([first, alone - by_border @ first])
 
 
 def _own_terms(overview: Overview, order: Order) -> Floats:
