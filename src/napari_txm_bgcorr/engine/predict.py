@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -139,6 +140,8 @@ class Generator:
             kind = "reference" if has_flats else "tile-median" if median else "none"
             if has_flats and enough and scan.kind == "mosaic":
                 return self._better(self._reference(scan), tile_median(scan, self._dark), scan)
+            if has_flats:
+                return self._unless_too_old(self._reference(scan), scan)
         if kind == "none":
             return None
         if kind == "reference":
@@ -156,6 +159,22 @@ class Generator:
         known = scan.times is not None and scan.flat_times is not None
         compared = 0.0 if known else self._compare(scan)
         return reference_prior(scan, self._dark, compared)
+
+    def _unless_too_old(self, reference: Prior, scan: Scan) -> Prior | None:
+        """The reference, or nothing where the network alone is expected to be off by less.
+
+        Only where times tell how old it is: compared with predictions, it may look worse than
+        it is.
+        """
+        if scan.times is None or scan.flat_times is None:
+            return reference
+        expected = float(np.mean([reference.rms(i) for i in range(len(scan))]))
+        return None if expected > self._blind_error(math.inf) else reference
+
+    def _blind_error(self, otherwise: float) -> float:
+        """Error expected without a prior, from the model's card."""
+        stated = self.model.card.get("metrics", {}).get("validation_error_sf", {})
+        return float(stated.get("none", otherwise)) if isinstance(stated, dict) else otherwise
 
     def _better(self, one: Prior, other: Prior, scan: Scan) -> Prior:
         """The prior that is expected to be off by less, on average over the scan's tiles."""
@@ -180,8 +199,7 @@ class Generator:
             difference = (shape - reference)[::4, ::4]
             low, high = np.percentile(difference, [2, 98])  # the apertured corners
             squares.append(np.var(np.clip(difference, low, high)))
-        blind = self.model.card.get("metrics", {}).get("validation_error_sf", {})
-        own = float(blind.get("none", BLIND_ERROR)) if isinstance(blind, dict) else BLIND_ERROR
+        own = self._blind_error(BLIND_ERROR)
         return float(np.sqrt(max(float(np.median(squares)) - own**2, 0.01**2)))
 
     def background(
