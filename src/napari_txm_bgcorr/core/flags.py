@@ -21,7 +21,7 @@ __all__ = ["FLAGS", "Flag", "Worth", "flagged", "raised", "reasons", "shown_flag
 
 Mask = NDArray[np.bool_]
 
-USELESS = 0.6  # area under the ROC curve: a flag must be above with its whole interval
+USELESS = 0.55  # area under the ROC curve (chance is 0.5): the whole interval must be above
 
 
 @dataclass(frozen=True)
