@@ -259,7 +259,8 @@ def test_data_that_end_early_are_named(monkeypatch):
 
 def test_patience_ends_a_run_that_gets_no_better(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "napari_txm_bgcorr.engine.trainer.validate", lambda *args: {"none": 0.1, "mean": 0.1}
+        "napari_txm_bgcorr.engine.trainer.Trainer.validate",
+        lambda trainer, cases: {"none": 0.1, "mean": 0.1},
     )
     config = toy_config(steps=100, validate_every=5, patience=3)
     run_training(config, tmp_path, device="cpu")

@@ -206,8 +206,9 @@ def test_an_interrupt_says_how_to_go_on_and_the_next_run_gives_the_same_bits(
     command = [*COMMAND, "correct", str(mosaic), "-o", str(tmp_path / "out"), *arguments]
     # the interrupt comes while the second tile is written
     stop = (
-        "import os, signal; from napari_txm_bgcorr.io.writers import OutputWriter as W; "
-        "first = W.write; W.write = lambda s, r: os.kill(os.getpid(), signal.SIGINT) "
+        "import os, signal, time; from napari_txm_bgcorr.io.writers import OutputWriter as W; "
+        "first = W.write; "
+        "W.write = lambda s, r: (os.kill(os.getpid(), signal.SIGINT), time.sleep(9)) "
         "if r.index == 1 else first(s, r); "
     )
     command[2] = stop + command[2]
