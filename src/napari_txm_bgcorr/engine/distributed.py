@@ -8,6 +8,7 @@ schedule) comes from rank 0, or is the mean over all.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from napari_txm_bgcorr.engine.tensors import Batch
 
 __all__ = ["ALONE", "World", "join"]
 
+SETTLE_S = 0.5
 T = TypeVar("T")
 
 
@@ -148,4 +150,7 @@ def join(device: str) -> Iterator[tuple[World, str]]:
     try:
         yield World(int(os.environ["RANK"]), size, local_size), place
     finally:
+        # Threads of gloo let go of the last tensors now, for which they need Python's lock; the
+        # end of the group holds it while it waits for them (seen as a deadlock with torch 2.13).
+        time.sleep(SETTLE_S)
         distributed.destroy_process_group()
