@@ -43,12 +43,30 @@ def session(path: Path, method: str, name: str, theme: str = "dark") -> None:
     wait(panel)
     viewer.screenshot(str(HERE / f"{name}-corrected.png"), canvas_only=False, flash=False)
     print(name, panel.status_label.text())
+    if len(panel.book.results()[0]) > 2 and name == "mosaic":
+        judge(viewer)
     viewer.close()
+
+
+def judge(viewer: napari.Viewer) -> None:
+    """Measure the result in the panel "Mosaic quality" and take a picture."""
+    _, panel = viewer.window.add_plugin_dock_widget("napari-txm-bgcorr", "Mosaic quality")
+    panel.measure()
+    end = time.monotonic() + LONGEST_S
+    while time.monotonic() < end and (panel.busy or panel.model.quality is None):
+        QApplication.processEvents()
+        time.sleep(0.01)
+    panel.outline_box.setChecked(True)
+    panel.select(0)
+    for _ in range(40):
+        QApplication.processEvents()
+        time.sleep(0.02)
+    viewer.screenshot(str(HERE / "quality.png"), canvas_only=False, flash=False)
 
 
 if __name__ == "__main__":
     data = Path(sys.argv[1])
     chosen = sys.argv[2] if len(sys.argv) > 2 else "auto"
     session(data / "bl01b_sb_2x2", chosen, "mosaic")
-    session(data / "xradia" / "txrm_test_chip_tomo.txrm", "tile-median", "series")
+    session(data / "xradia" / "txrm_test_chip_tomo.txrm", "auto", "series")
     session(data / "xradia" / "test_chip00.xrm", "captured", "single", theme="light")
