@@ -19,23 +19,28 @@ def docks(viewer, *panels):
 
 def test_panels_become_tabs_of_one_dock_the_newest_in_front(make_napari_viewer, qtbot):
     viewer = make_napari_viewer()
-    first, second = docks(viewer, Panel(), Panel())
+    panels = Panel(), Panel()
+    first, second = docks(viewer, *panels)
     window = viewer.window._qt_window
     qtbot.waitUntil(lambda: second in window.tabifiedDockWidgets(first), timeout=5000)
     window.show()
     qtbot.waitUntil(lambda: not second.visibleRegion().isEmpty(), timeout=5000)
     assert first.visibleRegion().isEmpty()
     window.hide()
+    for panel in panels:
+        panel.leave_window()
 
 
 def test_docks_of_others_are_left_where_they_are(make_napari_viewer, qtbot):
     viewer = make_napari_viewer()
-    (mine,) = docks(viewer, Panel())
+    panel = Panel()
+    (mine,) = docks(viewer, panel)
     other = viewer.window.add_dock_widget(QWidget(), name="other")
     qtbot.wait(200)
     window = viewer.window._qt_window
     assert other not in window.tabifiedDockWidgets(mine)
     assert mine in window.findChildren(QDockWidget)
+    panel.leave_window()
 
 
 def test_a_panel_taken_out_of_its_dock_is_shut_down(make_napari_viewer):

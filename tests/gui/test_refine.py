@@ -14,6 +14,7 @@ from napari_txm_bgcorr.core.simulate import simulate_mosaic
 from napari_txm_bgcorr.engine.methods import make_method
 from napari_txm_bgcorr.gui.canvas import Layout
 from napari_txm_bgcorr.gui.messages import Finished
+from napari_txm_bgcorr.gui.pace import Turn
 from napari_txm_bgcorr.gui.session import Job, JobInput
 from napari_txm_bgcorr.gui.tasks import correct_job
 from tests.gui.helpers import make_scan
@@ -59,7 +60,8 @@ def test_where_the_stage_steps_aside_it_says_why(steady):
     assert result.complete and result.provenance["parameters"]["joint"]["applied"] is False
 
 
-def test_stopped_while_it_looks_the_result_stays_as_it_was(scan):
+def test_stopped_while_it_looks_the_result_stays_as_it_was(scan, monkeypatch):
+    monkeypatch.setattr(Turn, "due", lambda turn: True)  # a fast machine would tell nothing
     plain = run(scan, joint=False)
     stop, told = Event(), []
 

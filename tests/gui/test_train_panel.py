@@ -348,7 +348,7 @@ def test_closing_napari_asks_and_obeys(
     assert asked == [fake.path] and widget._main_window.isVisible()
     assert widget.control.live and not (fake.path / "stop").exists()
     viewer.close()
-    qtbot.waitUntil(lambda: not worker.threads_at_work(), timeout=WAIT)
+    qtbot.waitUntil(lambda: widget._closed and not worker.threads_at_work(), timeout=WAIT)
     assert len(asked) == 2 and (fake.path / "stop").exists() == stops
 
 

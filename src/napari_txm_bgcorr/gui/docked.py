@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from contextlib import suppress
 from typing import Any
 
@@ -19,11 +18,9 @@ class Docked:
     laptop's screen.
     """
 
-    _window_ref: weakref.ref[QMainWindow] | None = None  # kept, it would keep the whole viewer
-
-    @property
-    def _main_window(self) -> QMainWindow | None:
-        return None if self._window_ref is None else self._window_ref()
+    # Held until `leave_window`: a window that Qt deletes when it closes takes the panel along,
+    # before the panel has shut down.
+    _main_window: QMainWindow | None = None
 
     def event(self: Any, event: QEvent) -> bool:
         """Notice that the panel is taken out of its dock, or put into one."""
@@ -37,8 +34,9 @@ class Docked:
         return bool(super().event(event))  # type: ignore[misc]
 
     def _settle(self: Any) -> None:
-        self._watch_window()
-        self._join_the_others()
+        with suppress(RuntimeError):  # closed, and deleted by Qt, before its first turn
+            self._watch_window()
+            self._join_the_others()
 
     def _watch_window(self: Any) -> None:
         """Hear of the main window's closing; a floating dock's own is another."""
@@ -46,7 +44,7 @@ class Docked:
         while window is not None and not isinstance(window, QMainWindow):
             window = window.parentWidget()
         if window is not None and window is not self._main_window:
-            self._window_ref = weakref.ref(window)
+            self._main_window = window
             window.installEventFilter(self)
 
     def eventFilter(self: Any, watched: Any, event: Any) -> bool:
@@ -73,7 +71,7 @@ class Docked:
 
     def leave_window(self: Any) -> None:
         """Hear no more of the main window."""
-        window, self._window_ref = self._main_window, None
+        window, self._main_window = self._main_window, None
         if window is not None:
             with suppress(RuntimeError):  # Qt has deleted it already
                 window.removeEventFilter(self)
