@@ -1,13 +1,17 @@
 """Background errors of mosaics and series with and without the joint stage, simulated.
 
 Run ``python benchmarks/joint_stage.py`` for the tables of ``docs/explanation/mosaic.md`` and
-``docs/explanation/series.md``; ``--mosaics 4 --series 2 --largest 5`` for a first look.
+``docs/explanation/series.md``; ``--mosaics 4 --series 2 --largest 5`` for a first look. Rows that
+the file ``--json`` holds are not made again, so a long table can be made in pieces. The rows of
+BaSiCPy need ``--basicpy`` (see `external_basic`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from external_basic import ExternalBasic, Fitter, python_of
 from scipy import ndimage
 
 from napari_txm_bgcorr.core import pixels, quality
@@ -42,6 +47,17 @@ class Contender:
     references: str = "none"
     parameters: tuple[tuple[str, Any], ...] = ()
 
+    def make(self, basicpy: Fitter) -> BackgroundMethod:
+        """The method, without the joint stage, not fitted."""
+        if self.method == "BaSiCPy":
+            return ExternalBasic(basicpy, **dict(self.parameters))
+        return make_method(self.method, joint=False, **dict(self.parameters))
+
+
+def _basicpy(label: str = "", **parameters: Any) -> Contender:
+    """A way to run BaSiCPy; its smoothness of 0.1 ("rough") is about a tenth of its own choice."""
+    return Contender(f"BaSiCPy{label}", "BaSiCPy", "none", tuple(parameters.items()))
+
 
 CONTENDERS = {
     c.label: c
@@ -51,7 +67,21 @@ CONTENDERS = {
         Contender("tile-median", "tile-median"),
         Contender("smooth", "smooth"),
         Contender("envelope", "envelope"),
-        Contender("basic", "basic"),
+        _basicpy(),
+        _basicpy(", level per tile", level="tile"),
+        _basicpy(", tuned", tune=True),
+        _basicpy(", dark field", get_darkfield=True),
+        _basicpy(", ladmap", fitting_mode="ladmap"),
+        _basicpy(", sorted", sort_intensity=True),
+        _basicpy(", sorted, tuned", sort_intensity=True, tune=True),
+        _basicpy(", sorted, dark field", sort_intensity=True, get_darkfield=True),
+        _basicpy(", sorted, rough", sort_intensity=True, smoothness_flatfield=0.1),
+        _basicpy(
+            ", sorted, dark field, rough",
+            sort_intensity=True,
+            get_darkfield=True,
+            smoothness_flatfield=0.1,
+        ),
         Contender("generator, no prior", "generator", "none", (("prior", "none"),)),
         Contender("auto", "auto"),
         Contender("auto, reference 8 h old", "auto", "stale"),
@@ -128,41 +158,79 @@ def seam(drawn: SimulatedScan, scan: Scan, method: BackgroundMethod, lit: np.nda
     return quality.seam(tiles, drawn.positions_px[:count], [lit] * count)
 
 
-def rows_of(drawn: SimulatedScan, raw: LazyTiles | np.ndarray, one: Contender) -> dict:
+def rows_of(drawn: SimulatedScan, raw: LazyTiles | np.ndarray, method: Joint) -> dict:
     """One method on one scan, with and without the stage."""
     scan = replace(drawn.scan, tiles=raw)
-    method = Joint(make_method(one.method, joint=False, **dict(one.parameters)))
     began = time.perf_counter()
     method.fit(scan)
+    fitted = time.perf_counter()
     joined = method.joined
-    return {
-        "method": one.label, "kind": scan.kind, "seconds": time.perf_counter() - began,
-        "reason": method.reason, "tiles": len(scan),
-        "level": "" if joined.level is None else joined.level.source,
+    row = {
+        "kind": scan.kind, "seconds": fitted - began, "reason": method.reason,
+        "tiles": len(scan), "level": "" if joined.level is None else joined.level.source,
         "registered": None if method.positions is None else
         [method.positions.used, len(method.positions.edges)],
         "before": judge(drawn, scan, method.method), "after": judge(drawn, scan, method),
     }  # fmt: skip
+    if isinstance(method.method, ExternalBasic):
+        row["BaSiCPy"] = {k: v for k, v in method.method.said.items() if k != "baseline"}
+    return row | {"judged_seconds": time.perf_counter() - fitted}
 
 
-def all_rows(given: argparse.Namespace) -> Iterator[dict]:
-    """Rows of every scan and method, as they are made; a method that cannot run says so."""
+def all_rows(given: argparse.Namespace, known: list[dict]) -> Iterator[dict]:
+    """Rows of every scan and method, known ones and new ones as they are made.
+
+    A method that cannot run says so.
+    """
+    done = {key_of(row): row for row in known}
+    fitter = Fitter(python_of(given.basicpy or Path()))
     for kind, count in (("mosaic", given.mosaics), ("series", given.series)):
+        largest = given.largest if kind == "mosaic" else given.projections
         for k in range(count):
             raw = None
             for label in given.methods:
+                base = {
+                    "kind": kind, "scan": k, "method": label, "size": given.size,
+                    "largest": largest,
+                }  # fmt: skip
+                if key_of(base) in done:
+                    yield done[key_of(base)]
+                    continue
                 one = CONTENDERS[label]
-                if kind == "mosaic":
-                    drawn = draw_mosaic(k, given.size, given.largest, one.references)
-                else:
-                    drawn = draw_series(k, given.size, given.projections, one.references)
+                began = time.perf_counter()
+                draw = draw_mosaic if kind == "mosaic" else draw_series
+                drawn = draw(k, given.size, largest, one.references)
                 if raw is None:  # the same whatever the references
                     raw = np.asarray(drawn.scan.tiles[:])
-                base = {"kind": kind, "scan": k, "method": label, "family": drawn.session.family}
+                    base["drawn_seconds"] = time.perf_counter() - began
+                base["family"] = drawn.session.family
                 try:
-                    yield base | rows_of(drawn, raw, one)
+                    yield base | rows_of(drawn, raw, Joint(one.make(fitter)))
                 except (MethodError, ModelError) as error:
                     yield base | {"not_run": str(error).split(";")[0]}
+    fitter.close()
+
+
+def key_of(row: dict) -> tuple:
+    """What makes two rows the same question."""
+    return tuple(row[name] for name in ("kind", "scan", "method", "size", "largest"))
+
+
+def known_rows(path: Path | None, again: list[str]) -> list[dict]:
+    """Rows that a file holds, without those of methods to be run again or that could not run."""
+    if path is None or not path.exists():
+        return []
+    rows = json.loads(path.read_text())
+    if any("largest" not in row for row in rows):
+        sys.exit(f"{path}: rows do not say their settings; name a new file")
+    return [row for row in rows if "not_run" not in row and row["method"] not in again]
+
+
+def save(path: Path, rows: list[dict]) -> None:
+    """Write all rows; the file is whole at any time."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(rows, indent=1))
+    os.replace(part, path)
 
 
 def table(rows: list[dict]) -> str:
@@ -201,27 +269,68 @@ def _line(label: str, stage: str, rows: list[dict]) -> str:
 MEASURES = ("sf", "one scale", "abs", "seam", "leakage")
 
 
-def main() -> None:
-    """Print the rows as they are made, then a table each of mosaics and series."""
+def by_size(rows: list[dict]) -> str:
+    """Markdown: one-scale error without and with the stage, by the number of tiles."""
+    sizes = sorted({row["tiles"] for row in rows if "before" in row})
+    out = [
+        f"| method | {' | '.join(f'{n} tiles' for n in sizes)} |",
+        f"|---|{'---:|' * len(sizes)}",
+    ]
+    for label in dict.fromkeys(r["method"] for r in rows):
+        mine = [r for r in rows if r["method"] == label and "before" in r]
+        if mine:
+            cells = [_cell([r for r in mine if r["tiles"] == n]) for n in sizes]
+            out.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(out)
+
+
+def _cell(rows: list[dict]) -> str:
+    means = [
+        np.mean([r[stage]["one scale"] for r in rows]) if rows else float("nan")
+        for stage in ("before", "after")
+    ]
+    return f"{means[0]:.2f}, {means[1]:.2f} ({len(rows)})"
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mosaics", type=int, default=20)
     parser.add_argument("--series", type=int, default=12)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--largest", type=int, default=31, help="rows or columns of a mosaic")
     parser.add_argument("--projections", type=int, default=61)
-    parser.add_argument("--methods", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
-    parser.add_argument("--json", type=Path, help="file for all rows")
-    given = parser.parse_args()
+    parser.add_argument("--methods", nargs="+", choices=CONTENDERS,
+                        help="default: all, those of BaSiCPy with --basicpy")  # fmt: skip
+    parser.add_argument("--basicpy", type=Path, help="folder of BaSiCPy's environment")
+    parser.add_argument("--json", type=Path, help="file for all rows; what it holds is kept")
+    parser.add_argument("--again", nargs="+", default=[], choices=CONTENDERS,
+                        help="methods whose rows in that file are made anew")  # fmt: skip
+    given = parser.parse_args(arguments)
+    outside = [label for label, one in CONTENDERS.items() if one.method == "BaSiCPy"]
+    if given.methods is None:
+        given.methods = [c for c in CONTENDERS if given.basicpy or c not in outside]
+    if given.basicpy is None and set(given.methods) & set(outside):
+        parser.error("BaSiCPy is run by an environment of its own; name its folder by --basicpy")
+    return given
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the rows as they are made, then tables of mosaics and series."""
+    given = parse(arguments)
+    known = known_rows(given.json, given.again)
     rows = []
-    for row in all_rows(given):
+    for row in all_rows(given, known):
         rows.append(row)
-        print(describe(row), flush=True)
-        if given.json is not None:
-            given.json.write_text(json.dumps(rows, indent=1))
+        if row not in known:
+            print(describe(row), flush=True)
+            known.append(row)
+            if given.json is not None:
+                save(given.json, known)
     for kind in ("mosaic", "series"):
         mine = [row for row in rows if row["kind"] == kind]
         if mine:
-            print(f"\n{kind}\n\n{table(mine)}")
+            print(f"\n{kind}\n\n{table(mine)}\n\n{by_size(mine)}")
 
 
 def describe(row: dict) -> str:

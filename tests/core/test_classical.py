@@ -78,7 +78,7 @@ class FakeBaSiC:
 
 @pytest.fixture(autouse=True)
 def _basicpy(monkeypatch):
-    fake = SimpleNamespace(BaSiC=FakeBaSiC, __version__="2.0.0")
+    fake = SimpleNamespace(BaSiC=FakeBaSiC)
     monkeypatch.setitem(sys.modules, "basicpy", fake)
 
 
@@ -216,6 +216,12 @@ def test_basic_names_its_extra_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "basicpy", None)
     with pytest.raises(MethodError, match=r"napari-txm-bgcorr\[basic\]"):
         CLASSICAL["basic"]()
+
+
+def test_basic_says_which_version_it_was(monkeypatch):
+    assert CLASSICAL["basic"]().describe()["basicpy"] == "unknown"
+    monkeypatch.setattr("importlib.metadata.version", {"basicpy": "2.0.0"}.__getitem__)
+    assert CLASSICAL["basic"]().describe()["basicpy"] == "2.0.0"
 
 
 # --- captured ---------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ images", Nature Communications 8 (2017) 14836.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import Any, Self
 
 import numpy as np
@@ -84,7 +85,15 @@ class Basic:
 
     def describe(self) -> dict[str, Any]:
         """Parameters for the provenance."""
-        return {"tiles": self.tiles, "basicpy": getattr(self._package, "__version__", "unknown")}
+        return {"tiles": self.tiles, "basicpy": _version()}
+
+
+def _version() -> str:
+    """BaSiCPy's version; the package itself does not say it."""
+    try:
+        return importlib.metadata.version("basicpy")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def _basicpy() -> Any:
