@@ -30,6 +30,22 @@ from napari_txm_bgcorr.core.tile_median import scaled_backgrounds
 PACKAGES = ("basicpy==2.0.0", "torch==2.13.0")
 FIELDS = Path(__file__).with_name("basicpy_fields.py")
 
+# Ways to run it. Its own smoothness is 0.7 to 1 on mosaics; "rough" takes less.
+WAYS: dict[str, dict[str, Any]] = {
+    "BaSiCPy": {},
+    "BaSiCPy, level per tile": {"level": "tile"},
+    "BaSiCPy, tuned": {"tune": True},
+    "BaSiCPy, dark field": {"get_darkfield": True},
+    "BaSiCPy, ladmap": {"fitting_mode": "ladmap"},
+    "BaSiCPy, sorted": {"sort_intensity": True},
+    "BaSiCPy, sorted, tuned": {"sort_intensity": True, "tune": True},
+    "BaSiCPy, sorted, dark field": {"sort_intensity": True, "get_darkfield": True},
+    "BaSiCPy, sorted, rough": {"sort_intensity": True, "smoothness_flatfield": 0.1},
+    "BaSiCPy, sorted, dark field, rough": {
+        "sort_intensity": True, "get_darkfield": True, "smoothness_flatfield": 0.1,
+    },
+}  # fmt: skip
+
 
 def make_environment(folder: Path) -> Path:
     """Make a virtual environment with BaSiCPy in `folder`; return its Python."""

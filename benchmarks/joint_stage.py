@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from external_basic import ExternalBasic, Fitter, python_of
+from external_basic import WAYS, ExternalBasic, Fitter, python_of
 from scipy import ndimage
 
 from napari_txm_bgcorr.core import pixels, quality
@@ -54,11 +54,6 @@ class Contender:
         return make_method(self.method, joint=False, **dict(self.parameters))
 
 
-def _basicpy(label: str = "", **parameters: Any) -> Contender:
-    """A way to run BaSiCPy; its smoothness of 0.1 ("rough") is about a tenth of its own choice."""
-    return Contender(f"BaSiCPy{label}", "BaSiCPy", "none", tuple(parameters.items()))
-
-
 CONTENDERS = {
     c.label: c
     for c in (
@@ -67,21 +62,7 @@ CONTENDERS = {
         Contender("tile-median", "tile-median"),
         Contender("smooth", "smooth"),
         Contender("envelope", "envelope"),
-        _basicpy(),
-        _basicpy(", level per tile", level="tile"),
-        _basicpy(", tuned", tune=True),
-        _basicpy(", dark field", get_darkfield=True),
-        _basicpy(", ladmap", fitting_mode="ladmap"),
-        _basicpy(", sorted", sort_intensity=True),
-        _basicpy(", sorted, tuned", sort_intensity=True, tune=True),
-        _basicpy(", sorted, dark field", sort_intensity=True, get_darkfield=True),
-        _basicpy(", sorted, rough", sort_intensity=True, smoothness_flatfield=0.1),
-        _basicpy(
-            ", sorted, dark field, rough",
-            sort_intensity=True,
-            get_darkfield=True,
-            smoothness_flatfield=0.1,
-        ),
+        *(Contender(x, "BaSiCPy", "none", tuple(given.items())) for x, given in WAYS.items()),
         Contender("generator, no prior", "generator", "none", (("prior", "none"),)),
         Contender("auto", "auto"),
         Contender("auto, reference 8 h old", "auto", "stale"),
@@ -185,8 +166,10 @@ def all_rows(given: argparse.Namespace, known: list[dict]) -> Iterator[dict]:
     done = {key_of(row): row for row in known}
     fitter = Fitter(python_of(given.basicpy or Path()))
     for kind, count in (("mosaic", given.mosaics), ("series", given.series)):
+        if not count:
+            continue
         largest = given.largest if kind == "mosaic" else given.projections
-        for k in range(count):
+        for k in range(count) if given.scans is None else given.scans:
             raw = None
             for label in given.methods:
                 base = {
@@ -297,6 +280,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mosaics", type=int, default=20)
     parser.add_argument("--series", type=int, default=12)
+    parser.add_argument("--scans", type=int, nargs="+", help="only these, counted from 0")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--largest", type=int, default=31, help="rows or columns of a mosaic")
     parser.add_argument("--projections", type=int, default=61)

@@ -132,7 +132,7 @@ def test_rows_of_an_earlier_run_are_not_made_again(external, monkeypatch, tmp_pa
     drawn = []
     draw = joint_stage.draw_mosaic
     monkeypatch.setattr(joint_stage, "draw_mosaic", lambda *a: drawn.append(a) or draw(*a))
-    joint_stage.main([*run, "--methods", "smooth"])
+    joint_stage.main([*run, "--methods", "smooth", "--scans", "0"])
     assert not drawn
     table = next(line for line in first.splitlines() if line.startswith("| smooth | none"))
     assert table in capsys.readouterr().out
