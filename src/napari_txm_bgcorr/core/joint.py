@@ -82,7 +82,8 @@ class Solution:
     tiles : (T, K_g) float64
         Terms of g_i, the first is the level.
     method_level : (T,) float64
-        The method's own log level of each tile, against the shared shape.
+        The method's own log level of each tile, against the shared shape; NaN where it was
+        not asked.
     overlaps : int
         Pairs of tiles compared.
     noise : float
@@ -112,6 +113,7 @@ def solve(
     hours: Floats | None = None,
     options: JointOptions = DEFAULT,
     watch: Watch = SILENT,
+    workers: int = 1,
 ) -> Solution | str:
     """Find the smooth errors of the shared shape from the overlaps.
 
@@ -125,6 +127,8 @@ def solve(
     options : JointOptions
     watch : Watch
         Told after each overlap and each round.
+    workers : int
+        Threads that compare overlaps; the same result for any number.
 
     Returns
     -------
@@ -139,7 +143,7 @@ def solve(
     count = len(overview)
     if count < options.least_tiles:
         return too_few(count, options)
-    overlaps = find_overlaps(overview, positions_px, watch)
+    overlaps = find_overlaps(overview, positions_px, watch, workers)
     if len(overlaps) < max(options.least_overlaps, count - 1):
         return (
             f"{len(overlaps)} usable overlaps for {count} tiles; "
@@ -147,8 +151,11 @@ def solve(
         )
     if not _connected(count, overlaps):
         return "the overlaps do not connect all tiles"
-    before = _scatter(np.concatenate([o.own_difference for o in overlaps]))
-    worst = max(before, _tail([o.own_difference for o in overlaps]))
+    own = np.concatenate([o.own_difference for o in overlaps])
+    # Of few pairs the method was asked about both tiles; of none: what the shape alone leaves.
+    own = own[np.isfinite(own)] if np.isfinite(own).any() else _all(overlaps)
+    before = _scatter(own)
+    worst = max(before, _tail(own))
     if worst < options.least_seam:
         return f"the backgrounds agree within {100 * worst:.1f} % already; nothing to gain"
     system = _System(overlaps, count, hours, overview, options)
@@ -164,9 +171,14 @@ def _scatter(values: Floats) -> float:
     return 1.4826 * float(np.median(np.abs(values)))
 
 
-def _tail(parts: Sequence[Floats]) -> float:
+def _tail(values: Floats) -> float:
     """Rms as the outer twentieth tells it, if normal: one tile that is off shows here."""
-    return float(np.quantile(np.abs(np.concatenate(parts)), 0.95)) / 1.96
+    return float(np.quantile(np.abs(values), 0.95)) / 1.96
+
+
+def _all(overlaps: Sequence[Overlap]) -> Floats:
+    """Differences of all blocks."""
+    return np.concatenate([o.difference for o in overlaps])
 
 
 def _connected(count: int, overlaps: Sequence[Overlap]) -> bool:
@@ -186,10 +198,14 @@ class _System:
         overview: Overview,
         options: JointOptions,
     ) -> None:
-        self.overlaps, self.count = overlaps, count
+        self.count = count
         self.f_order, self.g_order = terms(options.shared_degree)[1:], terms(options.tile_degree)
         self.f_size, self.g_size = len(self.f_order), len(self.g_order)
-        self.rows = [self._row(o) for o in overlaps]
+        self.first = np.array([o.first for o in overlaps])
+        self.second = np.array([o.second for o in overlaps])
+        self.sizes = np.array([o.difference.size for o in overlaps])
+        self.difference = _all(overlaps)
+        self.rows = self._rows(overlaps)
         self.f_prior = np.array([options.shared_error / sum(p) ** 1.5 for p in self.f_order])
         self.g_prior = np.array([
             options.shape_drift / sum(p) ** 1.5 if sum(p) else options.level_drift
@@ -197,14 +213,16 @@ class _System:
         ])  # fmt: skip
         self.own = _own_terms(overview, self.g_order)
         self.method_level = self.own[:, 0].copy()
-        self.own -= np.median(self.own, axis=0)
+        self.own -= np.nanmedian(self.own, axis=0)
         self.prior = self._prior(_order_in_time(hours, count), options.memory_h)
 
-    def _row(self, o: Overlap) -> Floats:
-        """`(n, K_f + 2 K_g)`: f, g of the first tile, g of the second."""
+    def _rows(self, overlaps: Sequence[Overlap]) -> Floats:
+        """`(n, K_f + 2 K_g)` of all blocks: f, g of the first tile, g of the second."""
+        one = [np.concatenate([o.place_first[axis] for o in overlaps]) for axis in (0, 1)]
+        two = [np.concatenate([o.place_second[axis] for o in overlaps]) for axis in (0, 1)]
         return np.hstack([
-            legendre(self.f_order, *o.place_first) - legendre(self.f_order, *o.place_second),
-            legendre(self.g_order, *o.place_first), -legendre(self.g_order, *o.place_second),
+            legendre(self.f_order, *one) - legendre(self.f_order, *two),
+            legendre(self.g_order, *one), -legendre(self.g_order, *two),
         ])  # fmt: skip
 
     def _prior(self, order: tuple[NDArray[np.int64], Floats], memory_h: float) -> sparse.csr_array:
@@ -233,14 +251,15 @@ class _System:
     def _trusted(self, tiles: Floats) -> tuple[sparse.csr_array, Floats]:
         """Prior and right side with the method's own terms, by how they agree with `tiles`.
 
-        They agree by accident, too, so no more faith in them than in drift being usual.
+        They agree by accident, too, so no more faith in them than in drift being usual; none
+        where the method was not asked.
         """
         off = self.own - tiles
-        off -= np.median(off, axis=0)
-        scatter = 1.4826 * np.median(np.abs(off), axis=0)
-        faith = 1 / (scatter**2 + (AGREE * self.g_prior) ** 2)
-        own = np.concatenate([np.zeros(self.f_size), np.tile(faith, self.count)])
-        right = np.concatenate([np.zeros(self.f_size), (self.own * faith).ravel()])
+        off -= np.nanmedian(off, axis=0)
+        scatter = 1.4826 * np.nanmedian(np.abs(off), axis=0)
+        faith = np.isfinite(self.own) / (scatter**2 + (AGREE * self.g_prior) ** 2)
+        own = np.concatenate([np.zeros(self.f_size), faith.ravel()])
+        right = np.concatenate([np.zeros(self.f_size), (np.nan_to_num(self.own) * faith).ravel()])
         return self.prior + sparse.diags_array(own), right
 
     def solve(self, watch: Watch) -> tuple[Floats, Floats, float]:
@@ -252,7 +271,7 @@ class _System:
             watch.step(STAGE, k, ROUNDS)
             if k == ROUNDS // 2:
                 prior = self._trusted(tiles)
-            weights = [self._weight(r, noise) for r in self._split(self.residuals(shared, tiles))]
+            weights = self._weights(self.residuals(shared, tiles), noise)
             matrix, right = self._normal(weights, *prior)
             found = _bordered(sparse.csc_array(matrix), right, self.f_size)
             shared = found[: self.f_size]
@@ -260,38 +279,40 @@ class _System:
             noise = max(_scatter(self.residuals(shared, tiles)), FLOOR)
         return shared, tiles, noise
 
-    def _weight(self, residual: Floats, noise: float) -> Floats:
-        off = np.maximum(np.abs(residual) / noise, 1e-12)
-        alike = min(1.0, ALIKE / residual.size)
+    def _weights(self, residuals: Floats, noise: float) -> Floats:
+        off = np.maximum(np.abs(residuals) / noise, 1e-12)
+        alike = np.repeat(np.minimum(1.0, ALIKE / self.sizes), self.sizes)
         out: Floats = alike * np.minimum(1.0, HUBER / off) / noise**2
         return out
 
-    def _split(self, residuals: Floats) -> list[Floats]:
-        return np.split(residuals, np.cumsum([o.difference.size for o in self.overlaps])[:-1])
-
     def residuals(self, shared: Floats, tiles: Floats) -> Floats:
         """Differences left in all blocks."""
-        return np.concatenate([
-            o.difference - row @ np.concatenate([shared, tiles[o.first], tiles[o.second]])
-            for o, row in zip(self.overlaps, self.rows, strict=True)
-        ])  # fmt: skip
+        of_first = np.repeat(tiles[self.first], self.sizes, axis=0)
+        of_second = np.repeat(tiles[self.second], self.sizes, axis=0)
+        f, g, h = np.split(self.rows, [self.f_size, self.f_size + self.g_size], axis=1)
+        out: Floats = self.difference - f @ shared
+        out -= np.einsum("nk,nk->n", g, of_first) + np.einsum("nk,nk->n", h, of_second)
+        return out
 
     def _normal(
-        self, weights: Sequence[Floats], prior: sparse.csr_array, base: Floats
+        self, weights: Floats, prior: sparse.csr_array, base: Floats
     ) -> tuple[Any, Floats]:
-        right = base.copy()
+        """Matrix and right side of the weighted blocks, added to the prior's."""
         width = self.f_size + 2 * self.g_size
-        index = np.empty((len(self.overlaps), width), np.int64)
-        blocks = np.empty((len(self.overlaps), width, width))
-        for k, (o, row, w) in enumerate(zip(self.overlaps, self.rows, weights, strict=True)):
-            index[k] = np.r_[
-                np.arange(self.f_size),
-                self.f_size + o.first * self.g_size + np.arange(self.g_size),
-                self.f_size + o.second * self.g_size + np.arange(self.g_size),
-            ]
-            weighted = row.T * w
-            blocks[k] = weighted @ row
-            np.add.at(right, index[k], weighted @ o.difference)
+        own = self.f_size + np.arange(self.g_size)
+        index = np.concatenate([
+            np.tile(np.arange(self.f_size), (len(self.sizes), 1)),
+            own + self.first[:, None] * self.g_size, own + self.second[:, None] * self.g_size,
+        ], axis=1)  # fmt: skip
+        weighted = self.rows * weights[:, None]
+        starts = np.cumsum(self.sizes) - self.sizes
+        blocks = np.empty((len(self.sizes), width, width))
+        for size in np.unique(self.sizes).tolist():  # pairs with as many blocks, all at once
+            chosen = np.flatnonzero(self.sizes == size)
+            at = starts[chosen, None] + np.arange(size)
+            blocks[chosen] = weighted[at].transpose(0, 2, 1) @ self.rows[at]
+        sums = np.add.reduceat(weighted * self.difference[:, None], starts, axis=0)
+        right = base + np.bincount(index.ravel(), sums.ravel(), minlength=len(base))
         rows = np.repeat(index, width, axis=1).ravel()
         columns = np.tile(index, (1, width)).ravel()
         data = sparse.coo_array((blocks.ravel(), (rows, columns)), shape=prior.shape)
@@ -317,7 +338,10 @@ def _bordered(matrix: sparse.csc_array, right: Floats, border: int) -> Floats:
 
 
 def _own_terms(overview: Overview, order: Order) -> Floats:
-    """The method's own smooth terms of each tile `(T, K)`, by least squares on lit cells."""
+    """The method's own smooth terms of each tile `(T, K)`, by least squares on lit cells.
+
+    NaN where it was not asked.
+    """
     count, rows, columns = overview.rest.shape
     y, x = ((np.arange(n) + 0.5) / n * 2 - 1 for n in (rows, columns))
     fit = legendre(order, np.repeat(y, columns), np.tile(x, rows))
@@ -326,8 +350,10 @@ def _own_terms(overview: Overview, order: Order) -> Floats:
         for n, m in zip((rows, columns), overview.lit.shape, strict=True)
     )
     lit = overview.lit[np.ix_(*places)].ravel()
-    values = overview.rest.reshape(count, -1)[:, lit].astype(np.float64)
-    out: Floats = linalg.lstsq(fit[lit], values.T)[0].T
+    asked = np.isfinite(overview.rest[:, 0, 0])
+    values = overview.rest.reshape(count, -1)[asked][:, lit].astype(np.float64)
+    out = np.full((count, len(order)), np.nan)
+    out[asked] = linalg.lstsq(fit[lit], values.T)[0].T
     return out
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from napari_txm_bgcorr.core.overview import Overview
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.shapes import log_beam, spread_indices
+from napari_txm_bgcorr.core.threads import spread
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 
 __all__ = ["Level", "LevelSource", "empty_areas", "find_level"]
@@ -64,6 +65,7 @@ def find_level(
     *,
     i0: float | None = None,
     found_level: float = 0.0,
+    workers: int = 1,
     watch: Watch = SILENT,
 ) -> Level:
     """Set the level of a scan by the best that there is: I0, empty areas, references.
@@ -80,6 +82,8 @@ def find_level(
         Counts of the open beam, dark removed, as a median over the lit field.
     found_level : float
         Log counts of the shared shape's median as found so far (median over tiles).
+    workers : int
+        Threads; the same result for any number.
     watch : Watch
         Asked before each tile.
 
@@ -93,7 +97,7 @@ def find_level(
         return Level("I0", float(np.log(i0)) - median - found_level)
     level, share = None, 0.0
     if residual is not None:
-        level, share = empty_areas(overview, residual, watch)
+        level, share = empty_areas(overview, residual, watch, workers)
     flat = _flat_level(scan, overview)
     if level is not None and (flat is None or level > flat - found_level - DRIFT):
         return Level("empty areas", level, share)
@@ -115,13 +119,26 @@ def _flat_level(scan: Scan, overview: Overview) -> float | None:
 
 
 def empty_areas(
-    overview: Overview, residual: Callable[[int], Image], watch: Watch = SILENT
+    overview: Overview,
+    residual: Callable[[int], Image],
+    watch: Watch = SILENT,
+    workers: int = 1,
 ) -> tuple[float | None, float]:
     """Log transmission, up to the level, where no specimen is: the brightest smooth areas.
 
     Blocks whose texture is that of white noise alone are smooth. Of their values the highest
     cluster that fills enough of one tile is taken: nothing in a scan is brighter over an area
     than the open beam, fringes are not smooth, and smooth specimens lie lower.
+
+    Parameters
+    ----------
+    overview : Overview
+    residual : callable
+        `residual(i) -> (y, x)` log transmission of tile `i` on bins.
+    watch : Watch
+        Asked before each tile.
+    workers : int
+        Threads; the same result for any number.
 
     Returns
     -------
@@ -134,17 +151,21 @@ def empty_areas(
     size = max(LEAST_BLOCK, min(lit.shape) // BLOCKS)
     rows, columns = (n // size for n in lit.shape)
     whole = _blocks(lit.astype(np.float32), size, rows, columns).min(axis=(1, 3)) > 0.5
-    smooth, owner = [np.empty(0, np.float32)], [np.empty(0, np.int64)]
-    for i in range(len(overview)):
+
+    def smooth_blocks(i: int) -> Image:
         watch.check()
         parts = _blocks(residual(i), size, rows, columns)
         mean = parts.mean(axis=(1, 3))
         texture, noise = _texture(parts, mean), _noise(parts)
-        if whole.any():
-            quiet = float(np.quantile(noise[whole], QUIET))
-            smooth.append(mean[whole & (texture <= np.hypot(SMOOTH * quiet, PATTERN))])
-            owner.append(np.full(len(smooth[-1]), i))
-    return _top_cluster(np.concatenate(smooth), np.concatenate(owner), int(whole.sum()))
+        quiet = float(np.quantile(noise[whole], QUIET))
+        found: Image = mean[whole & (texture <= np.hypot(SMOOTH * quiet, PATTERN))]
+        return found
+
+    if not whole.any():
+        return None, 0.0
+    smooth = list(spread(smooth_blocks, range(len(overview)), workers))
+    owner = np.repeat(np.arange(len(smooth)), [len(values) for values in smooth])
+    return _top_cluster(np.concatenate(smooth), owner, int(whole.sum()))
 
 
 def _blocks(image: Image, size: int, rows: int, columns: int) -> Image:

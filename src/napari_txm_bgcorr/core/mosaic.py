@@ -22,6 +22,7 @@ from napari_txm_bgcorr.core.refined import Joined, joint
 from napari_txm_bgcorr.core.registration import Edge, Positions, nominal_positions, register
 from napari_txm_bgcorr.core.scan import Scan, TileArray
 from napari_txm_bgcorr.core.series import steady
+from napari_txm_bgcorr.core.threads import cpu_cores
 from napari_txm_bgcorr.core.watch import SILENT, Watch, fit_method
 
 __all__ = [
@@ -48,9 +49,10 @@ DEFAULT = JointOptions()
 class Joint:
     """Any background method, refined over the whole scan: itself a background method.
 
-    Fitting asks the method for the background of every tile once; afterwards backgrounds
-    come from what was learned, without the method. A scan that the stage cannot help (single
-    tiles, too few of them, overlaps that show nothing) gets the method's own, with a reason.
+    Fitting asks the method once for the background of every tile, or of some spread over a
+    mosaic of many; afterwards backgrounds come from what was learned, without the method. A
+    scan that the stage cannot help (single tiles, too few of them, overlaps that show nothing)
+    gets the method's own, with a reason.
 
     Parameters
     ----------
@@ -164,12 +166,12 @@ class Joint:
             return Joined(own, too_few(len(scan), self.options))
         overview = survey(scan, own, workers=self.workers, watch=watch)
         if self._given is None:
-            self.positions = register(scan, overview=overview, workers=self.workers, watch=watch)
+            self.positions = register(scan, overview=overview, workers=cpu_cores(), watch=watch)
         else:
             self.positions = Positions(np.asarray(self._given, np.float64), (), "as given")
         return joint(
             scan, own, self.positions, overview=overview, options=self.options, i0=self.i0,
-            watch=watch,
+            workers=cpu_cores(), watch=watch,
         )  # fmt: skip
 
     def background(

@@ -8,24 +8,30 @@ places of the field. After J. R. Kuhn, H. Lin and D. Loranz, Publ. Astron. Soc. 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_txm_bgcorr.core.overview import Overview, agreeing
+from napari_txm_bgcorr.core.shapes import spread_indices
+from napari_txm_bgcorr.core.threads import spread
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 
 __all__ = ["enlarge", "overlap_pattern"]
 
 Image = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
 ROUNDS = 6
 GAIN = 0.5  # each difference is the error of two places
 CLIP = 4.0  # robust standard deviations of a difference
 STAGE = "comparing overlaps"
 LEAST = 3  # differences at a place
+BLOCK = 32  # tiles summed by one thread, whatever the number of threads
+JUDGED = 64  # tiles whose differences tell the standard deviation
 
 
 def overlap_pattern(
@@ -33,6 +39,7 @@ def overlap_pattern(
     positions_px: NDArray[np.float64],
     smooth: Callable[[int], Image],
     watch: Watch = SILENT,
+    workers: int = 1,
 ) -> Image:
     """What the shared shape is off by, from the differences in overlaps.
 
@@ -44,6 +51,8 @@ def overlap_pattern(
         `smooth(i) -> (y, x)` smooth terms and level found for tile `i`, on bins.
     watch : Watch
         Told after each round, asked before each tile.
+    workers : int
+        Threads; the same result for any number.
 
     Returns
     -------
@@ -52,36 +61,21 @@ def overlap_pattern(
     """
     lit = overview.lit_bins
     corners = np.rint((positions_px - positions_px.min(axis=0)) / overview.bin_px).astype(int)
-    flat = [_flattened(overview, i, smooth(i)) for i in range(len(overview))]
-    mass = _seen(lit, corners)
+    field = _Field.of(overview, corners, lambda i: _flattened(overview, i, smooth(i)), workers)
+    judged = spread_indices(len(overview), JUDGED)
+    known = (field.counts.sum(axis=0) >= LEAST) & (field.counts > 0).all(axis=0)
+    counts = np.where(known, field.counts, 1)
     pattern = np.zeros(lit.shape, np.float32)
-    limit = np.inf
-    for done in range(ROUNDS):
+    limit = np.float32(np.inf)
+    for done in range(ROUNDS if known.any() else 0):
         watch.step(STAGE, done, ROUNDS)
-        total = _canvas(flat, pattern, lit, corners)
-        halves = np.zeros((2, 2, lit.size), np.float32)  # (half, sum and count)
-        spreads = []
-        for i, (y, x) in enumerate(corners.tolist()):
-            watch.check()
-            part = np.s_[y : y + lit.shape[0], x : x + lit.shape[1]]
-            shared = np.flatnonzero(lit & (mass[part] > 1))
-            if not shared.size:
-                continue
-            others = mass[part].ravel()[shared].astype(np.float32) - 1
-            own = flat[i].ravel()[shared] - pattern.ravel()[shared]
-            off = own - (total[part].ravel()[shared] - own) / others
-            spreads.append(1.4826 * float(np.median(np.abs(off[::7]))))
-            halves[i % 2, 0, shared] += np.clip(off, -limit, limit)
-            halves[i % 2, 1, shared] += 1
-        halves = halves.reshape(2, 2, *lit.shape)
-        if not spreads:
-            return pattern
-        limit = CLIP * float(np.median(spreads))
-        known = (halves[:, 1].sum(axis=0) >= LEAST) & (halves[:, 1] > 0).all(axis=0)
-        if not known.any():
-            return pattern
-        sums = np.where(known, halves[:, 0], 0)
-        counts = np.where(known, halves[:, 1], 1)
+        now = _Round(field, pattern, field.others(pattern), limit, watch)
+        sums = np.zeros((2, *lit.shape), np.float32)
+        for part in spread(now.sums, field.blocks(), workers):
+            sums += part
+        spreads = [s for i in judged if (s := now.spread(i)) is not None]
+        limit = np.float32(CLIP * float(np.median(spreads))) if spreads else limit
+        sums[:, ~known] = 0
         step, _ = agreeing(
             sums[0] / counts[0], sums[1] / counts[1], sums.sum(axis=0) / counts.sum(axis=0), known
         )
@@ -89,33 +83,121 @@ def overlap_pattern(
     return pattern
 
 
+@dataclass(frozen=True, eq=False)
+class _Field:
+    """All flattened tiles at their places.
+
+    A tile that reads `v` where `n` tiles sum to `t` differs from the mean of the others by
+    ``v n / (n - 1) - t / (n - 1)``.
+
+    Attributes
+    ----------
+    flat : (T, y, x) float16
+    corners : (T, 2) int
+    lit : (y, x) bool
+    total : (Y, X) float32
+        Sum of all tiles.
+    own_share, other_share : (Y, X) float32
+        ``n / (n - 1)`` and ``1 / (n - 1)``; 0 where fewer than two tiles see the place.
+    counts : (2, y, x) float32
+        How often each place of the field is seen by another tile, too: even and odd tiles.
+    """
+
+    flat: NDArray[np.float16]
+    corners: list[tuple[int, int]]
+    lit: Mask
+    total: Image
+    own_share: Image
+    other_share: Image
+    counts: Image
+
+    @staticmethod
+    def of(
+        overview: Overview,
+        corners: NDArray[np.int_],
+        flattened: Callable[[int], NDArray[np.float16]],
+        workers: int,
+    ) -> _Field:
+        """Place all tiles."""
+        lit, places = overview.lit_bins, [(int(y), int(x)) for y, x in corners]
+        size = corners.max(axis=0) + lit.shape
+        flat = np.empty(overview.raw.shape, np.float16)
+        total, mass = np.zeros(size, np.float32), np.zeros(size, np.float32)
+        seen = lit.astype(np.float32)
+        for i, tile in enumerate(spread(flattened, range(len(overview)), workers)):
+            flat[i] = tile
+            part = _part(places[i], lit)
+            total[part] += tile * seen
+            mass[part] += seen
+        several = (mass > 1).astype(np.float32)
+        other = several / np.maximum(mass - 1, 1)
+        counts = np.zeros((2, *lit.shape), np.float32)
+        for i, corner in enumerate(places):
+            counts[i % 2] += several[_part(corner, lit)]
+        return _Field(flat, places, lit, total, mass * other, other, counts * seen)
+
+    def blocks(self) -> Iterator[range]:
+        """Tiles in groups that do not depend on the number of threads."""
+        count = len(self.flat)
+        return (range(k, min(k + BLOCK, count)) for k in range(0, count, BLOCK))
+
+    def others(self, pattern: Image) -> Image:
+        """Sum of all tiles less the pattern, in its share of each tile's difference."""
+        total, own = self.total.copy(), pattern * self.lit
+        for corner in self.corners:
+            total[_part(corner, self.lit)] -= own
+        total *= self.other_share
+        return total
+
+
+@dataclass(frozen=True, eq=False)
+class _Round:
+    """One pass over all tiles with the pattern found so far."""
+
+    field: _Field
+    pattern: Image
+    others: Image
+    limit: np.float32
+    watch: Watch
+
+    def off(self, i: int, out: Image) -> Image:
+        """What tile `i` differs from the others by; 0 where it is alone, anything where unlit."""
+        part = _part(self.field.corners[i], self.field.lit)
+        np.subtract(self.field.flat[i], self.pattern, out=out)
+        out *= self.field.own_share[part]
+        out -= self.others[part]
+        return out
+
+    def sums(self, block: range) -> Image:
+        """Sums `(2, y, x)` of bounded differences over even and odd tiles of a block."""
+        lit = self.field.lit
+        out, off = np.zeros((2, *lit.shape), np.float32), np.empty(lit.shape, np.float32)
+        for i in block:
+            self.watch.check()
+            self.off(i, off)  # fresh memory would cost more than the arithmetic
+            np.clip(off, -self.limit, self.limit, out=off)
+            out[i % 2] += off
+        out *= lit
+        return out
+
+    def spread(self, i: int) -> float | None:
+        """Robust standard deviation of a tile's differences; None where it is alone."""
+        field = self.field
+        seen = field.lit & (field.own_share[_part(field.corners[i], field.lit)] > 0)
+        off = self.off(i, np.empty(field.lit.shape, np.float32))[seen]
+        return 1.4826 * float(np.median(np.abs(off[::7]))) if off.size else None
+
+
+def _part(corner: tuple[int, int], lit: Mask) -> tuple[slice, slice]:
+    y, x = corner
+    return slice(y, y + lit.shape[0]), slice(x, x + lit.shape[1])
+
+
 def _flattened(overview: Overview, i: int, smooth: Image) -> NDArray[np.float16]:
     """Log tile without its background, about 0: small numbers suit float16."""
     level = np.float32(overview.raw_level[i])
     out: NDArray[np.float16] = ((overview.raw[i] + level) - smooth).astype(np.float16)
     return out
-
-
-def _canvas(
-    flat: list[NDArray[np.float16]],
-    pattern: Image,
-    lit: NDArray[np.bool_],
-    corners: NDArray[np.int_],
-) -> Image:
-    """Sum of all tiles at their places."""
-    rows, columns = lit.shape
-    total = np.zeros(corners.max(axis=0) + lit.shape, np.float32)
-    for tile, (y, x) in zip(flat, corners.tolist(), strict=True):
-        total[y : y + rows, x : x + columns] += (tile - pattern) * lit
-    return total
-
-
-def _seen(lit: NDArray[np.bool_], corners: NDArray[np.int_]) -> NDArray[np.uint16]:
-    """How many tiles see each place."""
-    mass = np.zeros(corners.max(axis=0) + lit.shape, np.uint16)
-    for y, x in corners.tolist():
-        mass[y : y + lit.shape[0], x : x + lit.shape[1]] += lit
-    return mass
 
 
 def enlarge(bins: Image, shape: tuple[int, ...], bin_px: int) -> Image:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.overview import Overview
 from napari_txm_bgcorr.core.registration import neighbours
+from napari_txm_bgcorr.core.threads import spread
 from napari_txm_bgcorr.core.watch import Watch
 
 __all__ = ["Overlap", "find_overlaps"]
@@ -28,10 +29,12 @@ class Overlap:
     place_first: tuple[Floats, Floats]
     place_second: tuple[Floats, Floats]
     difference: Floats
-    own_difference: Floats  # the same with the method's own backgrounds
+    own_difference: Floats  # with the method's own backgrounds; NaN where it was not asked
 
 
-def find_overlaps(overview: Overview, positions_px: Floats, watch: Watch) -> list[Overlap]:
+def find_overlaps(
+    overview: Overview, positions_px: Floats, watch: Watch, workers: int = 1
+) -> list[Overlap]:
     """Compare every two tiles that share an edge.
 
     Parameters
@@ -41,16 +44,20 @@ def find_overlaps(overview: Overview, positions_px: Floats, watch: Watch) -> lis
         Registered places.
     watch : Watch
         Asked before each pair.
+    workers : int
+        Threads.
     """
     lit = overview.lit_bins
     size = (lit.shape[0] * overview.bin_px, lit.shape[1] * overview.bin_px)
-    found = []
-    for i, j in neighbours(positions_px, size):
+
+    def compare(pair: tuple[int, int]) -> Overlap | None:
         watch.check()
-        one = _compare(overview, lit, i, j, (positions_px[j] - positions_px[i]) / overview.bin_px)
-        if one is not None:
-            found.append(one)
-    return found
+        i, j = pair
+        shift = (positions_px[j] - positions_px[i]) / overview.bin_px
+        return _compare(overview, lit, i, j, shift)
+
+    found = spread(compare, neighbours(positions_px, size), workers)
+    return [one for one in found if one is not None]
 
 
 def _compare(

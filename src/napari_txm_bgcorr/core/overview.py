@@ -1,14 +1,14 @@
 """A scan seen once, small enough to keep: what registration and the joint stage work on.
 
-Every tile is read, and its background asked for, once; of most tiles only the background's
-coarse cells, where the method offers them for less. What stays in memory of 961 tiles of
+Every tile is read once. The method is asked for the backgrounds of some tiles only, where a mosaic
+has many: for whole ones of those that the shared shape is taken from, for coarse cells of one
+neighbour of each, where it offers these for less. What stays in memory of 961 tiles of
 1024 px is about 0.5 GB, whatever the size of the tiles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_txm_bgcorr.core.errors import MethodError
+from napari_txm_bgcorr.core.medians import median_of
 from napari_txm_bgcorr.core.own_backgrounds import OwnBackgrounds
 from napari_txm_bgcorr.core.pixels import lit_field
 from napari_txm_bgcorr.core.scan import Scan, TileArray
 from napari_txm_bgcorr.core.shapes import Coarse, log_beam, spread_indices
+from napari_txm_bgcorr.core.threads import cpu_cores, spread
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 
-__all__ = ["Overview", "agreeing", "bin_mean", "shared_pattern", "survey"]
+__all__ = ["Overview", "Smooth", "agreeing", "bin_mean", "shared_pattern", "survey"]
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -35,7 +37,6 @@ MAX_PIXELS = 2**26  # of these tiles: 256 MiB of float16 for raw and background
 CLIP = 0.5  # of a log residual: nothing shared lies beyond
 CELLS_PER_SIGMA = 2  # on which images are smoothed
 BANDS = (1 / 512, 1 / 128, 1 / 64, 1 / 32, 1 / 16)  # of the field: where residuals are split
-AHEAD = 4  # tiles that threads may be ahead
 STAGE = "looking at tiles"
 
 
@@ -56,7 +57,7 @@ class Overview:
         Log counts.
     rest : (T, y', x') float32
         The method's log backgrounds less the shared shape, absolute log counts; on
-        `BACKGROUND_CELLS` cells.
+        `BACKGROUND_CELLS` cells. NaN of tiles that the method was not asked about.
     bin_px : int
         Pixels along one of those of `raw`.
     pattern_kept : (B,) float64
@@ -106,7 +107,11 @@ def survey(
     workers: int = 1,
     watch: Watch = SILENT,
 ) -> Overview:
-    """Look at every tile and its background once.
+    """Look at every tile once, and at the backgrounds of all or of some spread over the scan.
+
+    The shared shape needs no more than `MAX_SHARED` backgrounds. What the method says of single
+    tiles counts little in a mosaic, so of one with more tiles than that it is asked about these
+    and one neighbour of each; in a series, where the level follows the method, about all.
 
     Parameters
     ----------
@@ -136,18 +141,21 @@ def survey(
     bin_px = max(1, -(-max(rows, columns) // work_px))
     limit = max(4, min(MAX_SHARED, MAX_PIXELS // (rows * columns)))
     chosen = spread_indices(count, limit)
-    keep = _Keeper(scan, backgrounds, scan.dark(), bin_px, frozenset(chosen), watch)
+    keep = _Keeper(
+        scan, backgrounds, scan.dark(), bin_px, frozenset(chosen), _asked(scan, chosen), watch
+    )
     stacks = np.empty((2, len(chosen), rows, columns), np.float16)
     levels = np.empty(len(chosen))
     raw = np.empty((count, rows // bin_px, columns // bin_px), np.float16)
     raw_level = np.empty(count)
-    rest: list[Image] = []
+    rest = np.full((count, rows // keep.cell, columns // keep.cell), np.nan, np.float32)
     mean = np.zeros((rows, columns))
-    for i, seen in enumerate(_ordered(keep, count, workers)):
+    for i, seen in enumerate(spread(keep, range(count), workers)):
         watch.step(STAGE, i + 1, count)
         raw[i], raw_level[i] = seen.raw, seen.level
-        rest.append(seen.cells)
-        if seen.log_background is not None:
+        if seen.cells is not None:
+            rest[i] = seen.cells
+        if seen.log_raw is not None and seen.log_background is not None:
             k = chosen.index(i)
             levels[k] = np.median(seen.log_background[::4, ::4])
             stacks[0, k] = seen.log_background - levels[k]
@@ -155,7 +163,7 @@ def survey(
             stacks[1, k] = residual - np.median(residual[::4, ::4])
             mean += np.exp(seen.log_raw)
     lit = lit_field((mean / len(chosen)).astype(np.float32))
-    shape = _median(stacks[0])
+    shape = median_of(stacks[0], cpu_cores())
     shape -= np.median(shape[lit])
     # A specimen that turns looks alike in neighbours: halves in time differ more.
     order = _halves_in_time(len(chosen)) if scan.kind == "series" else slice(None)
@@ -166,16 +174,25 @@ def survey(
     small, cells = bin_mean(shape, bin_px), bin_mean(shape, keep.cell)
     for tile in raw:
         tile -= small.astype(np.float16)
-    return Overview(shape, lit, raw, raw_level, np.stack(rest) - cells, bin_px, kept)
+    return Overview(shape, lit, raw, raw_level, rest - cells, bin_px, kept)
+
+
+def _asked(scan: Scan, chosen: Sequence[int]) -> frozenset[int]:
+    """Tiles that the method is asked about: neighbours in pairs, to compare in their overlap."""
+    count = len(scan)
+    if scan.kind != "mosaic":
+        return frozenset(range(count))
+    beside = (i + 1 if i + 1 < count else i - 1 for i in spread_indices(count, MAX_SHARED))
+    return frozenset({*chosen, *spread_indices(count, MAX_SHARED), *beside})
 
 
 @dataclass(frozen=True)
 class _Seen:
-    log_raw: Image
+    log_raw: Image | None  # of chosen tiles
     log_background: Image | None  # of chosen tiles
     raw: Image
     level: float
-    cells: Image
+    cells: Image | None  # of those that the method was asked about
 
 
 @dataclass(frozen=True)
@@ -187,6 +204,7 @@ class _Keeper:
     dark: Image | None
     bin_px: int
     chosen: frozenset[int]
+    asked: frozenset[int]
     watch: Watch
 
     @property
@@ -198,9 +216,14 @@ class _Keeper:
         counts = np.asarray(self.scan.tiles[i])
         log_raw = log_beam(counts, self.dark)
         small = bin_mean(log_raw, self.bin_px)
-        level = float(np.median(small))
+        level = float(np.median(small[::4, ::4]))
+        small = small - np.float32(level)
+        if i not in self.asked:
+            return _Seen(None, None, small, level, None)
         log_background, cells = self._background(i, counts)
-        return _Seen(log_raw, log_background, small - np.float32(level), level, cells)
+        return _Seen(
+            None if log_background is None else log_raw, log_background, small, level, cells
+        )
 
     def _background(self, i: int, counts: NDArray[Any]) -> tuple[Image | None, Image]:
         """Log background of a chosen tile, and its cells."""
@@ -213,30 +236,11 @@ class _Keeper:
         return log_background if i in self.chosen else None, bin_mean(log_background, self.cell)
 
 
-def _ordered(look: _Keeper, count: int, workers: int) -> Iterator[_Seen]:
-    """Tiles in order, a few ahead."""
-    if workers <= 1:
-        yield from map(look, range(count))
-        return
-    with ThreadPoolExecutor(workers, thread_name_prefix="survey") as pool:
-        for first in range(0, count, workers * AHEAD):
-            yield from pool.map(look, range(first, min(first + workers * AHEAD, count)))
-
-
 def _halves_in_time(count: int) -> list[int]:
     """Order in which every second place comes from the first half."""
     middle = (count + 1) // 2
     pairs = zip_longest(range(middle), range(middle, count))
     return [k for pair in pairs for k in pair if k is not None]
-
-
-def _median(stack: NDArray[np.float16]) -> Image:
-    """Median over the first axis, by bands of rows so that no second stack is needed."""
-    out: Image = np.empty((stack.shape[1], stack.shape[2]), np.float32)
-    for y in range(0, out.shape[0], 16):
-        band = np.ascontiguousarray(stack[:, y : y + 16].astype(np.float32).transpose(1, 2, 0))
-        out[y : y + 16] = np.median(band, axis=2)
-    return out
 
 
 def shared_pattern(residuals: NDArray[np.float16], lit: Mask) -> tuple[Image, NDArray[np.float64]]:
@@ -262,10 +266,10 @@ def shared_pattern(residuals: NDArray[np.float16], lit: Mask) -> tuple[Image, ND
     """
     if len(residuals) < 4:
         return np.zeros(lit.shape, np.float32), np.zeros(len(BANDS))
-    one, two = (_median(residuals[k::2]) for k in (0, 1))
+    one, two = (median_of(residuals[k::2], cpu_cores()) for k in (0, 1))
     whole: Image = ((one + two) / 2).astype(np.float32)
     if len(residuals) > 4:
-        whole = _median(residuals)
+        whole = median_of(residuals, cpu_cores())
     return agreeing(one, two, whole, lit)
 
 
@@ -287,7 +291,7 @@ def agreeing(
     """
     kept = np.zeros(len(BANDS))
     out = np.zeros(known.shape, np.float32)
-    smooths = [_Smooth(known, share) for share in (*BANDS[1:], 1 / 8)]
+    smooths = [Smooth(known, share) for share in (*BANDS[1:], 1 / 8)]
     parts = (_bands(image, smooths) for image in (one, two, whole))
     for band, (a, b, both) in enumerate(zip(*parts, strict=True)):
         signal = float(np.mean(a[known] * b[known]))
@@ -302,7 +306,7 @@ def agreeing(
     return out, kept
 
 
-def _bands(image: Image, smooths: Sequence[_Smooth]) -> list[Image]:
+def _bands(image: Image, smooths: Sequence[Smooth]) -> list[Image]:
     """Split a log image by scale; their sum is the image less its smooth part."""
     here = np.clip(image, -CLIP, CLIP)
     bands = []
@@ -313,7 +317,7 @@ def _bands(image: Image, smooths: Sequence[_Smooth]) -> list[Image]:
     return bands
 
 
-class _Smooth:
+class Smooth:
     """Gaussian mean over the known pixels.
 
     Taken on cells of half its sigma, with what the cells blur taken off the sigma: nothing that
@@ -332,5 +336,6 @@ class _Smooth:
         return out
 
     def __call__(self, image: Image) -> Image:
+        """Means `(Y, X)`."""
         cells = self._blurred(image * self.weight) / self.mass
         return cells if self.coarse.cell == (1, 1) else self.coarse.expand(cells)

@@ -70,6 +70,7 @@ def joint(
     overview: Overview | None = None,
     options: JointOptions = DEFAULT,
     i0: float | None = None,
+    workers: int = 1,
     watch: Watch = SILENT,
 ) -> Joined:
     """Refine the backgrounds of a mosaic together; see the page "Mosaic" of the documentation.
@@ -86,6 +87,8 @@ def joint(
     options : JointOptions
     i0 : float or None
         Counts of the open beam, dark removed: median over the lit field.
+    workers : int
+        Threads; the same result for any number.
     watch : Watch
         Told how far it is.
 
@@ -100,15 +103,17 @@ def joint(
         If the watch ended it.
     """
     if overview is None:
-        overview = survey(scan, backgrounds, watch=watch)
+        overview = survey(scan, backgrounds, workers=workers, watch=watch)
     places = positions.positions_px if isinstance(positions, Positions) else positions
     places = np.asarray(places, np.float64)
-    found = solve(overview, places, hours_of(scan), options, watch)
+    found = solve(overview, places, hours_of(scan), options, watch, workers)
     if isinstance(found, str):
         return Joined(backgrounds, found)
     smooth = SmoothTerms(found.shared, found.tiles, options.shared_degree, options.tile_degree)
     on_bins = axes(overview.raw.shape[1:], smooth.degree)
-    pattern = overlap_pattern(overview, places, lambda i: smooth(i, on_bins, level=True), watch)
+    pattern = overlap_pattern(
+        overview, places, lambda i: smooth(i, on_bins, level=True), watch, workers
+    )
 
     def residual(i: int) -> Image:
         log = overview.raw[i] + np.float32(overview.raw_level[i])
@@ -116,9 +121,11 @@ def joint(
         return out
 
     middle = float(np.median(found.tiles[:, 0]))
-    level = find_level(scan, overview, residual, i0=i0, found_level=middle, watch=watch)
+    level = find_level(
+        scan, overview, residual, i0=i0, found_level=middle, workers=workers, watch=watch
+    )
     if level.source == "relative":  # that of the method
-        level = Level("relative", float(np.median(found.method_level - found.tiles[:, 0])))
+        level = Level("relative", float(np.nanmedian(found.method_level - found.tiles[:, 0])))
     levels = found.tiles[:, 0] + level.shift
     shape = overview.shape + enlarge(pattern, overview.lit.shape, overview.bin_px)
     lazy = lazy_backgrounds(scan, shape, overview.lit, smooth, levels)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from threading import Lock
 
@@ -12,9 +11,10 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from napari_txm_bgcorr.core.errors import MethodError
-from napari_txm_bgcorr.core.overview import Overview, survey
+from napari_txm_bgcorr.core.overview import Overview, Smooth, survey
 from napari_txm_bgcorr.core.placement import Edge, reconcile
 from napari_txm_bgcorr.core.scan import Scan, TileArray, raster_positions
+from napari_txm_bgcorr.core.threads import spread
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 
 __all__ = ["Edge", "Positions", "neighbours", "nominal_positions", "register"]
@@ -29,7 +29,6 @@ LOW_PASS = 1 / 300  # of the tile: finer than that is noise
 # A match needs a correlation AND a height of the peak over the map's scatter (robust): on
 # simulated mosaics 98 % of the pairs that show a specimen pass, and 1 in 200 of these is wrong.
 MATCHES = ((0.25, 4.5), (0.10, 8.0))
-BLOCK = 32  # pairs handed to threads at once
 STAGE = "registering neighbours"
 DROP = 0.012  # of the tile: a measured shift this far off the common solution is wrong
 
@@ -86,17 +85,17 @@ def neighbours(positions_px: Floats, size: tuple[int, int]) -> list[tuple[int, i
         Of a tile.
     """
     scaled = positions_px / np.asarray(size, np.float64)
-    pairs = []
     order = np.argsort(scaled[:, 0], kind="stable")
-    for place, i in enumerate(order):
-        for j in order[place + 1 :]:
-            off = np.abs(scaled[j] - scaled[i])
-            if off[0] > 1:
-                break  # all further ones are lower still
-            area = (1 - off[0]) * max(0.0, 1 - off[1])
-            # A corner overlap is narrow both ways; it would need its own, tiny window.
-            if area >= LEAST_OVERLAP and off.min() < 0.5:
-                pairs.append((int(min(i, j)), int(max(i, j))))
+    rows = scaled[order, 0]
+    ends = np.searchsorted(rows, rows + 1, side="right")  # all further ones are lower still
+    pairs = []
+    for place, i in enumerate(order.tolist()):
+        beside = order[place + 1 : ends[place]]
+        off = np.abs(scaled[beside] - scaled[i])
+        area = (1 - off[:, 0]) * np.maximum(0.0, 1 - off[:, 1])
+        # A corner overlap is narrow both ways; it would need its own, tiny window.
+        near = beside[(area >= LEAST_OVERLAP) & (off.min(axis=1) < 0.5)]
+        pairs += [(min(i, j), max(i, j)) for j in near.tolist()]
     return sorted(pairs)
 
 
@@ -170,11 +169,9 @@ def _edges(
         return matcher.match(i, j, nominal[j] - nominal[i])
 
     edges = []
-    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="register") as pool:
-        for first in range(0, len(pairs), BLOCK):  # no long queue to cancel
-            for edge in pool.map(match, pairs[first : first + BLOCK]):
-                edges.append(edge)
-                watch.step(STAGE, len(edges), len(pairs))
+    for edge in spread(match, pairs, workers):
+        edges.append(edge)
+        watch.step(STAGE, len(edges), len(pairs))
     return edges
 
 
@@ -185,10 +182,11 @@ class _Matcher:
         self.overview = overview
         self.lit = overview.lit_bins
         side = max(self.lit.shape)
-        self.sigma = (LOW_PASS * side, HIGH_PASS * side)
+        self.sigma = LOW_PASS * side
         self.reach = max(2, round(REACH * side))
-        weight = self.lit.astype(np.float32)
-        self.mass = [np.maximum(ndimage.gaussian_filter(weight, s), 1e-3) for s in self.sigma]
+        self.seen = self.lit.astype(np.float32)
+        self.mass = np.maximum(ndimage.gaussian_filter(self.seen, self.sigma), 1e-3)
+        self.coarse = Smooth(self.lit, HIGH_PASS)
         self._kept: dict[int, Image] = {}
         self._windows: dict[tuple[int, ...], _Windows] = {}
         self._lock = Lock()
@@ -220,12 +218,9 @@ class _Matcher:
         return found
 
     def _fine(self, i: int) -> Image:
-        log = self.overview.raw[i].astype(np.float32) * self.lit
-        low = [
-            ndimage.gaussian_filter(log, s) / m for s, m in zip(self.sigma, self.mass, strict=True)
-        ]
-        band = low[0] - low[1]
-        limit = 5 * 1.4826 * float(np.median(np.abs(band[self.lit]))) + 1e-6
+        log = self.overview.raw[i] * self.seen
+        band = ndimage.gaussian_filter(log, self.sigma) / self.mass - self.coarse(log)
+        limit = 5 * 1.4826 * float(np.median(np.abs(band[self.lit][::4]))) + 1e-6
         clipped: Image = np.clip(band, -limit, limit) * self.lit
         return clipped
 

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import MethodError
+from napari_txm_bgcorr.core.medians import masked_median, median_of
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.shapes import Coarse, log_beam, spread_indices, to_counts, upper
+from napari_txm_bgcorr.core.threads import cpu_cores, spread
 
 __all__ = ["TileMedian", "scaled_backgrounds"]
 
@@ -68,7 +70,10 @@ class TileMedian:
         room = max(3, STACK_BYTES // (4 * rows * columns))
         chosen = spread_indices(count, min(self.tiles, room))
         self._used = len(chosen)
-        logs = np.stack([log_beam(scan.tiles[i], self._dark) for i in chosen])
+        logs = np.empty((len(chosen), rows, columns), np.float32)
+        read = spread(lambda i: log_beam(scan.tiles[i], self._dark), chosen, cpu_cores())
+        for k, log in enumerate(read):
+            logs[k] = log
         self._shape = _robust_median(logs, self.rounds)
         return self
 
@@ -111,21 +116,20 @@ def scaled_backgrounds(tiles: NDArray[Any], shape: Image, dark: Image | None) ->
 
 def _robust_median(logs: Image, rounds: int) -> Image:
     """Shape `(Y, X)` of log tiles `(N, Y, X)`; `logs` is used as scratch."""
-    coarse = Coarse(logs.shape)
+    coarse, workers = Coarse(logs.shape), cpu_cores()
     everywhere = np.ones(coarse.size, bool)
     logs -= np.median(logs[:, ::4, ::4], axis=(1, 2), keepdims=True)
-    plain = _median(logs)
-    shape = plain
+    shape = median_of(logs, workers)
     for _ in range(rounds - 1):
         cells = coarse.mean(shape)
-        rest = np.stack([coarse.mean(tile) - cells for tile in logs])
+        rest = np.stack(list(spread(coarse.mean, logs, workers))) - cells
         for k in range(len(logs)):
             level = np.float32(upper(rest[k], everywhere))
             logs[k] -= level
             rest[k] -= level
         absorbing = rest < -3 * _scatter(rest)
         kept = np.stack([_smooth_mask(mask, coarse) for mask in absorbing])
-        shape = _masked_median(logs, kept)
+        shape = masked_median(logs, kept, workers=workers)
     return shape
 
 
@@ -142,27 +146,3 @@ def _smooth_mask(absorbing: Mask, coarse: Coarse) -> Mask:
     x = np.minimum(np.arange(columns) // width, absorbing.shape[1] - 1)
     kept: Mask = ~absorbing[y[:, None], x]
     return kept
-
-
-def _median(logs: Image) -> Image:
-    """Median over tiles, row by row to hold little."""
-    out = np.empty(logs.shape[1:], np.float32)
-    for y in range(logs.shape[1]):
-        out[y] = np.median(np.ascontiguousarray(logs[:, y].T), axis=1)
-    return out
-
-
-def _masked_median(logs: Image, kept: Mask) -> Image:
-    """Median over the kept tiles at each pixel; over all where fewer than three are kept."""
-    out = np.empty(logs.shape[1:], np.float32)
-    columns = np.arange(logs.shape[2])
-    for y in range(logs.shape[1]):
-        use = kept[:, y]
-        count = use.sum(axis=0)
-        few = count < 3
-        use = use | few
-        count = np.where(few, len(logs), count)
-        ordered = np.sort(np.where(use, logs[:, y], np.inf).T, axis=1)
-        low, high = (count - 1) // 2, count // 2
-        out[y] = (ordered[columns, low] + ordered[columns, high]) / 2
-    return out
