@@ -3,6 +3,9 @@
 Every generator takes `(N, 3, F, F)` float32 (`tensors.py`: log counts less their median, the
 prior, the staleness), and gives `(N, 1, F, F)`: the log background less the same median, as
 the prior plus what the network adds.
+
+MONAI is imported by the networks that come from it alone: it takes seconds, and the shipped model
+needs none of them.
 """
 
 from __future__ import annotations
@@ -12,16 +15,6 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import torch
-from monai.networks.nets import (
-    UNETR,
-    AttentionUnet,
-    BasicUNet,
-    DynUNet,
-    PatchDiscriminator,
-    SwinUNETR,
-    UNet,
-)
-from monai.utils import OptionalImportError
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -236,6 +229,8 @@ def _subpixel4(config: NetworkConfig) -> nn.Module:
 
 
 def _subpixel_basic(config: NetworkConfig) -> nn.Module:
+    from monai.networks.nets import BasicUNet
+
     features = config.features or (32, 48, 96, 160, 192, 32)
     body = BasicUNet(2, 4 * IN_CHANNELS + 2, 4, features, norm=("group", {"num_groups": 4}))
     return PriorResidual(SubPixel(body), 32)
@@ -246,12 +241,16 @@ def _unet256(config: NetworkConfig) -> nn.Module:
 
 
 def _basic(config: NetworkConfig) -> nn.Module:
+    from monai.networks.nets import BasicUNet
+
     features = config.features or (32, 32, 64, 128, 256, 32)
     norm = ("group", {"num_groups": 4})
     return PriorResidual(BasicUNet(2, IN_CHANNELS, 1, features, norm=norm), 16)
 
 
 def _residual(config: NetworkConfig) -> nn.Module:
+    from monai.networks.nets import UNet
+
     features = config.features or (32, 64, 128, 256, 256)
     strides = (2,) * (len(features) - 1)
     norm = ("group", {"num_groups": 1})
@@ -261,6 +260,8 @@ def _residual(config: NetworkConfig) -> nn.Module:
 
 
 def _attention(config: NetworkConfig) -> nn.Module:
+    from monai.networks.nets import AttentionUnet
+
     features = config.features or (32, 64, 128, 256)
     strides = (2,) * (len(features) - 1)
     body = AttentionUnet(2, IN_CHANNELS, 1, features, strides)
@@ -279,6 +280,8 @@ def _without_batch_statistics(network: nn.Module) -> None:
 
 
 def _dynamic(config: NetworkConfig) -> nn.Module:
+    from monai.networks.nets import DynUNet
+
     features = config.features or (32, 64, 128, 256, 320)
     kernels, strides = [3] * len(features), [1] + [2] * (len(features) - 1)
     norm = ("group", {"num_groups": 4})
@@ -289,6 +292,8 @@ def _dynamic(config: NetworkConfig) -> nn.Module:
 
 
 def _swin(config: NetworkConfig) -> nn.Module:
+    from monai.networks.nets import SwinUNETR
+
     body = SwinUNETR(
         in_channels=IN_CHANNELS, out_channels=1, feature_size=24, spatial_dims=2, window_size=8
     )
@@ -296,6 +301,8 @@ def _swin(config: NetworkConfig) -> nn.Module:
 
 
 def _unetr(config: NetworkConfig) -> nn.Module:
+    from monai.networks.nets import UNETR
+
     edge = config.field_px + -config.field_px % 16
     body = UNETR(
         IN_CHANNELS,
@@ -337,7 +344,7 @@ def build_generator(config: NetworkConfig) -> nn.Module:
         raise ConfigError(f"network.name: {config.name!r} is unknown; choose one of {known}")
     try:
         network = NETWORKS[config.name](config)
-    except OptionalImportError as error:
+    except ImportError as error:  # MONAI's OptionalImportError is one
         raise ConfigError(
             f"network.name: {config.name} needs the package einops; pip install einops"
         ) from error
@@ -362,6 +369,8 @@ def build_discriminator(features: int, layers: int) -> nn.Module:
 
     Instance norm, since batch statistics would mix the tiles of a session.
     """
+    from monai.networks.nets import PatchDiscriminator
+
     network: nn.Module = PatchDiscriminator(
         2, features, IN_CHANNELS + 1, 1, layers, norm="INSTANCE"
     )
