@@ -65,6 +65,7 @@ class Captured:
     """
 
     name = "captured"
+    knows_drift = True  # from the references: the joint stage asks about every tile
 
     def __init__(self, combine: Combine = "median", in_time: InTime = "linear") -> None:
         if combine not in get_args(Combine) or in_time not in get_args(InTime):

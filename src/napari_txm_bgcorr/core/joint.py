@@ -290,7 +290,7 @@ class _System:
         of_first = np.repeat(tiles[self.first], self.sizes, axis=0)
         of_second = np.repeat(tiles[self.second], self.sizes, axis=0)
         f, g, h = np.split(self.rows, [self.f_size, self.f_size + self.g_size], axis=1)
-        out: Floats = self.difference - f @ shared
+        out: Floats = self.difference - np.einsum("nk,k->n", f, shared)
         out -= np.einsum("nk,nk->n", g, of_first) + np.einsum("nk,nk->n", h, of_second)
         return out
 

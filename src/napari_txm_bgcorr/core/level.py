@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.overview import Overview
+from napari_txm_bgcorr.core.overview import Overview, bin_mean
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.shapes import log_beam, spread_indices
 from napari_txm_bgcorr.core.threads import spread
@@ -149,14 +149,13 @@ def empty_areas(
     """
     lit = overview.lit_bins
     size = max(LEAST_BLOCK, min(lit.shape) // BLOCKS)
-    rows, columns = (n // size for n in lit.shape)
-    whole = _blocks(lit.astype(np.float32), size, rows, columns).min(axis=(1, 3)) > 0.5
+    whole = bin_mean(lit.astype(np.float32), size) > 0.999
 
     def smooth_blocks(i: int) -> Image:
         watch.check()
-        parts = _blocks(residual(i), size, rows, columns)
-        mean = parts.mean(axis=(1, 3))
-        texture, noise = _texture(parts, mean), _noise(parts)
+        image = residual(i)
+        mean = bin_mean(image, size)
+        texture, noise = _texture(image, mean, size), _noise(image, size)
         quiet = float(np.quantile(noise[whole], QUIET))
         found: Image = mean[whole & (texture <= np.hypot(SMOOTH * quiet, PATTERN))]
         return found
@@ -168,26 +167,25 @@ def empty_areas(
     return _top_cluster(np.concatenate(smooth), owner, int(whole.sum()))
 
 
-def _blocks(image: Image, size: int, rows: int, columns: int) -> Image:
-    part = image[: rows * size, : columns * size]
-    out: Image = part.reshape(rows, size, columns, size)
-    return out
-
-
-def _texture(parts: Image, mean: Image) -> Image:
+def _texture(image: Image, mean: Image, size: int) -> Image:
     """Rms within blocks, and of the block against its neighbours: both see a specimen."""
-    inner = parts.std(axis=(1, 3))
+    rows, columns = (n * size for n in mean.shape)
+    off = image[:rows, :columns] - mean.repeat(size, axis=0).repeat(size, axis=1)
     padded = np.pad(mean, 1, mode="edge")
     around = (padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]) / 4
-    out: Image = np.hypot(inner, 2 * (mean - around)).astype(np.float32)
+    out: Image = np.hypot(np.sqrt(bin_mean(np.square(off, out=off), size)), 2 * (mean - around))
     return out
 
 
-def _noise(parts: Image) -> Image:
-    """Rms of blocks if it were all white noise, from neighbouring pixels."""
-    across, down = np.diff(parts, axis=3), np.diff(parts, axis=1)
-    squares = (across**2).mean(axis=(1, 3)) + (down**2).mean(axis=(1, 3))
-    out: Image = np.sqrt(squares / 4)
+def _noise(image: Image, size: int) -> Image:
+    """Rms of blocks if it were all white noise, from neighbouring pixels in a block."""
+    squares = np.zeros_like(image)
+    squares[:, :-1] = np.square(image[:, 1:] - image[:, :-1])
+    squares[:, size - 1 :: size] = 0  # across two blocks
+    down = np.square(image[1:] - image[:-1])
+    down[size - 1 :: size] = 0
+    squares[:-1] += down
+    out: Image = np.sqrt(bin_mean(squares, size) * np.float32(size / (size - 1) / 4))
     return out
 
 

@@ -8,7 +8,7 @@ places of the field. After J. R. Kuhn, H. Lin and D. Loranz, Publ. Astron. Soc. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,7 @@ CLIP = 4.0  # robust standard deviations of a difference
 STAGE = "comparing overlaps"
 LEAST = 3  # differences at a place
 BLOCK = 32  # tiles summed by one thread, whatever the number of threads
+MOST = 256  # tiles looked at: what they leave of noise is far below the stage's own error
 JUDGED = 64  # tiles whose differences tell the standard deviation
 
 
@@ -42,6 +43,9 @@ def overlap_pattern(
     workers: int = 1,
 ) -> Image:
     """What the shared shape is off by, from the differences in overlaps.
+
+    Of a large mosaic, those of the `MOST` tiles about its middle: enough, and the time does not
+    grow with the mosaic.
 
     Parameters
     ----------
@@ -60,16 +64,19 @@ def overlap_pattern(
         To add to the shared log shape, on bins; zero where no overlap reaches.
     """
     lit = overview.lit_bins
-    corners = np.rint((positions_px - positions_px.min(axis=0)) / overview.bin_px).astype(int)
-    field = _Field.of(overview, corners, lambda i: _flattened(overview, i, smooth(i)), workers)
-    judged = spread_indices(len(overview), JUDGED)
+    chosen = _middle(positions_px, overview.lit.shape)
+    corners = np.rint((positions_px - positions_px[chosen].min(axis=0)) / overview.bin_px)
+    tiles = spread(lambda i: _flattened(overview, i, smooth(i)), chosen, workers)
+    field = _Field.of(tiles, corners[chosen].astype(int), lit)
+    judged = spread_indices(len(chosen), JUDGED)
     known = (field.counts.sum(axis=0) >= LEAST) & (field.counts > 0).all(axis=0)
     counts = np.where(known, field.counts, 1)
-    pattern = np.zeros(lit.shape, np.float32)
+    pattern, others = np.zeros(lit.shape, np.float32), np.empty_like(field.total)
     limit = np.float32(np.inf)
     for done in range(ROUNDS if known.any() else 0):
         watch.step(STAGE, done, ROUNDS)
-        now = _Round(field, pattern, field.others(pattern), limit, watch)
+        field.others(pattern, others)
+        now = _Round(field, pattern, others, limit, watch)
         sums = np.zeros((2, *lit.shape), np.float32)
         for part in spread(now.sums, field.blocks(), workers):
             sums += part
@@ -97,8 +104,8 @@ class _Field:
     lit : (y, x) bool
     total : (Y, X) float32
         Sum of all tiles.
-    own_share, other_share : (Y, X) float32
-        ``n / (n - 1)`` and ``1 / (n - 1)``; 0 where fewer than two tiles see the place.
+    share : (Y, X) float32
+        ``n / (n - 1)``; 0 where fewer than two tiles see the place.
     counts : (2, y, x) float32
         How often each place of the field is seen by another tile, too: even and odd tiles.
     """
@@ -107,47 +114,42 @@ class _Field:
     corners: list[tuple[int, int]]
     lit: Mask
     total: Image
-    own_share: Image
-    other_share: Image
+    share: Image
     counts: Image
 
     @staticmethod
-    def of(
-        overview: Overview,
-        corners: NDArray[np.int_],
-        flattened: Callable[[int], NDArray[np.float16]],
-        workers: int,
-    ) -> _Field:
+    def of(tiles: Iterable[NDArray[np.float16]], corners: NDArray[np.int_], lit: Mask) -> _Field:
         """Place all tiles."""
-        lit, places = overview.lit_bins, [(int(y), int(x)) for y, x in corners]
+        places = [(int(y), int(x)) for y, x in corners]
         size = corners.max(axis=0) + lit.shape
-        flat = np.empty(overview.raw.shape, np.float16)
-        total, mass = np.zeros(size, np.float32), np.zeros(size, np.float32)
+        flat = np.empty((len(places), *lit.shape), np.float16)
+        total, share = np.zeros(size, np.float32), np.zeros(size, np.float32)
         seen = lit.astype(np.float32)
-        for i, tile in enumerate(spread(flattened, range(len(overview)), workers)):
+        for i, tile in enumerate(tiles):
             flat[i] = tile
             part = _part(places[i], lit)
             total[part] += tile * seen
-            mass[part] += seen
-        several = (mass > 1).astype(np.float32)
-        other = several / np.maximum(mass - 1, 1)
+            share[part] += seen
+        for line in share:  # in place: fresh memory costs more than the arithmetic
+            line[:] = np.where(line > 1, line / np.maximum(line - 1, 1), 0)
         counts = np.zeros((2, *lit.shape), np.float32)
         for i, corner in enumerate(places):
-            counts[i % 2] += several[_part(corner, lit)]
-        return _Field(flat, places, lit, total, mass * other, other, counts * seen)
+            counts[i % 2] += share[_part(corner, lit)] > 0
+        return _Field(flat, places, lit, total, share, counts * seen)
 
     def blocks(self) -> Iterator[range]:
         """Tiles in groups that do not depend on the number of threads."""
         count = len(self.flat)
         return (range(k, min(k + BLOCK, count)) for k in range(0, count, BLOCK))
 
-    def others(self, pattern: Image) -> Image:
-        """Sum of all tiles less the pattern, in its share of each tile's difference."""
-        total, own = self.total.copy(), pattern * self.lit
+    def others(self, pattern: Image, out: Image) -> None:
+        """Sum of all tiles less the pattern, in its share ``1 / (n - 1)`` of a difference."""
+        np.copyto(out, self.total)
+        own = pattern * self.lit
         for corner in self.corners:
-            total[_part(corner, self.lit)] -= own
-        total *= self.other_share
-        return total
+            out[_part(corner, self.lit)] -= own
+        for line, share in zip(out, self.share, strict=True):
+            line *= np.maximum(share - 1, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +166,7 @@ class _Round:
         """What tile `i` differs from the others by; 0 where it is alone, anything where unlit."""
         part = _part(self.field.corners[i], self.field.lit)
         np.subtract(self.field.flat[i], self.pattern, out=out)
-        out *= self.field.own_share[part]
+        out *= self.field.share[part]
         out -= self.others[part]
         return out
 
@@ -174,7 +176,7 @@ class _Round:
         out, off = np.zeros((2, *lit.shape), np.float32), np.empty(lit.shape, np.float32)
         for i in block:
             self.watch.check()
-            self.off(i, off)  # fresh memory would cost more than the arithmetic
+            self.off(i, off)
             np.clip(off, -self.limit, self.limit, out=off)
             out[i % 2] += off
         out *= lit
@@ -183,9 +185,16 @@ class _Round:
     def spread(self, i: int) -> float | None:
         """Robust standard deviation of a tile's differences; None where it is alone."""
         field = self.field
-        seen = field.lit & (field.own_share[_part(field.corners[i], field.lit)] > 0)
+        seen = field.lit & (field.share[_part(field.corners[i], field.lit)] > 0)
         off = self.off(i, np.empty(field.lit.shape, np.float32))[seen]
         return 1.4826 * float(np.median(np.abs(off[::7]))) if off.size else None
+
+
+def _middle(positions_px: NDArray[np.float64], size: tuple[int, ...]) -> list[int]:
+    """At most `MOST` tiles, those about the middle of the mosaic: all their neighbours count."""
+    off = (positions_px - (positions_px.min(axis=0) + positions_px.max(axis=0)) / 2) / size
+    order = np.argsort(np.abs(off).max(axis=1), kind="stable")
+    return sorted(int(i) for i in order[:MOST])
 
 
 def _part(corner: tuple[int, int], lit: Mask) -> tuple[slice, slice]:

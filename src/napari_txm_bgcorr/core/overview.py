@@ -1,9 +1,8 @@
 """A scan seen once, small enough to keep: what registration and the joint stage work on.
 
-Every tile is read once. The method is asked for the backgrounds of some tiles only, where a mosaic
-has many: for whole ones of those that the shared shape is taken from, for coarse cells of one
-neighbour of each, where it offers these for less. What stays in memory of 961 tiles of
-1024 px is about 0.5 GB, whatever the size of the tiles.
+Every tile is read once. The method is asked for the backgrounds that the shared shape is taken
+from; of other tiles for coarse cells, where it offers these for less, or not at all. What stays
+in memory of 961 tiles of 1024 px is about 0.5 GB, whatever the size of the tiles.
 """
 
 from __future__ import annotations
@@ -109,9 +108,10 @@ def survey(
 ) -> Overview:
     """Look at every tile once, and at the backgrounds of all or of some spread over the scan.
 
-    The shared shape needs no more than `MAX_SHARED` backgrounds. What the method says of single
-    tiles counts little in a mosaic, so of one with more tiles than that it is asked about these
-    and one neighbour of each; in a series, where the level follows the method, about all.
+    The shared shape needs no more than `MAX_SHARED` backgrounds. What a method says of single
+    tiles counts little in a mosaic: of one with more tiles it is asked about those alone, unless
+    it knows the drift (`OwnBackgrounds.every`). In a series, where the level follows the method,
+    it is asked about all.
 
     Parameters
     ----------
@@ -140,10 +140,11 @@ def survey(
     count, rows, columns = (int(n) for n in scan.tiles.shape)
     bin_px = max(1, -(-max(rows, columns) // work_px))
     limit = max(4, min(MAX_SHARED, MAX_PIXELS // (rows * columns)))
-    chosen = spread_indices(count, limit)
-    keep = _Keeper(
-        scan, backgrounds, scan.dark(), bin_px, frozenset(chosen), _asked(scan, chosen), watch
-    )
+    mosaic = scan.kind == "mosaic"
+    chosen = _spread_pairs(count, limit) if mosaic else spread_indices(count, limit)
+    every = not mosaic or not isinstance(backgrounds, OwnBackgrounds) or backgrounds.every
+    asked = frozenset(range(count) if every else chosen)
+    keep = _Keeper(scan, backgrounds, scan.dark(), bin_px, frozenset(chosen), asked, watch)
     stacks = np.empty((2, len(chosen), rows, columns), np.float16)
     levels = np.empty(len(chosen))
     raw = np.empty((count, rows // bin_px, columns // bin_px), np.float16)
@@ -177,13 +178,12 @@ def survey(
     return Overview(shape, lit, raw, raw_level, rest - cells, bin_px, kept)
 
 
-def _asked(scan: Scan, chosen: Sequence[int]) -> frozenset[int]:
-    """Tiles that the method is asked about: neighbours in pairs, to compare in their overlap."""
-    count = len(scan)
-    if scan.kind != "mosaic":
-        return frozenset(range(count))
-    beside = (i + 1 if i + 1 < count else i - 1 for i in spread_indices(count, MAX_SHARED))
-    return frozenset({*chosen, *spread_indices(count, MAX_SHARED), *beside})
+def _spread_pairs(count: int, limit: int) -> list[int]:
+    """At most `limit` of `count` places, spread evenly, by twos: tiles in a row overlap."""
+    if count <= limit:
+        return list(range(count))
+    first = spread_indices(count - 1, limit // 2)
+    return sorted({*first, *(i + 1 for i in first)})
 
 
 @dataclass(frozen=True)

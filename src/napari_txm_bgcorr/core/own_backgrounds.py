@@ -45,6 +45,12 @@ class OwnBackgrounds(LazyTiles):
     scan : Scan
     method : BackgroundMethod
         Fitted.
+
+    Attributes
+    ----------
+    every : bool
+        Whether the differences between its backgrounds are known, not guessed from the tiles:
+        the method says so by an attribute `knows_drift`.
     """
 
     def __init__(self, scan: Scan, method: BackgroundMethod) -> None:
@@ -53,6 +59,7 @@ class OwnBackgrounds(LazyTiles):
             (count, rows, columns), np.float32, lambda i: self.of(i, np.asarray(scan.tiles[i]))
         )
         self._method = method
+        self.every = bool(getattr(method, "knows_drift", False))
 
     def of(self, i: int, tile: NDArray[Any]) -> Image:
         """Background of tile `i`, read already."""

@@ -16,7 +16,7 @@ from napari_txm_bgcorr.core.overlap_pattern import enlarge, overlap_pattern
 from napari_txm_bgcorr.core.overview import Overview, survey
 from napari_txm_bgcorr.core.registration import Positions
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, TileArray
-from napari_txm_bgcorr.core.shapes import to_counts
+from napari_txm_bgcorr.core.shapes import product, to_counts
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 
 __all__ = ["Joined", "SmoothTerms", "hours_of", "joint", "lazy_backgrounds"]
@@ -25,7 +25,6 @@ Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 DEFAULT = JointOptions()
-ALONE = 2**17  # products: so few a BLAS leaves to one thread; its others would spin beside ours
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,12 +178,7 @@ class SmoothTerms:
             table[a, b] += value
         if not level:
             table[0, 0] = 0
-        left, right = axes[0] @ table, axes[1].T
-        out: Image = np.empty((len(left), right.shape[1]), np.float32)
-        rows = max(1, ALONE // right.size)
-        for first in range(0, len(left), rows):
-            np.matmul(left[first : first + rows], right, out=out[first : first + rows])
-        return out
+        return product(axes[0] @ table, axes[1].T)
 
 
 def lazy_backgrounds(

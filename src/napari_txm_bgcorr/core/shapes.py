@@ -12,13 +12,23 @@ from scipy.interpolate import CubicSpline
 
 from napari_txm_bgcorr.core.pixels import level_of, lit_field
 
-__all__ = ["CELLS", "Coarse", "close_corners", "log_beam", "spread_indices", "to_counts", "upper"]
+__all__ = [
+    "CELLS",
+    "Coarse",
+    "close_corners",
+    "log_beam",
+    "product",
+    "spread_indices",
+    "to_counts",
+    "upper",
+]
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 CELLS = 64  # cells across the field: 0.23 um of a 15 um field
 FLOOR = 0.02  # of the median: no lit pixel is darker
+ALONE = 2**17  # products: so few a BLAS leaves to one thread; its others would spin beside ours
 UPPER = 0.75  # quantile of the cells that stands for "no specimen here"
 
 
@@ -105,8 +115,7 @@ class Coarse:
         """Cells to `(Y, X)` pixels by a separable natural cubic spline."""
         rows = _spline_matrix(self.shape[0], self.cell[0], self.size[0])
         columns = _spline_matrix(self.shape[1], self.cell[1], self.size[1])
-        out: Image = rows @ coarse.astype(np.float32) @ columns.T
-        return out
+        return product(product(rows, coarse.astype(np.float32)), columns.T)
 
     def log_cells(self, raw: NDArray[Any], dark: Image | None) -> Image:
         """Log counts of the cells of a raw tile, dark removed, specks and spikes taken out."""
@@ -117,6 +126,15 @@ class Coarse:
         cells = np.maximum(cells, np.float32(max(FLOOR * level, 1e-3)))
         out: Image = np.log(ndimage.median_filter(cells, 3))
         return out
+
+
+def product(left: Image, right: Image) -> Image:
+    """Matrix product in pieces so small that a BLAS starts no threads of its own for them."""
+    out: Image = np.empty((left.shape[0], right.shape[1]), np.float32)
+    rows = max(1, ALONE // right.size)
+    for first in range(0, len(left), rows):
+        np.matmul(left[first : first + rows], right, out=out[first : first + rows])
+    return out
 
 
 @lru_cache(maxsize=8)

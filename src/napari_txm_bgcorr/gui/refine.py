@@ -58,6 +58,11 @@ class Stored:
         """What a learned method started from, or None."""
         return getattr(self.method, "prior", None)
 
+    @property
+    def knows_drift(self) -> bool:
+        """Whether the joint stage asks about every tile."""
+        return bool(getattr(self.method, "knows_drift", False))
+
     def fit(self, scan: Scan) -> Stored:
         """Nothing to do."""
         return self
