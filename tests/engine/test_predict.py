@@ -349,3 +349,36 @@ def test_a_mosaic_starts_from_what_is_expected_to_be_off_by_less(blank, age_h, k
     series = Generator(blank, "cpu").fit(replace(scan, kind="series", grid=None))
     # the sample of a series stays in the field, so its median is no help
     assert series.describe()["prior"] == ("reference" if kind == "reference" else "none")
+
+
+@pytest.mark.parametrize(
+    ("count", "age_h", "kinds"),
+    [
+        (9, None, ["none", "tile-median"]),
+        (9, 0.01, ["reference", "none", "tile-median"]),
+        (4, 0.01, ["reference", "none"]),
+        (9, 5000, ["none", "tile-median"]),  # worse than no prior at all
+        (4, None, []),  # there is no choice
+    ],
+)
+def test_a_mosaic_offers_what_its_priors_make_of_it(wild, count, age_h, kinds):
+    taken = np.datetime64("2024-01-01T00:00:00")
+    side = int(count**0.5)
+    scan = replace(scan_of(count), kind="mosaic", grid=(side, side))
+    if age_h is not None:
+        before = np.array([taken - np.timedelta64(int(age_h * 3600), "s")])
+        times = np.full(count, taken)
+        scan = replace(scan, flats=beam()[None], flat_times=before, times=times)
+    fitted = Generator(wild, "cpu").fit(scan)
+    offered = fitted.candidates(scan)
+    assert list(offered) == kinds
+    for name, one in offered.items():
+        assert one.describe()["prior"] == name
+        alone = Generator(wild, "cpu", prior=name).fit(scan)
+        index = np.array([1])
+        np.testing.assert_array_equal(
+            one.background(scan.tiles[1:2], index), alone.background(scan.tiles[1:2], index)
+        )
+    assert Generator(wild, "cpu", prior="none").fit(scan).candidates(scan) == {}
+    series = replace(scan, kind="series", grid=None)
+    assert Generator(wild, "cpu").fit(series).candidates(series) == {}

@@ -33,15 +33,18 @@ def run(scan, stop=None, tell=lambda message: None, method="tile-median", **more
     return next(m.result for m in messages if isinstance(m, Finished))
 
 
-def test_the_panel_refines_to_the_bits_of_the_joint_method(scan):
-    result = run(scan, joint=True)
-    method = make_method("tile-median", joint=True).fit(scan)
+@pytest.mark.parametrize(
+    ("name", "full"), [("tile-median", "tile-median+joint"), ("auto", "auto")]
+)
+def test_the_panel_refines_to_the_bits_of_the_joint_method(scan, name, full):
+    result = run(scan, joint=True, method=name)
+    method = make_method(name, joint=True).fit(scan)
     assert method.joined.applied  # else this test says nothing
     for tile in correct_tiles(scan, method):
         got = result.tile(tile.index)
         np.testing.assert_array_equal(got.background, tile.background)
         np.testing.assert_array_equal(got.transmission, tile.transmission)
-    assert result.provenance["method"] == method.name == "tile-median+joint"
+    assert result.provenance["method"] == method.name == full
     assert result.provenance["parameters"] == method.describe()
     places = registered(scan, method.describe()).positions_px
     np.testing.assert_array_equal(result.scan.positions_px, places)

@@ -9,7 +9,7 @@ x' being the place in each tile. These differences are solved for f and all g_i 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,7 @@ class JointOptions:
 
 
 DEFAULT = JointOptions()
+SHARE = 0.5  # how far a candidate's share may lie from an equal one, as a standard deviation
 ALIKE = 12.0  # blocks of one overlap count as this many independent ones, at most
 HUBER = 1.5  # standard deviations
 ROUNDS = 8
@@ -91,6 +92,8 @@ class Solution:
     seam_before, seam_after : float
         Robust rms log difference of blocks in the overlaps: with the method's own
         backgrounds, and now.
+    shares : (C,) float64
+        0 to 1, of the overview's `others` in the shape that `shared` and `tiles` belong to.
     """
 
     shared: Floats
@@ -100,6 +103,7 @@ class Solution:
     noise: float
     seam_before: float
     seam_after: float
+    shares: Floats = field(default_factory=lambda: np.empty(0))
 
 
 def too_few(count: int, options: JointOptions = DEFAULT) -> str:
@@ -158,12 +162,37 @@ def solve(
     worst = max(before, _tail(own))
     if worst < options.least_seam:
         return f"the backgrounds agree within {100 * worst:.1f} % already; nothing to gain"
-    system = _System(overlaps, count, hours, overview, options)
-    shared, tiles, noise = system.solve(watch)
-    after = system.residuals(shared, tiles)
+    number = len(overview.others)
+    left = list(range(-1, number))  # candidates; -1 is the overview's own shape
+    while True:
+        seen = [_seen_from(o, left) for o in overlaps]
+        system = _System(seen, count, hours, overview, options)
+        found, tiles, noise = system.solve(watch)
+        share = dict(zip(left[1:], found.tolist(), strict=False))
+        share[left[0]] = 1 - sum(share.values())
+        worst = min(left, key=lambda k: share[k])
+        if share[worst] >= 0:
+            break
+        left.remove(worst)  # the others do better without it
+    after = _scatter(system.residuals(found, tiles))
+    shares = np.array([share.get(k, 0.0) if k in left else 0.0 for k in range(number)])
     return Solution(
-        shared, tiles, system.method_level, len(overlaps), noise, before, _scatter(after)
+        found[len(left) - 1 :], tiles, system.method_level, len(overlaps), noise, before, after,
+        shares,
     )  # fmt: skip
+
+
+def _seen_from(overlap: Overlap, left: Sequence[int]) -> Overlap:
+    """The overlap about the first of the candidates that are left, the others against it."""
+    first, others = left[0], overlap.others
+    if first < 0:
+        return replace(overlap, others=others[:, left[1:]])
+    base = others[:, first]
+    return replace(
+        overlap,
+        difference=overlap.difference - base,
+        others=others[:, left[1:]] - base[:, None],
+    )
 
 
 def _scatter(values: Floats) -> float:
@@ -200,13 +229,18 @@ class _System:
     ) -> None:
         self.count = count
         self.f_order, self.g_order = terms(options.shared_degree)[1:], terms(options.tile_degree)
-        self.f_size, self.g_size = len(self.f_order), len(self.g_order)
+        self.shares = overlaps[0].others.shape[1]  # unknowns before those of f
+        self.f_size, self.g_size = self.shares + len(self.f_order), len(self.g_order)
         self.first = np.array([o.first for o in overlaps])
         self.second = np.array([o.second for o in overlaps])
         self.sizes = np.array([o.difference.size for o in overlaps])
         self.difference = _all(overlaps)
         self.rows = self._rows(overlaps)
-        self.f_prior = np.array([options.shared_error / sum(p) ** 1.5 for p in self.f_order])
+        self.f_prior = np.array([
+            *[SHARE] * self.shares, *(options.shared_error / sum(p) ** 1.5 for p in self.f_order)
+        ])  # fmt: skip
+        self.expected = np.zeros(self.f_size)
+        self.expected[: self.shares] = 1 / (self.shares + 1) / SHARE**2
         self.g_prior = np.array([
             options.shape_drift / sum(p) ** 1.5 if sum(p) else options.level_drift
             for p in self.g_order
@@ -217,10 +251,11 @@ class _System:
         self.prior = self._prior(_order_in_time(hours, count), options.memory_h)
 
     def _rows(self, overlaps: Sequence[Overlap]) -> Floats:
-        """`(n, K_f + 2 K_g)` of all blocks: f, g of the first tile, g of the second."""
+        """`(n, C + K_f + 2 K_g)` of all blocks: other shapes, f, g of both tiles."""
         one = [np.concatenate([o.place_first[axis] for o in overlaps]) for axis in (0, 1)]
         two = [np.concatenate([o.place_second[axis] for o in overlaps]) for axis in (0, 1)]
         return np.hstack([
+            np.concatenate([o.others for o in overlaps]),
             legendre(self.f_order, *one) - legendre(self.f_order, *two),
             legendre(self.g_order, *one), -legendre(self.g_order, *two),
         ])  # fmt: skip
@@ -259,14 +294,15 @@ class _System:
         scatter = 1.4826 * np.nanmedian(np.abs(off), axis=0)
         faith = np.isfinite(self.own) / (scatter**2 + (AGREE * self.g_prior) ** 2)
         own = np.concatenate([np.zeros(self.f_size), faith.ravel()])
-        right = np.concatenate([np.zeros(self.f_size), (np.nan_to_num(self.own) * faith).ravel()])
+        right = np.concatenate([self.expected, (np.nan_to_num(self.own) * faith).ravel()])
         return self.prior + sparse.diags_array(own), right
 
     def solve(self, watch: Watch) -> tuple[Floats, Floats, float]:
         """Huber's estimate by reweighting."""
         shared, tiles = np.zeros(self.f_size), np.zeros((self.count, self.g_size))
         noise = max(_scatter(self.residuals(shared, tiles)), FLOOR)
-        prior = (self.prior, np.zeros(self.prior.shape[0]))
+        none = np.zeros(self.count * self.g_size)
+        prior = (self.prior, np.concatenate([self.expected, none]))
         for k in range(ROUNDS):
             watch.step(STAGE, k, ROUNDS)
             if k == ROUNDS // 2:

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_txm_bgcorr.core.candidates import candidates_of, compare_shapes
 from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.joint import JointOptions, too_few
@@ -164,15 +165,25 @@ class Joint:
     def _mosaic(self, scan: Scan, own: TileArray, watch: Watch) -> Joined:
         if len(scan) < 2:
             return Joined(own, too_few(len(scan), self.options))
-        overview = survey(scan, own, workers=self.workers, watch=watch)
+        candidates = candidates_of(self.method, scan)
+        first, *others = candidates.values()
+        overview = survey(scan, OwnBackgrounds(scan, first), workers=self.workers, watch=watch)
+        if others:
+            overview = compare_shapes(scan, overview, others, workers=self.workers, watch=watch)
         if self._given is None:
             self.positions = register(scan, overview=overview, workers=cpu_cores(), watch=watch)
         else:
             self.positions = Positions(np.asarray(self._given, np.float64), (), "as given")
-        return joint(
+        found = joint(
             scan, own, self.positions, overview=overview, options=self.options, i0=self.i0,
             workers=cpu_cores(), watch=watch,
         )  # fmt: skip
+        if not others or found.solution is None:
+            return found
+        shares = found.solution.shares
+        names = dict(zip(candidates, [1 - shares.sum(), *shares], strict=True))
+        facts = {"shares": {name: round(float(share), 3) for name, share in names.items()}}
+        return replace(found, facts={**found.facts, **facts})
 
     def background(
         self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None

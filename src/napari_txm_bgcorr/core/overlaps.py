@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.overview import Overview
+from napari_txm_bgcorr.core.overview import Overview, bin_mean
 from napari_txm_bgcorr.core.registration import neighbours
 from napari_txm_bgcorr.core.threads import spread
 from napari_txm_bgcorr.core.watch import Watch
@@ -15,6 +16,7 @@ from napari_txm_bgcorr.core.watch import Watch
 __all__ = ["Overlap", "find_overlaps"]
 
 Floats = NDArray[np.float64]
+Image = NDArray[np.float32]
 
 CELLS = 16  # blocks across a tile in which overlaps are compared
 LEAST_BLOCKS = 4  # of an overlap
@@ -30,6 +32,7 @@ class Overlap:
     place_second: tuple[Floats, Floats]
     difference: Floats
     own_difference: Floats  # with the method's own backgrounds; NaN where it was not asked
+    others: Floats  # (n, C) what other shapes would take off the difference
 
 
 def find_overlaps(
@@ -48,20 +51,26 @@ def find_overlaps(
         Threads.
     """
     lit = overview.lit_bins
+    others = [bin_mean(other, overview.bin_px) for other in overview.others]
     size = (lit.shape[0] * overview.bin_px, lit.shape[1] * overview.bin_px)
 
     def compare(pair: tuple[int, int]) -> Overlap | None:
         watch.check()
         i, j = pair
         shift = (positions_px[j] - positions_px[i]) / overview.bin_px
-        return _compare(overview, lit, i, j, shift)
+        return _compare(overview, lit, others, i, j, shift)
 
     found = spread(compare, neighbours(positions_px, size), workers)
     return [one for one in found if one is not None]
 
 
 def _compare(
-    overview: Overview, lit: NDArray[np.bool_], i: int, j: int, shift: Floats
+    overview: Overview,
+    lit: NDArray[np.bool_],
+    others: Sequence[Image],
+    i: int,
+    j: int,
+    shift: Floats,
 ) -> Overlap | None:
     """Blocks of the common part of two tiles; None where it is too small."""
     step = np.rint(shift).astype(int)
@@ -82,7 +91,6 @@ def _compare(
     difference = overview.raw[i][here].astype(np.float32) - overview.raw[j][there]
     grid = (number[0], block, number[1], block)
     share = both.reshape(grid).mean(axis=(1, 3))
-    total = np.where(both, difference, 0).reshape(grid).mean(axis=(1, 3))
     kept = share > 0.5
     if kept.sum() < LEAST_BLOCKS:
         return None
@@ -91,9 +99,19 @@ def _compare(
     places = [
         2 * (centre + start[:, None] + 0.5) / shape[:, None] - 1 for start in (low, low - step)
     ]
-    value = total[kept] / share[kept] + overview.raw_level[i] - overview.raw_level[j]
+
+    def blocks(image: Image) -> Floats:
+        total = np.where(both, image, 0).reshape(grid).mean(axis=(1, 3))
+        out: Floats = total[kept] / share[kept]
+        return out
+
+    value = blocks(difference) + overview.raw_level[i] - overview.raw_level[j]
     own = value - (_rest_at(overview, i, places[0]) - _rest_at(overview, j, places[1]))
-    return Overlap(i, j, (places[0][0], places[0][1]), (places[1][0], places[1][1]), value, own)
+    columns = np.empty((len(value), len(others)))
+    for k, other in enumerate(others):
+        columns[:, k] = blocks(other[here] - other[there])
+    one, two = ((place[0], place[1]) for place in places)
+    return Overlap(i, j, one, two, value, own, columns)
 
 
 def _rest_at(overview: Overview, i: int, place: Floats) -> Floats:

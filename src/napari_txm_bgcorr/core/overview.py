@@ -8,7 +8,7 @@ in memory of 961 tiles of 1024 px is about 0.5 GB, whatever the size of the tile
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -25,7 +25,16 @@ from napari_txm_bgcorr.core.shapes import Coarse, log_beam, spread_indices
 from napari_txm_bgcorr.core.threads import cpu_cores, spread
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 
-__all__ = ["Overview", "Smooth", "agreeing", "bin_mean", "shared_pattern", "survey"]
+__all__ = [
+    "Overview",
+    "Smooth",
+    "agreeing",
+    "bin_mean",
+    "layers_of",
+    "shared_pattern",
+    "shared_tiles",
+    "survey",
+]
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -61,6 +70,8 @@ class Overview:
         Pixels along one of those of `raw`.
     pattern_kept : (B,) float64
         Share of the tiles' common residual taken into `shape`, by band, fine to coarse.
+    others : (C, Y, X) float32
+        What other shapes are off this one; see `candidates.compare_shapes`.
     """
 
     shape: Image
@@ -70,6 +81,7 @@ class Overview:
     rest: Image
     bin_px: int
     pattern_kept: NDArray[np.float64]
+    others: Image = field(default_factory=lambda: np.empty((0, 0, 0), np.float32))
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -80,8 +92,33 @@ class Overview:
         whole: Mask = bin_mean(self.lit.astype(np.float32), self.bin_px) > 0.999
         return whole
 
+    def mixed(self, shares: NDArray[np.float64]) -> Overview:
+        """The same about a mixture of shapes.
+
+        Parameters
+        ----------
+        shares : (C,) float64
+            Of `others`; what is left to 1 is that of `shape`.
+        """
+        if not shares.any():
+            return self
+        change: Image = np.tensordot(shares.astype(np.float32), self.others, 1)
+        small, cells = bin_mean(change, self.bin_px), bin_mean(change, _cell_px(change.shape))
+        raw = self.raw.copy()
+        for tile in raw:
+            tile -= small.astype(np.float16)
+        return replace(
+            self, shape=self.shape + change, raw=raw, rest=self.rest - cells,
+            others=np.empty((0, *change.shape), np.float32),
+        )  # fmt: skip
+
 
 BACKGROUND_CELLS = 32
+
+
+def _cell_px(shape: tuple[int, ...]) -> int:
+    """Side of the cells on which the backgrounds of single tiles are kept."""
+    return max(1, min(shape) // BACKGROUND_CELLS)
 
 
 def bin_mean(image: NDArray[Any], bin_px: int) -> Image:
@@ -139,14 +176,12 @@ def survey(
         )
     count, rows, columns = (int(n) for n in scan.tiles.shape)
     bin_px = max(1, -(-max(rows, columns) // work_px))
-    limit = max(4, min(MAX_SHARED, MAX_PIXELS // (rows * columns)))
     mosaic = scan.kind == "mosaic"
-    chosen = _spread_pairs(count, limit) if mosaic else spread_indices(count, limit)
+    chosen = shared_tiles(scan)
     every = not mosaic or not isinstance(backgrounds, OwnBackgrounds) or backgrounds.every
     asked = frozenset(range(count) if every else chosen)
     keep = _Keeper(scan, backgrounds, scan.dark(), bin_px, frozenset(chosen), asked, watch)
     stacks = np.empty((2, len(chosen), rows, columns), np.float16)
-    levels = np.empty(len(chosen))
     raw = np.empty((count, rows // bin_px, columns // bin_px), np.float16)
     raw_level = np.empty(count)
     rest = np.full((count, rows // keep.cell, columns // keep.cell), np.nan, np.float32)
@@ -158,10 +193,7 @@ def survey(
             rest[i] = seen.cells
         if seen.log_raw is not None and seen.log_background is not None:
             k = chosen.index(i)
-            levels[k] = np.median(seen.log_background[::4, ::4])
-            stacks[0, k] = seen.log_background - levels[k]
-            residual = np.clip(seen.log_raw - seen.log_background, -4, 4)
-            stacks[1, k] = residual - np.median(residual[::4, ::4])
+            stacks[:, k] = layers_of(seen.log_raw, seen.log_background)
             mean += np.exp(seen.log_raw)
     lit = lit_field((mean / len(chosen)).astype(np.float32))
     shape = median_of(stacks[0], cpu_cores())
@@ -178,12 +210,28 @@ def survey(
     return Overview(shape, lit, raw, raw_level, rest - cells, bin_px, kept)
 
 
+def shared_tiles(scan: Scan) -> list[int]:
+    """Tiles that a shared shape is taken from, spread over the scan."""
+    count, rows, columns = (int(n) for n in scan.tiles.shape)
+    limit = max(4, min(MAX_SHARED, MAX_PIXELS // (rows * columns)))
+    return (_spread_pairs if scan.kind == "mosaic" else spread_indices)(count, limit)
+
+
 def _spread_pairs(count: int, limit: int) -> list[int]:
     """At most `limit` of `count` places, spread evenly, by twos: tiles in a row overlap."""
     if count <= limit:
         return list(range(count))
     first = spread_indices(count - 1, limit // 2)
     return sorted({*first, *(i + 1 for i in first)})
+
+
+def layers_of(log_raw: Image, log_background: Image) -> tuple[Image, Image]:
+    """What medians over tiles are taken of: log background and residual less their medians."""
+    residual = np.clip(log_raw - log_background, -4, 4)
+    return (
+        log_background - np.median(log_background[::4, ::4]),
+        residual - np.median(residual[::4, ::4]),
+    )
 
 
 @dataclass(frozen=True)
@@ -209,7 +257,7 @@ class _Keeper:
 
     @property
     def cell(self) -> int:
-        return max(1, min(self.scan.tiles.shape[1:]) // BACKGROUND_CELLS)
+        return _cell_px(self.scan.tiles.shape[1:])
 
     def __call__(self, i: int) -> _Seen:
         self.watch.check()  # here, too: threads are ahead of whoever counts

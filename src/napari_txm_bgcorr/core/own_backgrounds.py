@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan
 
-__all__ = ["CoarseMethod", "OwnBackgrounds"]
+__all__ = ["CandidateMethod", "CoarseMethod", "OwnBackgrounds"]
 
 Image = NDArray[np.float32]
 
@@ -34,6 +35,17 @@ class CoarseMethod(Protocol):
         -------
         (y, x) float32 or None
             Log counts, dark removed, of whole cells; None: ask for the whole background.
+        """
+
+
+@runtime_checkable
+class CandidateMethod(Protocol):
+    """A background method that has several answers to what the tiles of a mosaic share."""
+
+    def candidates(self, scan: Scan) -> Mapping[str, BackgroundMethod]:
+        """Fitted methods by name, for the overlaps to tell how much to take of each.
+
+        The first one also tells the levels and tilts of single tiles. Empty: this method alone.
         """
 
 

@@ -108,6 +108,7 @@ def joint(
     found = solve(overview, places, hours_of(scan), options, watch, workers)
     if isinstance(found, str):
         return Joined(backgrounds, found)
+    overview = overview.mixed(found.shares)
     smooth = SmoothTerms(found.shared, found.tiles, options.shared_degree, options.tile_degree)
     on_bins = axes(overview.raw.shape[1:], smooth.degree)
     pattern = overlap_pattern(

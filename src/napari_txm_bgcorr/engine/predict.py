@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from copy import copy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -154,6 +155,33 @@ class Generator:
         if kind == "tile-median":
             return tile_median(scan, self._dark)
         return predicted_median(scan, self._dark, self._predict_blind, self.workers)
+
+    def candidates(self, scan: Scan) -> dict[str, Generator]:
+        """This generator from every prior that the fitted mosaic offers, by the prior's kind.
+
+        See `core.own_backgrounds.CandidateMethod`. Empty where a prior was asked for by name.
+        A reference knows the levels of single tiles best; next does the network by itself: a
+        median over tiles takes the level from what is empty, which covered tiles are not.
+        """
+        if self.prior_kind != "auto" or scan.kind != "mosaic":
+            return {}
+        found: dict[str, Generator] = {}
+        if scan.flats is not None and scan.flats.shape[0] > 0:
+            reference = self._unless_too_old(self._reference(scan), scan)
+            if reference is not None:
+                found["reference"] = self._from(reference)
+        found["none"] = self._from(None)
+        if len(scan) >= ENOUGH_TILES:
+            mine = self._prior is not None and self._prior.kind == "tile-median"
+            prior = self._prior if mine else tile_median(scan, self._dark)
+            found["tile-median"] = self._from(prior)
+        return found if len(found) > 1 else {}
+
+    def _from(self, prior: Prior | None) -> Generator:
+        """A fitted copy with another prior; it shares the network."""
+        other = copy(self)
+        other._prior, other._last, other._last_cells = prior, None, None
+        return other
 
     def _reference(self, scan: Scan) -> Prior:
         known = scan.times is not None and scan.flat_times is not None

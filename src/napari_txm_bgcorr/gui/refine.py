@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from threading import Event
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from napari_txm_bgcorr.core.correction import BackgroundMethod, correct_tiles
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.mosaic import Joint, joint_notes, registered
+from napari_txm_bgcorr.core.own_backgrounds import CandidateMethod
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.watch import Watch
 from napari_txm_bgcorr.gui.messages import Message, Preparing, Tell
@@ -62,6 +63,10 @@ class Stored:
     def knows_drift(self) -> bool:
         """Whether the joint stage asks about every tile."""
         return bool(getattr(self.method, "knows_drift", False))
+
+    def candidates(self, scan: Scan) -> Mapping[str, BackgroundMethod]:
+        """Those of the method that made them."""
+        return self.method.candidates(scan) if isinstance(self.method, CandidateMethod) else {}
 
     def fit(self, scan: Scan) -> Stored:
         """Nothing to do."""

@@ -1,0 +1,105 @@
+"""Several answers to what the tiles share: overlaps tell how much to take of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_txm_bgcorr.core.candidates import compare_shapes
+from napari_txm_bgcorr.core.joint import JointOptions
+from napari_txm_bgcorr.core.mosaic import Joint, joint, survey
+from napari_txm_bgcorr.core.scan import Scan
+from tests.core.test_mosaic import SIZE, make_scan, one_scale_error
+
+
+class Given:
+    """Backgrounds given beforehand, the same for every tile, and other candidates."""
+
+    def __init__(self, log: np.ndarray, others: Mapping[str, Given] | None = None) -> None:
+        self.name, self.log, self.others = "given", log, dict(others or {})
+        self.asked: list[int] = []
+
+    def fit(self, scan: Scan) -> Self:
+        return self
+
+    def background(self, tiles: np.ndarray, index: Sequence[int] | None = None) -> np.ndarray:
+        self.asked += [] if index is None else [int(i) for i in index]
+        return np.broadcast_to(np.exp(self.log), tiles.shape).astype(np.float32)
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+    def candidates(self, scan: Scan) -> dict[str, Given]:
+        return self.others
+
+
+def traces(seed: int) -> np.ndarray:
+    """What specimens leave in a shape: structure too fine for the smooth terms."""
+    image = ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal((SIZE, SIZE)), 6)
+    return 0.06 * image / image.std()
+
+
+def shares_of(one: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, Joint, np.ndarray, Scan]:
+    """Shares of shapes that are off by these, in one mosaic."""
+    scan, true, _ = make_scan(np.zeros((16, SIZE, SIZE)))
+    named = {f"c{k}": Given(true[0] + off) for k, off in enumerate((one, *others))}
+    method = Given(true[0] + one, named)
+    stage = Joint(method, JointOptions(least_seam=0), positions_px=scan.positions_px).fit(scan)
+    assert stage.joined is not None and stage.joined.solution is not None
+    return stage.joined.solution.shares, stage, true, scan
+
+
+def test_the_shape_without_traces_is_taken_and_the_error_falls() -> None:
+    clean, leaked = np.zeros((SIZE, SIZE)), traces(1)
+    shares, stage, true, scan = shares_of(leaked, clean, traces(2))
+    assert shares[0] > 0.85 and shares.sum() <= 1 + 1e-9 and (shares >= 0).all()
+    assert stage.describe()["joint"]["shares"]["c1"] == pytest.approx(shares[0], abs=1e-3)
+    alone = Joint(Given(true[0] + leaked), positions_px=scan.positions_px).fit(scan)
+    errors = [one_scale_error(s.joined.backgrounds, true) for s in (alone, stage)]
+    assert errors[1] < 0.4 * errors[0]
+
+
+def test_the_first_shape_is_kept_where_the_others_are_worse() -> None:
+    shares, *_ = shares_of(np.zeros((SIZE, SIZE)), traces(1), traces(2))
+    assert shares.sum() < 0.15
+
+
+def test_shapes_that_are_off_in_different_ways_are_mixed() -> None:
+    shares, stage, true, _ = shares_of(traces(1), traces(2))
+    assert shares[0] == pytest.approx(0.5, abs=0.2)
+    assert one_scale_error(stage.joined.backgrounds, true) < 0.85 * 0.06
+
+
+def test_a_candidate_opposed_to_the_first_takes_no_more_than_all() -> None:
+    """Unbounded, the best mixture would overshoot: the error is twice as large the same way."""
+    shares, *_ = shares_of(2 * traces(1), traces(1))
+    assert shares[0] == pytest.approx(1.0)
+
+
+def test_one_candidate_alone_is_the_method_itself() -> None:
+    scan, true, _ = make_scan(np.zeros((16, SIZE, SIZE)))
+    method = Given(true[0] + traces(1))
+    stage = Joint(method, positions_px=scan.positions_px).fit(scan)
+    plain = joint(scan, np.broadcast_to(np.exp(method.log), scan.tiles.shape), scan.positions_px)
+    assert "shares" not in stage.describe()["joint"]
+    np.testing.assert_array_equal(stage.joined.backgrounds[3], plain.backgrounds[3])
+
+
+def test_mixing_moves_the_shape_and_nothing_else() -> None:
+    scan, true, _ = make_scan(np.zeros((16, SIZE, SIZE)))
+    one, other = Given(true[0] + traces(1)), Given(true[0] + traces(2))
+    seen = survey(scan, np.broadcast_to(np.exp(one.log), scan.tiles.shape).astype(np.float32))
+    both = compare_shapes(scan, seen, [other], workers=2)
+    mixed = both.mixed(np.array([0.3]))
+    np.testing.assert_allclose(mixed.raw + mixed.shape, seen.raw + seen.shape, atol=2e-3)
+    np.testing.assert_allclose(mixed.shape - seen.shape, 0.3 * both.others[0], atol=1e-6)
+    assert both.mixed(np.zeros(1)) is both
+    again = compare_shapes(scan, seen, [other], workers=1)
+    np.testing.assert_array_equal(again.others, both.others)
+    level = replace(seen, raw_level=seen.raw_level + 1)
+    np.testing.assert_array_equal(compare_shapes(scan, level, [other]).others, both.others)
