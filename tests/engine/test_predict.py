@@ -157,20 +157,23 @@ def test_auto_takes_the_best_prior_at_hand(wild, count, flats, kind):
     assert (facts["prior_error"] is None) == (kind == "none")
 
 
-@pytest.mark.parametrize(("stated", "kind"), [(0.085, "none"), (0.2, "reference")])
-def test_a_reference_worse_than_the_network_alone_is_left_aside(wild, stated, kind):
-    """Two months: 9 % expected; the card says what the network reaches without a prior."""
+@pytest.mark.parametrize(("stated", "kind"), [(0.03, "none"), (0.045, "reference")])
+def test_a_reference_worse_than_the_network_alone_is_left_aside(blank, stated, kind):
+    """Two months: 9 % expected, 5.5 % as nothing is seen of it, two thirds of which would stay.
+
+    The card says what the network reaches without a prior.
+    """
     taken = np.datetime64("2024-03-01T00:00:00")
     scan = replace(
         scan_of(1, flats=beam()[None]),
         times=np.array([taken]),
         flat_times=np.array([taken - np.timedelta64(60, "D")]),
     )
-    method = Generator(wild, "cpu")
+    method = Generator(blank, "cpu")
     stated_card = {**method.model.card, "metrics": {"validation_error_sf": {"none": stated}}}
     method.model = replace(method.model, card=stated_card)
     assert method.fit(scan).describe()["prior"] == kind
-    asked_for = Generator(wild, "cpu", "reference")
+    asked_for = Generator(blank, "cpu", "reference")
     asked_for.model = method.model
     assert asked_for.fit(scan).describe()["prior"] == "reference"
 
@@ -217,26 +220,18 @@ def test_references_are_interpolated_in_time_and_age(blank):
         flat_times=np.datetime64("2024-01-01T00:00:00") + hours * np.timedelta64(1, "h"),
         times=np.datetime64("2024-01-01T00:00:00") + np.array([0, 5, 10]) * np.timedelta64(1, "h"),
     )
-    prior = reference_prior(scan, None, 0.5)
+    prior = reference_prior(scan, None)
     logs = [log_counts(beam(k), None) for k in (1, 2)]
     np.testing.assert_allclose(prior.of(0), logs[0])
     np.testing.assert_allclose(prior.of(1), (logs[0] + logs[1]) / 2, rtol=1e-5)
     np.testing.assert_allclose(prior.of(2), logs[1])
-    assert prior.rms(1) > prior.rms(0) and prior.rms(None) == 0.5
+    assert prior.rms(1) == expected_drift(5) > prior.rms(0) == prior.rms(None)
 
 
 def test_expected_drift_passes_through_what_was_measured():
     assert expected_drift(10 / 60) == pytest.approx(0.015, rel=0.2)
     assert expected_drift(60 * 24) == pytest.approx(0.10, rel=0.1)
     assert expected_drift(0) == 0.003 and expected_drift(-5) == expected_drift(5)
-
-
-def test_a_wrong_reference_is_found_out_by_comparing(blank):
-    """Without times, a reference unlike the tiles is given a greater expected error."""
-    good = Generator(blank, "cpu").fit(scan_of(6, flats=np.full((1, SIZE, SIZE), 8000.0)))
-    tilted = 8000 * np.exp(np.linspace(-0.5, 0.5, SIZE))[None, None].repeat(SIZE, 1)
-    bad = Generator(blank, "cpu").fit(scan_of(6, flats=tilted))
-    assert bad.describe()["prior_error"] > 5 * good.describe()["prior_error"]
 
 
 def test_split_halves_tell_the_error_of_the_median():
@@ -346,7 +341,10 @@ def test_a_mosaic_starts_from_what_is_expected_to_be_off_by_less(blank, age_h, k
         flat_times=np.array([taken - np.timedelta64(int(age_h * 3600), "s")]),
     )
     assert Generator(blank, "cpu").fit(scan).describe()["prior"] == kind
-    series = Generator(blank, "cpu").fit(replace(scan, kind="series", grid=None))
+    series = Generator(blank, "cpu")
+    stated_card = {**series.model.card, "metrics": {"validation_error_sf": {"none": 0.03}}}
+    series.model = replace(series.model, card=stated_card)
+    series.fit(replace(scan, kind="series", grid=None))
     # the sample of a series stays in the field, so its median is no help
     assert series.describe()["prior"] == ("reference" if kind == "reference" else "none")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from copy import copy
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -26,8 +27,10 @@ from napari_txm_bgcorr.engine.devices import (
     is_out_of_memory,
     one_thread,
 )
+from napari_txm_bgcorr.engine.prior_error import ASKED, drift_factor, rms_change
 from napari_txm_bgcorr.engine.priors import (
     Prior,
+    dated,
     log_counts,
     predicted_median,
     reference_prior,
@@ -43,7 +46,8 @@ __all__ = ["PRIORS", "Generator", "PriorKind", "release"]
 PriorKind = Literal["auto", "none", "reference", "tile-median", "predicted-median"]
 PRIORS: tuple[str, ...] = get_args(PriorKind)
 ENOUGH_TILES = 5  # for a median over tiles
-BLIND_ERROR = 0.05  # expected error without a prior, where the card does not tell
+COMPARED = 5  # tiles that tell how far a reference is off
+LEFT = 0.67  # of a stale reference's error, in the result that starts from it
 
 Image = NDArray[np.float32]
 
@@ -184,25 +188,37 @@ class Generator:
         return other
 
     def _reference(self, scan: Scan) -> Prior:
-        known = scan.times is not None and scan.flat_times is not None
-        compared = 0.0 if known else self._compare(scan)
-        return reference_prior(scan, self._dark, compared)
+        """References, with the error that their age and the network's changes tell."""
+        prior = reference_prior(scan, self._dark)
+        chosen = spread_indices(len(scan), COMPARED)
+        changes = [self._change(scan, prior, i) for i in chosen]
+        suggested = float(np.median([prior.rms(i) for i in chosen]))
+        specimens = 1 if scan.kind == "series" else len(chosen)
+        factor = drift_factor(suggested, changes, specimens, prior.known)
+        return replace(prior, rms=lambda i: factor * prior.rms(i))
+
+    @torch.inference_mode()
+    def _change(self, scan: Scan, prior: Prior, i: int) -> float:
+        """How much the network would change the prior of tile `i` if it were off by `ASKED`."""
+        raw = np.exp(log_counts(scan.tiles[i], self._dark))
+        with one_thread(self.device):
+            log_raw = log_field(torch.from_numpy(raw)[None, None].to(self.device), self.field_px)
+            told = torch.tensor([ASKED], device=self.device)
+            x = network_input(log_raw, self._coarse(prior.of(i)), told)
+            change = self._forward(x.contiguous(memory_format=torch.channels_last)) - x[:, 1:2]
+        return rms_change(change[0, 0].cpu().numpy())
 
     def _unless_too_old(self, reference: Prior, scan: Scan) -> Prior | None:
-        """The reference, or nothing where the network alone is expected to be off by less.
-
-        Only where times tell how old it is: compared with predictions, it may look worse than
-        it is.
-        """
-        if scan.times is None or scan.flat_times is None:
+        """The reference, or nothing where the network alone is expected to be off by less."""
+        if not dated(scan):
             return reference
         expected = float(np.mean([reference.rms(i) for i in range(len(scan))]))
-        return None if expected > self._blind_error(math.inf) else reference
+        return None if LEFT * expected > self._blind_error() else reference
 
-    def _blind_error(self, otherwise: float) -> float:
-        """Error expected without a prior, from the model's card."""
+    def _blind_error(self) -> float:
+        """Error expected without a prior, from the model's card; infinite where it is silent."""
         stated = self.model.card.get("metrics", {}).get("validation_error_sf", {})
-        return float(stated.get("none", otherwise)) if isinstance(stated, dict) else otherwise
+        return float(stated.get("none", math.inf)) if isinstance(stated, dict) else math.inf
 
     def _better(self, one: Prior, other: Prior, scan: Scan) -> Prior:
         """The prior that is expected to be off by less, on average over the scan's tiles."""
@@ -214,21 +230,6 @@ class Generator:
         counts = torch.from_numpy(np.exp(log_raw))[None, None]
         with one_thread(self.device):
             return self._log_background(counts, None, None, None)[0, 0].cpu().numpy()
-
-    def _compare(self, scan: Scan) -> float:
-        """Expected error of the references, from predictions that do not see them.
-
-        The two differ by both their errors; the predictions' own is on the model's card.
-        """
-        reference = reference_prior(scan, self._dark, 0.0).of(None)
-        squares = []
-        for i in spread_indices(len(scan), 8):
-            shape = self._predict_blind(log_counts(scan.tiles[i], self._dark))
-            difference = (shape - reference)[::4, ::4]
-            low, high = np.percentile(difference, [2, 98])  # the apertured corners
-            squares.append(np.var(np.clip(difference, low, high)))
-        own = self._blind_error(BLIND_ERROR)
-        return float(np.sqrt(max(float(np.median(squares)) - own**2, 0.01**2)))
 
     def background(
         self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None

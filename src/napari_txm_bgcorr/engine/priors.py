@@ -22,11 +22,19 @@ from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.shapes import Coarse, upper
 from napari_txm_bgcorr.core.tile_median import TileMedian
+from napari_txm_bgcorr.engine.prior_error import (
+    BY_AGE,
+    UNDATED,
+    UNDATED_RMS,
+    belief,
+    rms_change,
+)
 from napari_txm_bgcorr.engine.tensors import despike
 
 __all__ = [
     "MAX_TILES",
     "Prior",
+    "dated",
     "expected_drift",
     "log_counts",
     "predicted_median",
@@ -46,6 +54,7 @@ LEAVE_ONE_OUT = 16  # scans up to this length: a tile is left out of its own pri
 FAST_DRIFT = (0.019, 0.12)  # rms and hours: within minutes, then no more
 SLOW_DRIFT = (0.09, 40.0)  # rms and hours: over days
 ROBUST_SHARE = 0.4  # of the plain median's error that is left where specimen is masked
+LEAST_GAP_H = 1 / 12  # between references that tell how fast the illumination drifts
 TILE_DRIFT_RMS = 0.012  # change between the tiles of one mosaic that no fixed shape follows
 
 
@@ -61,11 +70,14 @@ class Prior:
         `of(i) -> (Y, X)` float32 log counts for tile `i` of the scan, or None: unknown tile.
     rms : callable
         `rms(i) -> float`: expected scale-free error of its logarithm.
+    known : (mean, sd)
+        Of a reference: logarithm of its true error over that; see `prior_error.belief`.
     """
 
     kind: str
     of: Callable[[int | None], Image]
     rms: Callable[[int | None], float]
+    known: tuple[float, float] = BY_AGE
 
 
 def log_counts(counts: Any, dark: Image | None) -> Image:
@@ -96,15 +108,20 @@ def expected_drift(age_h: float) -> float:
     return max(0.003, float(np.sqrt(sum(squares))))
 
 
-def reference_prior(scan: Scan, dark: Image | None, compared: float) -> Prior:
+def dated(scan: Scan) -> bool:
+    """Whether times tell how old its references are."""
+    return scan.times is not None and scan.flat_times is not None
+
+
+def reference_prior(scan: Scan, dark: Image | None) -> Prior:
     """Prior from the scan's references, interpolated in time where times are known.
+
+    Its error is the one that their age suggests; `prior_error` corrects it.
 
     Parameters
     ----------
     scan : Scan
     dark : (Y, X) float32 or None
-    compared : float
-        Expected error where no times are known, from comparing with the tiles.
 
     Raises
     ------
@@ -117,7 +134,7 @@ def reference_prior(scan: Scan, dark: Image | None, compared: float) -> Prior:
     logs = np.stack([log_counts(scan.flats[i], dark) for i in chosen])
     mean: Image = logs.mean(axis=0)
     if scan.flat_times is None or scan.times is None:
-        return Prior("reference", lambda i: mean, lambda i: compared)
+        return Prior("reference", lambda i: mean, lambda i: UNDATED_RMS, UNDATED)
     flat_h, tile_h = _hours(scan.flat_times[chosen]), _hours(scan.times)
     order = np.argsort(flat_h, kind="stable")
     flat_h, logs = flat_h[order], logs[order]
@@ -132,9 +149,24 @@ def reference_prior(scan: Scan, dark: Image | None, compared: float) -> Prior:
         return out
 
     def error(i: int | None) -> float:
-        return compared if i is None else expected_drift(np.abs(flat_h - tile_h[i]).min())
+        ages = tile_h[:, None] if i is None else tile_h[i : i + 1, None]
+        return expected_drift(float(np.median(np.abs(flat_h - ages).min(axis=1))))
 
-    return Prior("reference", interpolated, error)
+    return Prior("reference", interpolated, error, belief(_log_ratios(flat_h, logs)))
+
+
+def _log_ratios(hours: NDArray[np.float64], logs: NDArray[np.float32]) -> list[float]:
+    """How much more neighbours in time differ than the time between suggests, as logarithms.
+
+    Over coarse cells, whose noise is small. Those of the same few minutes tell nothing.
+    """
+    coarse = Coarse((logs.shape[1], logs.shape[2]))
+    first = np.flatnonzero(np.diff(hours, prepend=-np.inf) >= LEAST_GAP_H)
+    cells = [coarse.mean(logs[k]) for k in first]
+    return [
+        float(np.log(max(rms_change(b - a, 1), 1e-4) / expected_drift(gap)))
+        for a, b, gap in zip(cells, cells[1:], np.diff(hours[first]), strict=False)
+    ]
 
 
 def _hours(times: NDArray[np.datetime64]) -> NDArray[np.float64]:
