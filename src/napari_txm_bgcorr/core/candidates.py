@@ -72,7 +72,7 @@ def compare_shapes(
     for k, method in enumerate(others):
         own = OwnBackgrounds(scan, method)
 
-        def look(i: int, own: OwnBackgrounds = own) -> tuple[Image, Image]:
+        def look(i: int, own: OwnBackgrounds = own) -> NDArray[np.float16]:
             watch.check()
             counts = np.asarray(scan.tiles[i])
             return layers_of(log_beam(counts, dark), log_beam(own.of(i, counts), dark))

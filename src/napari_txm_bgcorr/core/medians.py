@@ -41,13 +41,16 @@ def median_of(stack: NDArray[Any], workers: int = 1) -> Image:
     return _of_bands(band, stack, workers)
 
 
-def masked_median(stack: Image, kept: Mask, least: int = 3, workers: int = 1) -> Image:
+def masked_median(
+    stack: Image, kept: Callable[[slice], Mask], least: int = 3, workers: int = 1
+) -> Image:
     """Median over the kept tiles at each pixel; over all where fewer than `least` are kept.
 
     Parameters
     ----------
     stack : (N, Y, X) float32, finite
-    kept : (N, Y, X) bool
+    kept : callable
+        `kept(rows) -> (N, y, X)` bool for some rows of pixels.
     least : int
     workers : int
         Threads; the same bits for any number.
@@ -58,7 +61,7 @@ def masked_median(stack: Image, kept: Mask, least: int = 3, workers: int = 1) ->
     """
 
     def band(rows: slice) -> Image:
-        use = kept[:, rows]
+        use = kept(rows)
         count = use.sum(axis=0, dtype=np.uint16)
         few = count < least
         part = np.where(use | few, stack[:, rows], np.float32(np.inf))

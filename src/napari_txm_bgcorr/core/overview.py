@@ -191,10 +191,9 @@ def survey(
         raw[i], raw_level[i] = seen.raw, seen.level
         if seen.cells is not None:
             rest[i] = seen.cells
-        if seen.log_raw is not None and seen.log_background is not None:
-            k = chosen.index(i)
-            stacks[:, k] = layers_of(seen.log_raw, seen.log_background)
-            mean += np.exp(seen.log_raw)
+        if seen.shared is not None:
+            stacks[:, chosen.index(i)] = seen.shared
+            mean += seen.beam
     lit = lit_field((mean / len(chosen)).astype(np.float32))
     shape = median_of(stacks[0], cpu_cores())
     shape -= np.median(shape[lit])
@@ -225,22 +224,22 @@ def _spread_pairs(count: int, limit: int) -> list[int]:
     return sorted({*first, *(i + 1 for i in first)})
 
 
-def layers_of(log_raw: Image, log_background: Image) -> tuple[Image, Image]:
+def layers_of(log_raw: Image, log_background: Image) -> NDArray[np.float16]:
     """What medians over tiles are taken of: log background and residual less their medians."""
     residual = np.clip(log_raw - log_background, -4, 4)
-    return (
-        log_background - np.median(log_background[::4, ::4]),
-        residual - np.median(residual[::4, ::4]),
-    )
+    out = np.empty((2, *log_raw.shape), np.float16)
+    out[0] = log_background - np.median(log_background[::4, ::4])
+    out[1] = residual - np.median(residual[::4, ::4])
+    return out
 
 
 @dataclass(frozen=True)
 class _Seen:
-    log_raw: Image | None  # of chosen tiles
-    log_background: Image | None  # of chosen tiles
     raw: Image
     level: float
-    cells: Image | None  # of those that the method was asked about
+    cells: Image | None = None  # of those that the method was asked about
+    shared: NDArray[np.float16] | None = None  # of chosen tiles, and the next
+    beam: Image | float = 0.0
 
 
 @dataclass(frozen=True)
@@ -267,11 +266,11 @@ class _Keeper:
         level = float(np.median(small[::4, ::4]))
         small = small - np.float32(level)
         if i not in self.asked:
-            return _Seen(None, None, small, level, None)
+            return _Seen(small, level)
         log_background, cells = self._background(i, counts)
-        return _Seen(
-            None if log_background is None else log_raw, log_background, small, level, cells
-        )
+        if log_background is None:
+            return _Seen(small, level, cells)
+        return _Seen(small, level, cells, layers_of(log_raw, log_background), np.exp(log_raw))
 
     def _background(self, i: int, counts: NDArray[Any]) -> tuple[Image | None, Image]:
         """Log background of a chosen tile, and its cells."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -131,9 +132,11 @@ class Coarse:
 def product(left: Image, right: Image) -> Image:
     """Matrix product in pieces so small that a BLAS starts no threads of its own for them."""
     out: Image = np.empty((left.shape[0], right.shape[1]), np.float32)
-    rows = max(1, ALONE // right.size)
-    for first in range(0, len(left), rows):
-        np.matmul(left[first : first + rows], right, out=out[first : first + rows])
+    side = max(1, isqrt(ALONE // left.shape[1]))
+    columns = [slice(x, x + side) for x in range(0, out.shape[1], side)]
+    for y in range(0, len(left), side):
+        for x in columns:
+            np.matmul(left[y : y + side], right[:, x], out=out[y : y + side, x])
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -71,9 +72,12 @@ class TileMedian:
         chosen = spread_indices(count, min(self.tiles, room))
         self._used = len(chosen)
         logs = np.empty((len(chosen), rows, columns), np.float32)
-        read = spread(lambda i: log_beam(scan.tiles[i], self._dark), chosen, cpu_cores())
-        for k, log in enumerate(read):
-            logs[k] = log
+
+        def read(k: int) -> None:
+            logs[k] = log_beam(scan.tiles[chosen[k]], self._dark)
+
+        for _ in spread(read, range(len(chosen)), cpu_cores()):
+            pass
         self._shape = _robust_median(logs, self.rounds)
         return self
 
@@ -128,8 +132,7 @@ def _robust_median(logs: Image, rounds: int) -> Image:
             logs[k] -= level
             rest[k] -= level
         absorbing = rest < -3 * _scatter(rest)
-        kept = np.stack([_smooth_mask(mask, coarse) for mask in absorbing])
-        shape = masked_median(logs, kept, workers=workers)
+        shape = masked_median(logs, _kept(~absorbing, coarse), workers=workers)
     return shape
 
 
@@ -139,10 +142,9 @@ def _scatter(rest: Image) -> float:
     return max(1.4826 * float(np.median(above)) if above.size else 0.0, 0.003)
 
 
-def _smooth_mask(absorbing: Mask, coarse: Coarse) -> Mask:
-    """Pixels `(Y, X)` whose cell does not absorb."""
+def _kept(cells: Mask, coarse: Coarse) -> Callable[[slice], Mask]:
+    """Cells `(N, y, x)` as pixels `(N, Y, X)`, some rows at a time."""
     (height, width), (rows, columns) = coarse.cell, coarse.shape
-    y = np.minimum(np.arange(rows) // height, absorbing.shape[0] - 1)
-    x = np.minimum(np.arange(columns) // width, absorbing.shape[1] - 1)
-    kept: Mask = ~absorbing[y[:, None], x]
-    return kept
+    y = np.minimum(np.arange(rows) // height, cells.shape[1] - 1)
+    wide = cells[:, :, np.minimum(np.arange(columns) // width, cells.shape[2] - 1)]
+    return lambda part: wide[:, y[part]]
