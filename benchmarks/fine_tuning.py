@@ -6,8 +6,9 @@ every number of references the shipped model is fine-tuned by the preset ``fine-
 these are told in per cent (`background_error_sf`, mean over unseen tiles under unseen
 specimens):
 
-- ``none``: the tile alone; ``prior``: the mean reference as the prior, its error told as its
-  age suggests, as `correct` does it; ``known``: the same, if its true error were told;
+- ``none``: the tile alone; ``prior``: the newest reference as the prior, its error told as
+  `correct` does it for an image by itself, ``scan`` as it does it for the tiles together;
+  ``by_age``: as its age suggests; ``known``: if its true error were told;
 - ``captured``: that reference as it is, 8 hours stale;
 - ``simulated-none``, ``simulated-stale``: other instruments (what was forgotten).
 
@@ -25,17 +26,22 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from napari_txm_bgcorr.core.scan import Scan, Source
 from napari_txm_bgcorr.core.simulate import FAMILIES, Session, draw_session, draw_specimen
 from napari_txm_bgcorr.core.training_data import ImageStack, TrainingData
 from napari_txm_bgcorr.engine.blend import Blend
 from napari_txm_bgcorr.engine.config import load_config
 from napari_txm_bgcorr.engine.pairs import to_batch
-from napari_txm_bgcorr.engine.priors import expected_drift
+from napari_txm_bgcorr.engine.predict import COMPARED
+from napari_txm_bgcorr.engine.prior_error import ASKED, drift_factor, rms_change
+from napari_txm_bgcorr.engine.priors import Prior, reference_prior, spread_indices
 from napari_txm_bgcorr.engine.simulated import SimulatedPairs
 from napari_txm_bgcorr.engine.tensors import Batch, Pairs, log_field, scale_free_rms
 from napari_txm_bgcorr.engine.train import Trainer, fit
@@ -56,22 +62,61 @@ def references(session: Session, count: int, seed: int) -> ImageStack:
     return ImageStack(images, names, ("today",) * count, times)
 
 
-def unseen(session: Session, stack: ImageStack, tiles: int, seed: int) -> dict[str, Batch]:
-    """Tiles of the next three hours in the two cases."""
+def unseen(session: Session, stack: ImageStack, tiles: int, seed: int) -> Unseen:
+    """Tiles of the next three hours, and their prior as `correct` takes it."""
     rng = np.random.default_rng([seed, 2])
     hours = np.linspace(0, 3, tiles)
     specimens = [draw_specimen(rng, (SIZE, SIZE)) for _ in hours]
-    raw = _logs([session.expose(s, h, rng) for s, h in zip(specimens, hours, strict=True)])
+    counts = [session.expose(s, h, rng) for s, h in zip(specimens, hours, strict=True)]
+    scan = Scan(
+        tiles=np.stack(counts),
+        kind="mosaic",
+        source=Source(Path("simulated"), "simulated"),
+        names=tuple(f"tile{k}" for k in range(tiles)),
+        times=EVENING + np.round(hours * 3600).astype("timedelta64[s]"),
+        flats=stack.images,
+        flat_times=stack.times,
+    )
+    reference = reference_prior(scan, None)
+    prior = _logs([np.exp(reference.of(k)) for k in range(tiles)])
     true = _logs([session.background(h) + session.dark for h in hours])
-    prior = _logs([np.mean(stack.images, axis=0)]).expand_as(raw).contiguous()
-    weight = torch.from_numpy(session.aperture.astype(np.float32)).expand_as(raw).contiguous()
-    told = torch.full((tiles,), expected_drift(STALE_H))
-    known = scale_free_rms(prior - true, weight)
-    return {
-        "none": to_batch(Pairs(raw, true, prior, weight, -torch.ones(tiles))),
-        "prior": to_batch(Pairs(raw, true, prior, weight, told)),
-        "known": to_batch(Pairs(raw, true, prior, weight, known)),
-    }
+    weight = torch.from_numpy(session.aperture.astype(np.float32)).expand_as(prior).contiguous()
+    pairs = Pairs(_logs(counts), true, prior, weight, -torch.ones(tiles))
+    return Unseen(pairs, reference)
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """Tiles `pairs` (their errors are not told yet) and what is known of their prior."""
+
+    pairs: Pairs
+    reference: Prior
+
+    def cases(self, network: torch.nn.Module) -> dict[str, Batch]:
+        """The tiles with their prior's error told in different ways."""
+        pairs, prior = self.pairs, self.reference
+        count = len(pairs.rms)
+        changes = self._changes(network)
+        by_age = [prior.rms(k) for k in range(count)]
+        alone = [
+            a * drift_factor(a, [c], 1, prior.known) for a, c in zip(by_age, changes, strict=True)
+        ]
+        few = spread_indices(count, COMPARED)
+        suggested = float(np.median([by_age[k] for k in few]))
+        factor = drift_factor(suggested, [changes[k] for k in few], len(few), prior.known)
+        told = {
+            "none": -torch.ones(count),
+            "prior": torch.tensor(alone),
+            "scan": factor * torch.tensor(by_age),
+            "by_age": torch.tensor(by_age),
+            "known": scale_free_rms(pairs.log_prior - pairs.log_background, pairs.weight),
+        }
+        return {case: to_batch(pairs._replace(rms=rms.float())) for case, rms in told.items()}
+
+    def _changes(self, network: torch.nn.Module) -> list[float]:
+        x = to_batch(self.pairs._replace(rms=torch.full_like(self.pairs.rms, ASKED))).inputs
+        change = torch.cat([network(part).float() for part in torch.split(x, 4)]) - x[:, 1:2]
+        return [rms_change(one.numpy()) for one in change[:, 0]]
 
 
 def _logs(images: list[Any]) -> torch.Tensor:
@@ -80,10 +125,10 @@ def _logs(images: list[Any]) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def errors(network: torch.nn.Module, cases: dict[str, Batch]) -> dict[str, float]:
+def errors(network: torch.nn.Module, tiles: Unseen, others: dict[str, Batch]) -> dict[str, float]:
     """Mean scale-free error by case in per cent."""
     found = {}
-    for case, batch in cases.items():
+    for case, batch in (tiles.cases(network) | others).items():
         parts = zip(*(torch.split(t, 4) for t in batch), strict=True)
         rms = [scale_free_rms(network(x).float() - true, weight) for x, true, weight in parts]
         found[case] = round(100 * float(torch.cat(rms).mean()), 3)
@@ -97,14 +142,14 @@ def run(family: str, count: int, seed: int, options: argparse.Namespace) -> Iter
     budget = [f"minutes={options.minutes}"] if options.minutes else ["minutes=null"]
     budget += [f"steps={options.steps}", f"data.workers={options.workers}"]
     config = load_config("fine-tune", [*budget, *options.set])
-    cases = unseen(session, stack, options.tiles, seed)
+    tiles = unseen(session, stack, options.tiles, seed)
     own = SimulatedPairs(config).validation()
-    cases |= {f"simulated-{case}": to_batch(own[case]) for case in ("none", "stale")}
-    prior, (_, true, weight) = cases["prior"].inputs[:, 1:2], cases["prior"]
+    others = {f"simulated-{case}": to_batch(own[case]) for case in ("none", "stale")}
+    _, true, prior, weight, _ = tiles.pairs
     captured = round(100 * float(scale_free_rms(prior - true, weight).mean()), 3)
     trainer = Trainer(config, options.device)
     line = {"family": family, "references": count, "captured": captured}
-    yield line | {"step": 0, "minutes": 0.0} | errors(trainer.average, cases)
+    yield line | {"step": 0, "minutes": 0.0} | errors(trainer.average, tiles, others)
     checks, began, spent_cpu = set(options.check), time.monotonic(), time.process_time()
     for step in fit(config, trainer, TrainingData(references=(stack,))):
         done = step.progress >= 1
@@ -114,12 +159,12 @@ def run(family: str, count: int, seed: int, options: argparse.Namespace) -> Iter
             speed = {"steps_per_s": round(step.step / (time.monotonic() - began), 3)}
             exported = trainer.blend.of(trainer.average)
             facts = spent | speed | {"blend": trainer.blend.share}
-            yield line | {"step": step.step} | facts | errors(exported, cases)
+            yield line | {"step": step.step} | facts | errors(exported, tiles, others)
             spent_cpu += time.process_time() - spent_cpu - facts["cpu_s"]  # less the check's own
     every = Blend(trainer.average, ())
     every.start = trainer.blend.start
     for share in options.blend if every.start else ():
-        yield line | {"blend": share} | errors(every.of(trainer.average, share), cases)
+        yield line | {"blend": share} | errors(every.of(trainer.average, share), tiles, others)
 
 
 def main() -> None:

@@ -159,7 +159,7 @@ def test_auto_takes_the_best_prior_at_hand(wild, count, flats, kind):
 
 @pytest.mark.parametrize(("stated", "kind"), [(0.03, "none"), (0.045, "reference")])
 def test_a_reference_worse_than_the_network_alone_is_left_aside(blank, stated, kind):
-    """Two months: 9 % expected, 5.5 % as nothing is seen of it, two thirds of which would stay.
+    """Two months: 9 % expected, 5.5 % as nothing is seen of it, three quarters of which would stay.
 
     The card says what the network reaches without a prior.
     """

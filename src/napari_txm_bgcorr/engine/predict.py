@@ -47,7 +47,7 @@ PriorKind = Literal["auto", "none", "reference", "tile-median", "predicted-media
 PRIORS: tuple[str, ...] = get_args(PriorKind)
 ENOUGH_TILES = 5  # for a median over tiles
 COMPARED = 5  # tiles that tell how far a reference is off
-LEFT = 0.67  # of a stale reference's error, in the result that starts from it
+LEFT = 0.75  # of a stale reference's error, in the result that starts from it
 
 Image = NDArray[np.float32]
 
