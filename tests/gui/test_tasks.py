@@ -15,6 +15,7 @@ from napari_txm_bgcorr.gui.messages import (
     Finished,
     Opened,
     Preparing,
+    Reopened,
     Saved,
     Started,
 )
@@ -137,16 +138,15 @@ def test_saved_results_are_read_back_as_corrected(steady, tmp_path, txm_data, sa
     messages = list(save_results([finished.result], tmp_path, save_format, False, Event()))
     assert not only(Failed, messages)
     (saved,) = only(Saved, messages)
-    opened_again = only(Opened, list(read_paths([saved.path], Event())))
-    layers = {message.layer[1]["name"]: message.scan for message in opened_again}
-    assert list(layers) == ["scan0 raw", "scan0 background", "scan0 corrected"]
-    back = layers["scan0 corrected"]
-    assert back.provenance is not None and back.pixel_nm == pytest.approx(opened.scan.pixel_nm)
-    np.testing.assert_array_equal(back.tiles[2], finished.result.corrected[2])
-    np.testing.assert_array_equal(layers["scan0 raw"].tiles[3], opened.scan.tiles[3])
-    np.testing.assert_array_equal(
-        layers["scan0 background"].tiles[1], finished.result.background[1]
-    )
+    (again,) = only(Reopened, list(read_paths([saved.path], Event())))
+    names = [layer[1]["name"] for layer in again.layers]
+    assert names == ["scan0 raw", "scan0 background", "scan0 corrected"]
+    back = again.result
+    assert back.provenance == finished.result.provenance
+    assert back.scan.pixel_nm == pytest.approx(opened.scan.pixel_nm)
+    np.testing.assert_array_equal(back.corrected[2], finished.result.corrected[2])
+    np.testing.assert_array_equal(back.original.tiles[3], opened.scan.tiles[3])
+    np.testing.assert_array_equal(back.background[1], finished.result.background[1])
     again = list(save_results([finished.result], tmp_path, save_format, False, Event()))
     assert only(Failed, again)
     again = list(save_results([finished.result], tmp_path, save_format, True, Event()))

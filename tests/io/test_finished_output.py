@@ -57,6 +57,25 @@ def test_finished_output_is_read_whole(store: Path):
         assert found.provenance["method"] == "smooth"
 
 
+@pytest.mark.parametrize("form", ["ometiff", "tiff"])
+def test_tiff_outputs_are_read_whole_too(tmp_path: Path, form: str):
+    scan = make_scan()
+    store = write_all(tmp_path / "out", form, scan, save=ALL)
+    part = "corrected.ome.tif" if form == "ometiff" else "corrected"
+    for path in (store, store / part):
+        found = open_finished(path)
+        assert (found.path, found.scan.kind, found.scan.grid) == (store, "mosaic", scan.grid)
+        for i in range(len(scan)):
+            tile = result(scan, i)
+            np.testing.assert_array_equal(found.scan.tiles[i], tile.raw)
+            np.testing.assert_array_equal(found.background[i], tile.background)
+            np.testing.assert_array_equal(found.corrected[i], tile.transmission)
+            np.testing.assert_array_equal(found.mask[i] > 0, tile.valid)
+        assert found.provenance["method"] == "smooth" and found.scan.provenance is None
+    with pytest.raises(WriteError, match="TIFF files are not replaced"):
+        Patch(found, [0], {})
+
+
 def test_only_the_announced_chunks_change(store: Path):
     before = files(store)
     patch = Patch(open_finished(store), [4, 1], {"method": "tile-median", "date": "later"})
@@ -151,7 +170,7 @@ def test_what_cannot_be_changed_is_refused(store: Path, tmp_path: Path):
 
 
 def test_incomplete_outputs_are_refused_in_one_line(store: Path, tmp_path: Path):
-    with pytest.raises(ReadError, match="no OME-Zarr output"):
+    with pytest.raises(ReadError, match="no output of txm-bgcorr"):
         open_finished(tmp_path)
     shutil.rmtree(store / "raw")
     with pytest.raises(ReadError, match="raw tiles are missing"):

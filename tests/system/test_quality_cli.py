@@ -72,7 +72,7 @@ def test_files_are_not_replaced_unasked(corrected: Path, tmp_path: Path):
         run("quality", corrected, "--csv", tmp_path / "r.txt")
     with pytest.raises(WriteError, match="no such folder"):
         run("quality", corrected, "--csv", tmp_path / "no" / "r.csv")
-    with pytest.raises(ReadError, match="no OME-Zarr output"):
+    with pytest.raises(ReadError, match="no output of txm-bgcorr"):
         run("quality", tmp_path)
 
 

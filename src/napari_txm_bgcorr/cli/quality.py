@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,10 +13,9 @@ import typer
 from tqdm import tqdm
 
 from napari_txm_bgcorr.cli.options import JsonFlag
-from napari_txm_bgcorr.core.errors import ModelError, WriteError
+from napari_txm_bgcorr.core.errors import WriteError
 
 if TYPE_CHECKING:
-    from napari_txm_bgcorr.core.correction import TileResult
     from napari_txm_bgcorr.core.tile_quality import Gauge
     from napari_txm_bgcorr.core.tile_table import TileQuality
     from napari_txm_bgcorr.io.finished_output import FinishedOutput
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["DarkPaths", "look", "quality"]
 
 LISTED = 10  # tiles in the text
-NOVELTY_TILES = 100  # the network looks at no more: it takes longer than all the rest
 DarkPaths = Annotated[
     list[Path] | None,
     typer.Option(
@@ -38,7 +35,7 @@ DarkPaths = Annotated[
 
 def quality(
     path: Annotated[
-        Path, typer.Argument(metavar="CORRECTED", help="OME-Zarr output of txm-bgcorr correct.")
+        Path, typer.Argument(metavar="CORRECTED", help="Output of txm-bgcorr correct.")
     ],
     html: Annotated[
         Path | None,
@@ -105,6 +102,11 @@ def look(
     if dark:
         darks, _ = io.read_references(dark, like=output.scan, role="darks")
         output = replace(output, scan=replace(output.scan, darks=darks))
+    novelty = None
+    if output.provenance.get("weights_sha256"):  # PyTorch takes a second to load
+        from napari_txm_bgcorr.engine.novelty import novelty_of
+
+        novelty = novelty_of(output.scan, output.provenance)
     with tqdm(
         total=len(output.scan), unit="tile", disable=quiet or not sys.stderr.isatty()
     ) as bar:
@@ -115,28 +117,9 @@ def look(
             output.mask,
             registration=register,
             progress=lambda done, _: bar.update(done - bar.n),
-            novelty=_novelty(output),
+            novelty=novelty,
         )
     return output, gauge
-
-
-def _novelty(output: FinishedOutput) -> Callable[[TileResult], float] | None:
-    """Novelty to the model that made the output, where it is at hand; of some tiles if many."""
-    weights = output.provenance.get("weights_sha256")
-    if not weights:
-        return None
-    from napari_txm_bgcorr.core.shapes import spread_indices
-    from napari_txm_bgcorr.engine.novelty import Novelty
-
-    name = str(output.provenance.get("parameters", {}).get("model", "default"))
-    try:
-        told = Novelty(output.scan, name)
-    except ModelError:
-        return None
-    if told.sha256 != weights:
-        return None
-    chosen = set(spread_indices(len(output.scan), NOVELTY_TILES))
-    return lambda tile: told(tile) if tile.index in chosen else float("nan")
 
 
 def make_report(output: FinishedOutput, gauge: Gauge, table: TileQuality) -> Any:

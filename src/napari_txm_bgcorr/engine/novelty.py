@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -24,17 +24,19 @@ from torch import Tensor, nn
 from napari_txm_bgcorr.core.correction import TileResult
 from napari_txm_bgcorr.core.errors import ModelError
 from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core.shapes import spread_indices
 from napari_txm_bgcorr.core.simulate import simulate_tile
 from napari_txm_bgcorr.engine.checkpoint import Model, load_model, resolve_model
 from napari_txm_bgcorr.engine.devices import one_thread
 from napari_txm_bgcorr.engine.run_folder import write_atomic
 from napari_txm_bgcorr.engine.tensors import log_field, network_input
 
-__all__ = ["CARD_KEY", "Features", "Novelty", "add_features", "describe_features"]
+__all__ = ["CARD_KEY", "Features", "Novelty", "add_features", "describe_features", "novelty_of"]
 
 CARD_KEY = "features"
 AXES = 32  # of the features' distribution that are kept
 EDGE = 0.95  # of the training tiles lie within novelty 1
+LOOKED_AT = 100  # tiles of a result: the network's look takes longer than all other figures
 SEED = 0x4E4F56  # of the simulated tiles; no other seed begins with it
 Floats = NDArray[np.float64]
 
@@ -199,6 +201,37 @@ class Novelty:
     def __call__(self, tile: TileResult) -> float:
         """Novelty of one tile."""
         return self._space.distance(self._look(tile.raw, self._dark))
+
+
+def novelty_of(
+    scan: Scan, provenance: Mapping[str, Any] | None
+) -> Callable[[TileResult], float] | None:
+    """What tells the novelty of a result's tiles to the model that made it.
+
+    Parameters
+    ----------
+    scan : Scan
+    provenance : mapping or None
+        Of the result.
+
+    Returns
+    -------
+    callable or None
+        NaN for tiles beyond `LOOKED_AT`, which are spread over the scan. None where no network
+        made the result, or its very weights are not at hand.
+    """
+    noted = provenance or {}
+    weights = noted.get("weights_sha256")
+    if not weights:
+        return None
+    try:
+        told = Novelty(scan, str(noted.get("parameters", {}).get("model", "default")))
+    except ModelError:
+        return None
+    if told.sha256 != weights:
+        return None
+    chosen = set(spread_indices(len(scan), LOOKED_AT))
+    return lambda tile: told(tile) if tile.index in chosen else float("nan")
 
 
 def add_features(model: str | Path = "default", *, tiles: int = 400) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
@@ -36,6 +35,7 @@ from napari_txm_bgcorr.gui.messages import (
     Message,
     Opened,
     Preparing,
+    Reopened,
     Saved,
     Shown,
     Started,
@@ -45,6 +45,7 @@ from napari_txm_bgcorr.gui.preferences import preferences
 from napari_txm_bgcorr.gui.save_bar import SaveBar
 from napari_txm_bgcorr.gui.session import Session, resolve
 from napari_txm_bgcorr.gui.small_parts import named_button, time_left, wrapped_label
+from napari_txm_bgcorr.gui.steps import Steps
 from napari_txm_bgcorr.gui.stitched import stitch_results, stitched_path
 from napari_txm_bgcorr.gui.tasks import (
     correct_job,
@@ -90,6 +91,7 @@ class CorrectWidget(Docked, QScrollArea):
         self._reading = self._correct_when_read = False
         self._closed = False
         self._shown = Event()
+        self._steps = Steps(self)
         self.runner, self.reader, self.finder = Runner(self), Runner(self), Runner(self)
         self._make_widgets(method_names())
         self._connect()
@@ -156,9 +158,9 @@ class CorrectWidget(Docked, QScrollArea):
         self.save_bar.chosen.connect(self.save)
         self.save_bar.stitch_chosen.connect(self.stitch)
         for runner in (self.runner, self.reader, self.finder):
-            runner.message.connect(lambda message: self._later(self._hear(message)))
-        self.runner.ended.connect(lambda broken: self._later(self._run_ended(broken)))
-        self.reader.ended.connect(lambda broken: self._later(self._read_ended(broken)))
+            runner.message.connect(lambda message: self._steps.add(self._hear(message)))
+        self.runner.ended.connect(lambda broken: self._steps.add(self._run_ended(broken)))
+        self.reader.ended.connect(lambda broken: self._steps.add(self._read_ended(broken)))
         layers = self.viewer.layers
         layers.selection.events.changed.connect(self._look)
         layers.events.inserted.connect(self._look)
@@ -167,10 +169,6 @@ class CorrectWidget(Docked, QScrollArea):
         self._timer = QTimer(self)
         self._timer.setInterval(REFRESH_MS)
         self._timer.timeout.connect(self._redraw)
-        self._steps: deque[Iterator[None]] = deque()
-        self._beat = QTimer(self)
-        self._beat.setInterval(0)
-        self._beat.timeout.connect(self._do_step)
         runners = (self.runner, self.reader, self.finder)
         self.destroyed.connect(lambda: [runner.drop() for runner in runners])
 
@@ -243,25 +241,6 @@ class CorrectWidget(Docked, QScrollArea):
         self.runner.start(lambda stop, tell: task(bool(there), stop, tell))
         self._show_busy("Saving …")
 
-    def _later(self, steps: Iterator[None]) -> None:
-        """Do what a message asks for in its turn, one step for each beat of the event loop."""
-        self._steps.append(steps)
-        if len(self._steps) == 1:
-            self._beat.start()
-
-    def _do_step(self) -> None:
-        try:
-            next(self._steps[0])
-            return
-        except StopIteration:
-            pass
-        except BaseException:
-            self._steps.popleft()
-            raise
-        self._steps.popleft()
-        if not self._steps:
-            self._beat.stop()
-
     def _hear(self, message: Message) -> Iterator[None]:
         if isinstance(message, Advanced):
             self._show_progress(message)
@@ -270,6 +249,8 @@ class CorrectWidget(Docked, QScrollArea):
         elif isinstance(message, Opened):
             data, arguments, kind = message.layer
             self.book.opened(Layer.create(data, arguments, kind))
+        elif isinstance(message, Reopened):
+            yield from self.book.reopened(message.layers)
         elif isinstance(message, Started):
             self.compare.slider.setValue(100)
             yield from self.book.show(message.key, message.result)
@@ -390,8 +371,7 @@ class CorrectWidget(Docked, QScrollArea):
         self.leave_window()
         self.watch_bar.close_down()
         self._timer.stop()
-        self._beat.stop()
-        self._steps.clear()
+        self._steps.drop()
         layers = self.viewer.layers
         layers.selection.events.changed.disconnect(self._look)
         layers.events.inserted.disconnect(self._look)

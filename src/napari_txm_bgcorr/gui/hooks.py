@@ -11,7 +11,7 @@ __all__ = ["get_reader", "read_layers"]
 
 SUFFIXES = (".xrm", ".txrm", ".txm")
 TILE_SUFFIXES = (*SUFFIXES, ".tif", ".tiff")
-PROJECT_MARKS = ("TileConfiguration.txt", "TileConfiguration.registered.txt", "zarr.json")
+PROJECT_MARKS = ("TileConfiguration.txt", "TileConfiguration.registered.txt")
 LOOK_AT = 2000
 
 LayerTuples = list[tuple[Any, ...]]
@@ -39,27 +39,52 @@ def read_layers(path: PathOrPaths) -> LayerTuples:
     """Read each path as a scan; one that cannot be read is reported as a notification."""
     from napari.utils.notifications import show_error
 
-    from napari_txm_bgcorr import io
     from napari_txm_bgcorr.core.errors import TxmError
-    from napari_txm_bgcorr.gui.layers import scan_layer
     from napari_txm_bgcorr.gui.outputs import parts
-    from napari_txm_bgcorr.gui.stitched import read_stitched
     from napari_txm_bgcorr.gui.tasks import errors_in_words
 
     layers: LayerTuples = []
-    for each, role, name in (part for given in _paths(path) for part in parts(given)):
+    for given in _paths(path):
         try:
-            with errors_in_words(str(each)):
-                if pictures := read_stitched(each):
-                    layers.extend(pictures)
+            with errors_in_words(str(given)):
+                if result := _read_result(given):
+                    layers.extend(result)
                     continue
-                layer, pyramid = scan_layer(io.read(each), role, name)
-                for _ in pyramid.fill() if pyramid is not None else ():
-                    pass
-            layers.append(layer)
         except TxmError as error:
             show_error(str(error))
+            continue
+        for each, role, name in parts(given):
+            try:
+                with errors_in_words(str(each)):
+                    layers.extend(_read_part(each, role, name))
+            except TxmError as error:
+                show_error(str(error))
     return layers or [(None,)]  # npe2's way to say: read, but nothing to show
+
+
+def _read_result(path: Path) -> LayerTuples:
+    """Layers of a finished output; none where the path is something else."""
+    from napari_txm_bgcorr.gui.opened import saved_result
+
+    result = saved_result(path)
+    if result is None:
+        return []
+    for _ in result.fill():
+        pass
+    return [*result.layers()]
+
+
+def _read_part(path: Path, role: str | None, name: str | None) -> LayerTuples:
+    from napari_txm_bgcorr import io
+    from napari_txm_bgcorr.gui.layers import scan_layer
+    from napari_txm_bgcorr.gui.stitched import read_stitched
+
+    if pictures := read_stitched(path):
+        return [*pictures]
+    layer, pyramid = scan_layer(io.read(path), role, name)
+    for _ in pyramid.fill() if pyramid is not None else ():
+        pass
+    return [layer]
 
 
 def _paths(path: PathOrPaths) -> list[Path]:
@@ -76,21 +101,17 @@ def _is_ours(path: Path) -> bool:
 
 def _holds_tiles(folder: Path) -> bool:
     """Look at the first names in a folder only: napari asks for every folder dropped."""
-    if folder.suffix.lower() == ".zarr":
-        return _is_our_zarr(folder)
+    from napari_txm_bgcorr.gui.outputs import is_saved
+
+    if is_saved(folder):
+        return True
+    if folder.suffix.lower() == ".zarr":  # of another program
+        return False
     try:
         with os.scandir(folder) as entries:
             for _, entry in zip(range(LOOK_AT), entries, strict=False):
-                if entry.name in PROJECT_MARKS[:2] or entry.name.lower().endswith(TILE_SUFFIXES):
+                if entry.name in PROJECT_MARKS or entry.name.lower().endswith(TILE_SUFFIXES):
                     return True
     except OSError:
         return False
     return False
-
-
-def _is_our_zarr(folder: Path) -> bool:
-    """Claim an OME-Zarr only where this program has written it."""
-    try:
-        return b'"txm_bgcorr"' in (folder / PROJECT_MARKS[2]).read_bytes()[: 2**20]
-    except OSError:
-        return False

@@ -20,6 +20,7 @@ from napari_txm_bgcorr.gui.layers import (
     result_layers,
     role_of,
 )
+from napari_txm_bgcorr.gui.opened import OpenedResult
 from napari_txm_bgcorr.gui.results import Result
 from napari_txm_bgcorr.gui.session import InputInfo, Job
 
@@ -83,6 +84,16 @@ class LayerBook:
         self.viewer.add_layer(layer)
         self._opened = [each for each in self._opened if each in self.viewer.layers] + [layer]
         self._select(self._opened)
+
+    def reopened(self, layers: Sequence[Any]) -> Iterator[None]:
+        """Add the layers of a finished output, one for each step; the raw one is selected."""
+        for k, layer in enumerate(layers):
+            kept = list(self._opened)
+            self.opened(Layer.create(*layer))
+            if k > 0:
+                self._opened = kept
+                self._select(kept)
+            yield
 
     def show_picture(self, layer: Any) -> None:
         """Add a picture to look at, in place of one of the same name; what is selected stays."""
@@ -180,8 +191,12 @@ class LayerBook:
                 layer.refresh()
 
     def results(self) -> list[Result]:
-        """List the latest results that are still shown."""
-        return [result for result in self._latest if any(self._of(result))]
+        """List the latest results that are still shown; where there are none, opened ones."""
+        latest = [result for result in self._latest if any(self._of(result))]
+        if latest or self._latest:
+            return latest
+        owners = {id(o): o for each in self.viewer.layers if (o := owner_of(each)) is not None}
+        return [owner for owner in owners.values() if isinstance(owner, OpenedResult)]
 
     def outcome(self) -> str:
         """Say how the latest run ended."""

@@ -19,6 +19,7 @@ __all__ = [
     "Message",
     "Opened",
     "Preparing",
+    "Reopened",
     "Saved",
     "Shown",
     "Started",
@@ -32,6 +33,14 @@ class Opened:
 
     scan: Scan
     layer: tuple[Any, dict[str, Any], str]
+
+
+@dataclass(frozen=True, eq=False)
+class Reopened:
+    """A finished output was opened: a result, and its layers."""
+
+    result: Result
+    layers: tuple[tuple[Any, dict[str, Any], str], ...]
 
 
 @dataclass(frozen=True)
@@ -97,5 +106,8 @@ class Choices:
     devices: tuple[tuple[str, str], ...]
 
 
-Message = Opened | Preparing | Started | Advanced | Finished | Failed | Saved | Shown | Choices
+Message = (
+    Opened | Reopened | Preparing | Started | Advanced | Finished | Failed | Saved | Shown
+    | Choices
+)  # fmt: skip
 Tell = Callable[[Message], None]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from napari_txm_bgcorr.gui.session import FORMAT_SUFFIX
 
-__all__ = ["parts", "saved_path"]
+__all__ = ["is_saved", "parts", "result_name", "saved_path"]
 
 ROLES = ("raw", "background", "corrected")
 MARKS = ("provenance.json", "zarr.json")
@@ -33,7 +33,7 @@ def parts(path: Path) -> list[tuple[Path, str | None, str | None]]:
     """
     if path.is_dir() and any((path / mark).is_file() for mark in MARKS) and not _stitched(path):
         found = [
-            (part, role, _name(path))
+            (part, role, result_name(path))
             for role in ROLES
             for part in (path / role, path / f"{role}.ome.tif")
             if part.exists()
@@ -51,7 +51,19 @@ def _stitched(path: Path) -> bool:
         return False
 
 
-def _name(path: Path) -> str:
+def is_saved(path: Path) -> bool:
+    """Whether a folder says that it is an output of this program; its files are not opened."""
+    for mark in MARKS:
+        try:
+            if b'"txm_bgcorr"' in (path / mark).read_bytes()[: 2**20]:
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def result_name(path: Path) -> str:
+    """Name of a saved result's layers."""
     name = path.name
     for suffix in FORMAT_SUFFIX.values():
         name = name.removesuffix(suffix)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
@@ -19,12 +19,15 @@ from qtpy.QtWidgets import (
 )
 
 from napari_txm_bgcorr.gui.choices import PathsField, narrow_combo
+from napari_txm_bgcorr.gui.drop_zone import local_paths
 from napari_txm_bgcorr.gui.quality_model import QualityModel, SortedTiles
 from napari_txm_bgcorr.gui.small_parts import named_button, wrapped_label
 
-__all__ = ["QualityForm"]
+__all__ = ["JOINT_TIP", "REDO_TIP", "QualityForm"]
 
 PANEL_SIZE = QSize(420, 560)
+REDO_TIP = "Correct the selected tiles again by this method"
+JOINT_TIP = "Run the joint stage again over all tiles, new and old"
 
 
 class QualityForm(QWidget):
@@ -34,18 +37,32 @@ class QualityForm(QWidget):
     ----------
     methods : list of str
         Names for redoing tiles.
+
+    Signals
+    -------
+    dropped : list of Path
+        Outputs the user wants judged.
     """
+
+    dropped = Signal(list)
 
     def __init__(self, methods: list[str]) -> None:
         super().__init__()
         self.chosen_references: tuple[Path, ...] = ()
         self.model = QualityModel()
         self.sorted = SortedTiles(self.model)
+        self.setAcceptDrops(True)
         self._make_widgets(methods)
         self._lay_out()
 
     def _make_widgets(self, methods: list[str]) -> None:
         self.result_combo = narrow_combo("result_combo", "The corrected scan to judge")
+        self.open_button = named_button(
+            "open_output_button",
+            "Open…",
+            "Judge an output on disk: the OME-Zarr or folder that “Save…” or txm-bgcorr correct "
+            "wrote. Dropping it here does the same.",
+        )
         self.measure_button = named_button(
             "measure_button", "Measure", "Measure every tile of this result"
         )
@@ -74,10 +91,8 @@ class QualityForm(QWidget):
             self.near_combo.addItem(label, reach)
         self.joint_box = QCheckBox("then refine the whole scan")
         self.joint_box.setObjectName("redo_joint_checkbox")
-        self.joint_box.setToolTip("Run the joint stage again over all tiles, new and old")
-        self.redo_button = named_button(
-            "redo_button", "Redo selected", "Correct the selected tiles again by this method"
-        )
+        self.joint_box.setToolTip(JOINT_TIP)
+        self.redo_button = named_button("redo_button", "Redo selected", REDO_TIP)
         self.csv_button = named_button("csv_button", "CSV…", "Save the table")
         self.report_button = named_button(
             "report_button", "Report…", "Save one page for the logbook: pictures, figures, origin"
@@ -104,7 +119,8 @@ class QualityForm(QWidget):
 
     def _lay_out(self) -> None:
         rows = [
-            (self.result_combo, 1, self.measure_button, 0, self.cancel_button, 0),
+            (self.result_combo, 1, self.open_button, 0, self.measure_button, 0,
+             self.cancel_button, 0),
             (QLabel("Colour by"), 0, self.colour_combo, 1, self.outline_box, 0,
              self.flagged_box, 0),
         ]  # fmt: skip
@@ -128,6 +144,16 @@ class QualityForm(QWidget):
     def sizeHint(self) -> QSize:
         """Wide enough for the first columns."""
         return PANEL_SIZE
+
+    def dragEnterEvent(self, event: Any) -> None:
+        """Welcome files and folders."""
+        if local_paths(event):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: Any) -> None:
+        """Open what is dropped."""
+        event.acceptProposedAction()
+        self.dropped.emit(local_paths(event))
 
     def _take_references(self, paths: tuple[Path, ...]) -> None:
         self.chosen_references = paths

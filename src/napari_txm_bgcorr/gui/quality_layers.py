@@ -11,23 +11,35 @@ from numpy.typing import NDArray
 from napari_txm_bgcorr.core.tile_table import COLUMNS, TileQuality
 from napari_txm_bgcorr.gui.canvas import Layout
 from napari_txm_bgcorr.gui.layers import owner_of, placement, role_of
+from napari_txm_bgcorr.gui.opened import OpenedResult
 from napari_txm_bgcorr.gui.results import Result
 from napari_txm_bgcorr.gui.tile_overlay import cells_layer, outlines_layer, tile_at
 
-__all__ = ["QualityLayers", "shown_results"]
+__all__ = ["QualityLayers", "result_label", "shown_results"]
 
 OUTLINES, CELLS, CHOSEN = "tile outlines", "tile quality", "chosen tiles"
 
 
 def shown_results(viewer: Any) -> dict[str, Result]:
-    """Results that the viewer shows, by name, the latest last."""
-    found: dict[str, Result] = {}
+    """Results that the viewer shows, by what the list calls them, the latest last."""
+    shown: list[Result] = []
     for layer in viewer.layers:
         owner = owner_of(layer)
         if role_of(layer) == "corrected" and isinstance(owner, Result):
-            found.pop(owner.name, None)
-            found[owner.name] = owner
+            shown = [each for each in shown if each is not owner] + [owner]
+    found: dict[str, Result] = {}
+    for result in shown:
+        label, count = result_label(result), 1
+        while label in found:
+            count += 1
+            label = f"{result_label(result)} ({count})"
+        found[label] = result
     return found
+
+
+def result_label(result: Result) -> str:
+    """Name of a result; of one that was opened, that of its file."""
+    return result.path.name if isinstance(result, OpenedResult) else result.name
 
 
 class QualityLayers:

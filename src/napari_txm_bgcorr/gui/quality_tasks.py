@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -18,11 +18,18 @@ from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.tile_quality import Gauge
 from napari_txm_bgcorr.core.tile_table import TileQuality
 from napari_txm_bgcorr.core.watch import Watch, fit_method
-from napari_txm_bgcorr.gui.messages import Advanced, Failed, Preparing, Tell
+from napari_txm_bgcorr.gui.messages import (
+    Advanced,
+    Failed,
+    Message,
+    Preparing,
+    Tell,
+)
+from napari_txm_bgcorr.gui.opened import open_result
 from napari_txm_bgcorr.gui.pace import Pace
 from napari_txm_bgcorr.gui.refine import Stored, telling
 from napari_txm_bgcorr.gui.results import Result
-from napari_txm_bgcorr.gui.tasks import errors_in_words, with_references
+from napari_txm_bgcorr.gui.tasks import errors_in_words, reopen, with_references
 
 __all__ = [
     "Exported",
@@ -31,6 +38,7 @@ __all__ = [
     "Redone",
     "export_quality",
     "measure_result",
+    "open_outputs",
     "redo_tiles",
 ]
 
@@ -95,15 +103,16 @@ class Redo:
 
 def measure_result(result: Result, stop: Event) -> Iterator[QualityMessage]:
     """Measure the tiles of a result that are there."""
-    gauge = Gauge(result.scan)
     done = np.flatnonzero(result.done)
-    pace = Pace(len(done))
     try:
         with errors_in_words(result.name):
+            gauge, novelty = Gauge(result.scan), _novelty(result)
+            pace = Pace(len(done))
             for i in done:
                 if stop.is_set():
                     return
-                gauge.add(result.tile(int(i)))
+                tile = result.tile(int(i))
+                gauge.add(tile, novelty(tile))
                 if message := pace.step("Measuring"):
                     yield message
             if result.scan.kind == "mosaic" and len(done) > 1 and not result.registered:
@@ -114,6 +123,29 @@ def measure_result(result: Result, stop: Event) -> Iterator[QualityMessage]:
             yield Measured(result, gauge.table(), gauge)
     except TxmError as error:
         yield Failed(error)
+
+
+def _novelty(result: Result) -> Callable[[TileResult], float]:
+    """What tells the novelty of a tile, where a network made it."""
+    told = None
+    if (result.provenance or {}).get("weights_sha256"):
+        from napari_txm_bgcorr.engine.novelty import novelty_of
+
+        told = novelty_of(result.scan, result.provenance)
+    return told or (lambda tile: float("nan"))
+
+
+def open_outputs(paths: Sequence[Path], stop: Event) -> Iterator[QualityMessage | Message]:
+    """Open finished outputs, so that their tiles can be judged."""
+    for path in paths:
+        yield Preparing(f"Opening {path.name} …")
+        try:
+            with errors_in_words(str(path)):
+                result = open_result(path)
+        except TxmError as error:
+            yield Failed(error)
+            continue
+        yield from reopen(result, stop)
 
 
 def redo_tiles(redo: Redo, stop: Event, tell: Tell) -> Iterator[QualityMessage]:
@@ -200,7 +232,7 @@ def export_quality(measured: Measured, path: Path) -> Iterator[QualityMessage]:
                     thumbnails={i: gauge.thumbnail(i) for i in report.worst(quality)},
                     provenance=result.provenance or {},
                     facts={"scan": describe_scan(result.scan)},
-                    notes=result.scan.notes,
+                    notes=(*result.scan.notes, *result.notes),
                 )
                 report.write_html(path, page)
     except TxmError as error:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari.layers import Layer
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QItemSelectionModel
 from qtpy.QtWidgets import QFileDialog
@@ -13,8 +14,9 @@ from qtpy.QtWidgets import QFileDialog
 from napari_txm_bgcorr.core.errors import TxmError
 from napari_txm_bgcorr.core.tile_table import COLUMNS
 from napari_txm_bgcorr.gui.docked import Docked
-from napari_txm_bgcorr.gui.messages import Advanced, Failed, Preparing
-from napari_txm_bgcorr.gui.quality_form import QualityForm
+from napari_txm_bgcorr.gui.messages import Advanced, Failed, Preparing, Reopened
+from napari_txm_bgcorr.gui.opened import OpenedResult
+from napari_txm_bgcorr.gui.quality_form import JOINT_TIP, REDO_TIP, QualityForm
 from napari_txm_bgcorr.gui.quality_layers import QualityLayers, shown_results
 from napari_txm_bgcorr.gui.quality_tasks import (
     Exported,
@@ -24,10 +26,12 @@ from napari_txm_bgcorr.gui.quality_tasks import (
     Redone,
     export_quality,
     measure_result,
+    open_outputs,
     redo_tiles,
 )
 from napari_txm_bgcorr.gui.results import Result
 from napari_txm_bgcorr.gui.small_parts import time_left
+from napari_txm_bgcorr.gui.steps import Steps
 from napari_txm_bgcorr.gui.worker import Runner
 
 if TYPE_CHECKING:
@@ -35,7 +39,11 @@ if TYPE_CHECKING:
 
 __all__ = ["QualityWidget"]
 
-NO_RESULT = "Correct a mosaic or series first; its tiles are then judged here."
+NO_RESULT = (
+    "Correct a mosaic or series, or open a saved one: drop its .ome.zarr or folder here. Its "
+    "tiles are then judged."
+)
+STAYS = "{name} on disk stays as it is; “Save…” in “Background correction” keeps what is redone."
 DEFAULT_COLOUR = "seam_after"
 
 
@@ -54,6 +62,7 @@ class QualityWidget(Docked, QualityForm):
         self.viewer = napari_viewer
         self.overlay = QualityLayers(napari_viewer)
         self.runner = Runner(self)
+        self._steps = Steps(self)
         self._results: dict[str, Result] = {}
         self._measured: Measured | None = None
         self._failed = self._closed = False
@@ -63,8 +72,8 @@ class QualityWidget(Docked, QualityForm):
 
     @property
     def busy(self) -> bool:
-        """Whether the worker is at work."""
-        return self.runner.busy
+        """Whether the worker is at work, or something waits to be shown."""
+        return self.runner.busy or bool(self._steps)
 
     @property
     def result(self) -> Result | None:
@@ -72,6 +81,8 @@ class QualityWidget(Docked, QualityForm):
         return self._results.get(self.result_combo.currentText())
 
     def _connect(self) -> None:
+        self.open_button.clicked.connect(self._ask_output)
+        self.dropped.connect(self.open_paths)
         self.measure_button.clicked.connect(self.measure)
         self.cancel_button.clicked.connect(self.runner.cancel)
         self.redo_button.clicked.connect(self.redo)
@@ -82,8 +93,8 @@ class QualityWidget(Docked, QualityForm):
         self.outline_box.toggled.connect(self.overlay.outline)
         self.flagged_box.toggled.connect(self.sorted.only_flagged)
         self.table.selectionModel().selectionChanged.connect(self._rows_chosen)
-        self.runner.message.connect(self._hear)
-        self.runner.ended.connect(self._ended)
+        self.runner.message.connect(lambda message: self._steps.add(self._hear(message)))
+        self.runner.ended.connect(lambda broken: self._steps.add(self._ended(broken)))
         self.viewer.layers.events.inserted.connect(self._find_results)
         self.viewer.layers.events.removed.connect(self._find_results)
         self.viewer.mouse_drag_callbacks.append(self._clicked)
@@ -123,9 +134,16 @@ class QualityWidget(Docked, QualityForm):
         running, known = self.runner.running, self.model.quality is not None
         self.measure_button.setEnabled(self.result is not None and not running)
         self.cancel_button.setEnabled(running)
+        opened = self.result if isinstance(self.result, OpenedResult) else None
+        fixed = "" if opened is None else opened.fixed
+        can_redo = known and not running and not fixed and bool(self.selected())
         for widget in (self.redo_button, self.method_combo, self.near_combo, self.joint_box,
                        self.references):  # fmt: skip
-            widget.setEnabled(known and not running and bool(self.selected()))
+            widget.setEnabled(can_redo)
+        more = "" if opened is None else "\n" + STAYS.format(name=opened.path.name)
+        self.redo_button.setToolTip(fixed or REDO_TIP + more)
+        self.joint_box.setToolTip(fixed or JOINT_TIP)
+        self.open_button.setEnabled(not running)
         for widget in (self.csv_button, self.report_button):
             widget.setEnabled(known and not running)
         for widget in (self.colour_combo, self.flagged_box):
@@ -133,6 +151,16 @@ class QualityWidget(Docked, QualityForm):
         self.outline_box.setEnabled(self.overlay.on_canvas)
 
     # -- the work -----------------------------------------------------------------------------
+
+    def open_paths(self, paths: list[Path]) -> None:
+        """Open finished outputs on disk, one after the other; the last one is judged."""
+        if not self.runner.running and paths:
+            chosen = tuple(paths)
+            self._start(lambda stop, tell: open_outputs(chosen, stop), "Opening …")
+
+    def _ask_output(self) -> None:
+        if name := QFileDialog.getExistingDirectory(self, "Open a saved correction"):
+            self.open_paths([Path(name)])
 
     def measure(self) -> None:
         """Measure every tile of the chosen result."""
@@ -174,8 +202,10 @@ class QualityWidget(Docked, QualityForm):
         self.status_label.setText(text)
         self._enable()
 
-    def _hear(self, message: QualityMessage) -> None:
-        if isinstance(message, Advanced):
+    def _hear(self, message: QualityMessage) -> Iterator[None]:
+        if isinstance(message, Reopened):
+            yield from self._show_opened(message)
+        elif isinstance(message, Advanced):
             self.progress_bar.setRange(0, message.total)
             self.progress_bar.setValue(message.done)
             self.progress_bar.setFormat(f"%v of %m tiles, {time_left(message.seconds_left)} left")
@@ -190,7 +220,15 @@ class QualityWidget(Docked, QualityForm):
         elif isinstance(message, Failed):
             self._complain(message.error)
 
-    def _ended(self, broken: bool) -> None:
+    def _show_opened(self, message: Reopened) -> Iterator[None]:
+        for layer in message.layers:
+            self.viewer.add_layer(Layer.create(*layer))
+            yield
+        self.result_combo.setCurrentIndex(
+            next(i for i, r in enumerate(self._results.values()) if r is message.result)
+        )
+
+    def _ended(self, broken: bool) -> Iterator[None]:
         self.progress_bar.setRange(0, 1)
         self.progress_bar.setValue(0)
         self.progress_bar.setFormat("")
@@ -199,6 +237,7 @@ class QualityWidget(Docked, QualityForm):
         elif self.status_label.text().endswith("…") and not self._failed:
             self.status_label.setText("Cancelled")
         self._enable()
+        yield
 
     def _complain(self, error: TxmError) -> None:
         self._failed = True
@@ -209,7 +248,11 @@ class QualityWidget(Docked, QualityForm):
         for layer in self.viewer.layers:
             if layer.visible and getattr(layer, "data", None) is not None:
                 layer.refresh()
-        self.status_label.setText(f"{len(message.indices)} tiles redone; press Measure to judge")
+        count = len(message.indices)
+        said = f"{'1 tile' if count == 1 else f'{count} tiles'} redone; press Measure to judge."
+        if isinstance(message.result, OpenedResult):
+            said += " " + STAYS.format(name=message.result.path.name)
+        self.status_label.setText(said)
         again = self.model.quality is not None and message.result is self.result
         if again:  # the figures on show are those of tiles that are gone
             self._show_table(None)
@@ -286,6 +329,7 @@ class QualityWidget(Docked, QualityForm):
             return
         self._closed = True
         self.leave_window()
+        self._steps.drop()
         self.runner.close()
         self.viewer.layers.events.inserted.disconnect(self._find_results)
         self.viewer.layers.events.removed.disconnect(self._find_results)

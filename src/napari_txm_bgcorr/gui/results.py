@@ -176,8 +176,7 @@ class Result:
         self.method: BackgroundMethod | None = None
         self.notes: list[str] = []
         self.done = np.zeros(shape[0], bool)
-        self.background = allocate(shape, np.float32)
-        self.corrected = allocate(shape, np.float32)
+        self.background, self.corrected = self._stores()
         self._valid = np.zeros((shape[0], -(-shape[1] * shape[2] // 8)), np.uint8)
         self._pyramids: list[tuple[str, Pyramid]] = []
         self._gap = math.nan  # napari shows NaN as transparent: the raw data stay in sight
@@ -185,6 +184,11 @@ class Result:
         self._redone: list[dict[str, Any]] = []
         self.provenance: Mapping[str, Any] | None = None
         self.pictures = self._make_pictures()
+
+    def _stores(self) -> tuple[Any, Any]:
+        """Room for backgrounds and transmissions `(T, Y, X)` float32."""
+        shape = tuple(int(n) for n in self.scan.tiles.shape)
+        return allocate(shape, np.float32), allocate(shape, np.float32)
 
     def __len__(self) -> int:
         return len(self.done)
@@ -270,7 +274,7 @@ class Result:
         stores = {"background": self.background, "corrected": self.corrected}
         return {role: self._picture(role, store) for role, store in stores.items()}
 
-    def _picture(self, role: str, store: NDArray[np.float32]) -> Any:
+    def _picture(self, role: str, store: Any) -> Any:
         if self.scan.kind == "mosaic":
             pyramid = Pyramid(
                 store, Layout.of(self.scan), done=self.done, gap=self._gap, owner=self

@@ -29,15 +29,17 @@ from napari_txm_bgcorr.gui.messages import (
     Message,
     Opened,
     Preparing,
+    Reopened,
     Saved,
     Shown,
     Started,
     Tell,
 )
+from napari_txm_bgcorr.gui.opened import OpenedResult, saved_result
 from napari_txm_bgcorr.gui.outputs import parts, saved_path
 from napari_txm_bgcorr.gui.pace import Pace
 from napari_txm_bgcorr.gui.refine import refine, telling
-from napari_txm_bgcorr.gui.results import Pyramid, Result
+from napari_txm_bgcorr.gui.results import Result
 from napari_txm_bgcorr.gui.session import Job, JobInput
 from napari_txm_bgcorr.gui.stitched import read_stitched
 
@@ -47,6 +49,7 @@ __all__ = [
     "errors_in_words",
     "find_choices",
     "read_paths",
+    "reopen",
     "save_results",
     "with_references",
     "write_result",
@@ -87,13 +90,32 @@ def errors_in_words(subject: str) -> Iterator[None]:
 
 def read_paths(paths: Sequence[Path], stop: Event) -> Iterator[Message]:
     """Open files and folders one after the other; a large mosaic's overview fills meanwhile."""
-    from napari_txm_bgcorr import io
-    from napari_txm_bgcorr.gui.layers import scan_layer
-
-    for path, role, name in (part for given in paths for part in parts(given)):
+    for path in paths:
         if stop.is_set():
             return
         yield Preparing(f"Reading {path.name} …")
+        try:
+            with errors_in_words(str(path)):
+                result = saved_result(path)
+        except TxmError as error:
+            yield Failed(error)
+            continue
+        yield from (_read_parts(path, stop) if result is None else reopen(result, stop))
+
+
+def reopen(result: OpenedResult, stop: Event) -> Iterator[Message]:
+    """Show a finished output; a large mosaic's overview fills meanwhile."""
+    yield Reopened(result, tuple(result.layers()))
+    yield from _overview(str(result.path), len(result), result.fill(), stop)
+
+
+def _read_parts(given: Path, stop: Event) -> Iterator[Message]:
+    from napari_txm_bgcorr import io
+    from napari_txm_bgcorr.gui.layers import scan_layer
+
+    for path, role, name in parts(given):
+        if stop.is_set():
+            return
         try:
             with errors_in_words(str(path)):
                 if pictures := read_stitched(path):
@@ -106,14 +128,14 @@ def read_paths(paths: Sequence[Path], stop: Event) -> Iterator[Message]:
             continue
         yield Opened(scan, layer)
         if pyramid is not None:
-            yield from _overview(scan, pyramid, stop)
+            yield from _overview(str(scan.source.path), len(scan), pyramid.fill(), stop)
 
 
-def _overview(scan: Scan, pyramid: Pyramid, stop: Event) -> Iterator[Message]:
-    pace = Pace(len(scan))
+def _overview(subject: str, count: int, fill: Iterator[int], stop: Event) -> Iterator[Message]:
+    pace = Pace(count)
     try:
-        with errors_in_words(str(scan.source.path)):
-            for _ in pyramid.fill():
+        with errors_in_words(subject):
+            for _ in fill:
                 if stop.is_set():
                     return
                 if message := pace.step("Drawing the overview"):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QSize, QTimer
+from qtpy.QtCore import QSize
 from qtpy.QtWidgets import (
     QApplication,
     QFileDialog,
@@ -22,6 +21,7 @@ from napari_txm_bgcorr.core.errors import ConfigError, TxmError
 from napari_txm_bgcorr.gui.docked import Docked
 from napari_txm_bgcorr.gui.plots import theme_colours
 from napari_txm_bgcorr.gui.preferences import preferences
+from napari_txm_bgcorr.gui.steps import Steps
 from napari_txm_bgcorr.gui.train_close import ask_before_closing
 from napari_txm_bgcorr.gui.train_data import Level, look_at
 from napari_txm_bgcorr.gui.train_form import TrainForm
@@ -62,12 +62,9 @@ class TrainWidget(Docked, QWidget):
         self._waiting: list[DataItem] = []
         self._reading: tuple[DataItem, ...] = ()
         self._level = Level()
-        self._steps: deque[Iterator[None]] = deque()
-        self._beat = QTimer(self)
-        self._beat.setInterval(0)
-        self._beat.timeout.connect(self._do_step)
+        self._steps = Steps(self)
         self._make_widgets()
-        self.control = RunControl(self.run_step, TileLayers(napari_viewer), self._later, self)
+        self.control = RunControl(self.run_step, TileLayers(napari_viewer), self._steps.add, self)
         self._connect()
         self._take_theme()
         self._show_buttons()
@@ -125,8 +122,8 @@ class TrainWidget(Docked, QWidget):
         self.control.changed.connect(self._show_buttons)
         self.control.complained.connect(self._complain)
         for runner in (self.reader, self.finder):
-            runner.message.connect(lambda message: self._later(self._hear(message)))
-        self.reader.ended.connect(lambda broken: self._later(self._read_ended()))
+            runner.message.connect(lambda message: self._steps.add(self._hear(message)))
+        self.reader.ended.connect(lambda broken: self._steps.add(self._read_ended()))
         self.viewer.events.theme.connect(self._take_theme)
         runners = (self.reader, self.finder, self.control.watcher)
         self.destroyed.connect(lambda: [runner.drop() for runner in runners])
@@ -257,23 +254,6 @@ class TrainWidget(Docked, QWidget):
 
     # -- messages and the window --------------------------------------------------------------
 
-    def _later(self, steps: Iterator[None]) -> None:
-        """Do what a message asks for, one step for each beat of the event loop."""
-        self._steps.append(steps)
-        self._beat.start()
-
-    def _do_step(self) -> None:
-        if not self._steps:
-            self._beat.stop()
-            return
-        try:
-            next(self._steps[0])
-        except StopIteration:
-            self._steps.popleft()
-        except BaseException:
-            self._steps.popleft()
-            raise
-
     def _hear(self, message: Any) -> Iterator[None]:
         if isinstance(message, Reading):
             self.data_step.show_items(self.session.items, message.text)
@@ -317,8 +297,7 @@ class TrainWidget(Docked, QWidget):
         if self._closed:
             return
         self._closed = True
-        self._beat.stop()
-        self._steps.clear()
+        self._steps.drop()
         self.run_step.stop_drawing()
         self.viewer.events.theme.disconnect(self._take_theme)
         self.leave_window()

@@ -1,4 +1,4 @@
-"""A finished OME-Zarr output of this program: read whole, and tiles of it replaced."""
+"""A finished output of this program: read whole, and tiles of an OME-Zarr one replaced."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from napari_txm_bgcorr.io.json_file import read_json, write_json
 __all__ = ["FinishedOutput", "Patch", "open_finished"]
 
 _BLOSC = Blosc(cname="lz4", clevel=1, shuffle=Blosc.SHUFFLE)  # as the writer's chunks
+_RECORDS = ("zarr.json", "provenance.json")
 _FIELDS = {"background": "background", "corrected": "transmission", "mask": "valid"}
 
 
@@ -34,7 +35,7 @@ class FinishedOutput:
     Attributes
     ----------
     path : Path
-        The store.
+        The store or folder.
     scan : Scan
         Raw tiles; references and darks of the original source where it is still at hand.
     background, corrected : (T, Y, X) lazy float32
@@ -42,6 +43,8 @@ class FinishedOutput:
     mask : (T, Y, X) lazy uint8 or None
         1 where the correction is valid.
     provenance : mapping
+    raw_source : Source
+        The files that the raw tiles are read from.
     """
 
     path: Path
@@ -50,10 +53,11 @@ class FinishedOutput:
     corrected: TileArray
     mask: TileArray | None
     provenance: Mapping[str, Any]
+    raw_source: Source
 
 
 def open_finished(path: Path) -> FinishedOutput:
-    """Open a finished output of `txm-bgcorr correct` in OME-Zarr.
+    """Open a finished output of `txm-bgcorr correct`: OME-Zarr, OME-TIFF or folders of TIFFs.
 
     The raw tiles are taken from the output, or else from the source that it names. Files that
     cannot be found any more cost the darks and references, which the output does not hold.
@@ -61,38 +65,75 @@ def open_finished(path: Path) -> FinishedOutput:
     Parameters
     ----------
     path : Path
-        The store, or its part ``corrected``.
+        The store or folder, or one of its parts.
 
     Raises
     ------
     ReadError
         If it is no such output, or background, corrected or raw tiles are missing.
     """
-    store = path.parent if path.name in ("raw", *_FIELDS) else path
-    if not (store / "zarr.json").is_file():
-        raise ReadError(
-            f"{path}: no OME-Zarr output of this program; give the OUT of txm-bgcorr correct"
-        )
-    block = read_json(store / "zarr.json").get("attributes", {}).get(KEY)
-    if not isinstance(block, dict) or "provenance" not in block:
-        raise ReadError(f"{store}: zarr.json: no {KEY} record; give the OUT of txm-bgcorr correct")
-    missing = [role for role in ("background", "corrected") if not (store / role).is_dir()]
+    part = path.name.removesuffix(".ome.tif") in ("raw", *_FIELDS)
+    store = path.parent if part else path
+    provenance = _provenance(store, path)
+    places = {role: place for role in ("raw", *_FIELDS) if (place := _place(store, role))}
+    missing = [role for role in ("background", "corrected") if role not in places]
     if missing:
         raise ReadError(
             f"{store}: {missing[0]} is missing; correct with --save raw,background,corrected"
         )
-    provenance = block["provenance"]
     source = _source(provenance)
-    scan = read(store / "raw") if (store / "raw").is_dir() else source
-    background, corrected = (read(store / role).tiles for role in ("background", "corrected"))
-    if scan is None or tuple(scan.tiles.shape) != tuple(corrected.shape):
+    tiles = {role: read(place) for role, place in places.items()}
+    corrected = tiles["corrected"]
+    scan = tiles.get("raw", source)
+    if scan is None or not _same_tiles(scan, corrected):
         raise ReadError(f"{store}: raw tiles are missing; correct with --save raw or restore them")
     if source is not None and tuple(source.tiles.shape[1:]) == tuple(scan.tiles.shape[1:]):
         scan = replace(scan, flats=source.flats, flat_times=source.flat_times, darks=source.darks)
-    mask = read(store / "mask").tiles if (store / "mask").is_dir() else None
-    # Its many files are not to be hashed again: the provenance has the original's hash.
-    scan = replace(scan, source=Source(store, scan.source.format), provenance=None)
-    return FinishedOutput(store, scan, background, corrected, mask, provenance)
+    raw_source = scan.source
+    # Grid and places as they were in the correction. Its many files are not to be hashed again:
+    # the provenance has the original's hash.
+    scan = replace(
+        corrected,
+        tiles=scan.tiles,
+        flats=scan.flats,
+        flat_times=scan.flat_times,
+        darks=scan.darks,
+        source=Source(store, scan.source.format),
+        provenance=None,
+    )
+    mask = tiles["mask"].tiles if "mask" in tiles else None
+    return FinishedOutput(
+        store, scan, tiles["background"].tiles, corrected.tiles, mask, provenance, raw_source
+    )
+
+
+def _provenance(store: Path, given: Path) -> Mapping[str, Any]:
+    """What was done, from the output's own record."""
+    record = next((store / n for n in _RECORDS if (store / n).is_file()), None)
+    if record is None:
+        raise ReadError(
+            f"{given}: no output of txm-bgcorr correct; give the folder or .ome.zarr that it wrote"
+        )
+    content = read_json(record)
+    attributes = content.get("attributes")
+    block = content.get(KEY) or (attributes.get(KEY) if isinstance(attributes, dict) else None)
+    if not isinstance(block, dict) or not isinstance(block.get("provenance"), dict):
+        raise ReadError(
+            f"{store}: {record.name}: no {KEY} record; give the OUT of txm-bgcorr correct"
+        )
+    if block.get("stitched"):
+        raise ReadError(f"{store}: a stitched picture; give the output that it was made of")
+    found: Mapping[str, Any] = block["provenance"]
+    return found
+
+
+def _place(store: Path, role: str) -> Path | None:
+    """Where an output keeps one of its parts."""
+    return next((p for p in (store / role, store / f"{role}.ome.tif") if p.exists()), None)
+
+
+def _same_tiles(scan: Scan, other: Scan) -> bool:
+    return scan.tiles.shape == other.tiles.shape and scan.names == other.names
 
 
 def _source(provenance: Mapping[str, Any]) -> Scan | None:
@@ -127,6 +168,10 @@ class Patch:
     def __init__(
         self, output: FinishedOutput, tiles: Sequence[int], provenance: Mapping[str, Any]
     ) -> None:
+        if not (output.path / "zarr.json").is_file():
+            raise WriteError(
+                f"{output.path}: tiles of TIFF files are not replaced; correct to OME-Zarr"
+            )
         self.output = output
         self.roles = [role for role in _FIELDS if (output.path / role).is_dir()]
         self._levels = {role: _levels(output.path / role, output.scan) for role in self.roles}
