@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse
-from scipy.sparse.linalg import splu
 
+from napari_txm_bgcorr.core.bordered import solve_bordered
 from napari_txm_bgcorr.core.legendre import Order, legendre, terms
 from napari_txm_bgcorr.core.overlaps import Overlap, find_overlaps
 from napari_txm_bgcorr.core.overview import Overview
@@ -236,6 +236,7 @@ class _System:
         self.sizes = np.array([o.difference.size for o in overlaps])
         self.difference = _all(overlaps)
         self.rows = self._rows(overlaps)
+        self.index, self.places = self._index()
         self.f_prior = np.array([
             *[SHARE] * self.shares, *(options.shared_error / sum(p) ** 1.5 for p in self.f_order)
         ])  # fmt: skip
@@ -259,6 +260,16 @@ class _System:
             legendre(self.f_order, *one) - legendre(self.f_order, *two),
             legendre(self.g_order, *one), -legendre(self.g_order, *two),
         ])  # fmt: skip
+
+    def _index(self) -> tuple[NDArray[np.int64], tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Unknowns `(E, K)` that each pair's rows meet, and the places of their products."""
+        own = self.f_size + np.arange(self.g_size)
+        index = np.concatenate([
+            np.tile(np.arange(self.f_size), (len(self.sizes), 1)),
+            own + self.first[:, None] * self.g_size, own + self.second[:, None] * self.g_size,
+        ], axis=1)  # fmt: skip
+        width = index.shape[1]
+        return index, (np.repeat(index, width, axis=1).ravel(), np.tile(index, width).ravel())
 
     def _prior(self, order: tuple[NDArray[np.int64], Floats], memory_h: float) -> sparse.csr_array:
         """Precision matrix of f and of drift.
@@ -309,7 +320,7 @@ class _System:
                 prior = self._trusted(tiles)
             weights = self._weights(self.residuals(shared, tiles), noise)
             matrix, right = self._normal(weights, *prior)
-            found = _bordered(sparse.csc_array(matrix), right, self.f_size)
+            found = solve_bordered(sparse.csc_array(matrix), right, self.f_size)
             shared = found[: self.f_size]
             tiles = found[self.f_size :].reshape(self.count, self.g_size)
             noise = max(_scatter(self.residuals(shared, tiles)), FLOOR)
@@ -334,12 +345,7 @@ class _System:
         self, weights: Floats, prior: sparse.csr_array, base: Floats
     ) -> tuple[Any, Floats]:
         """Matrix and right side of the weighted blocks, added to the prior's."""
-        width = self.f_size + 2 * self.g_size
-        own = self.f_size + np.arange(self.g_size)
-        index = np.concatenate([
-            np.tile(np.arange(self.f_size), (len(self.sizes), 1)),
-            own + self.first[:, None] * self.g_size, own + self.second[:, None] * self.g_size,
-        ], axis=1)  # fmt: skip
+        width = self.index.shape[1]
         weighted = self.rows * weights[:, None]
         starts = np.cumsum(self.sizes) - self.sizes
         blocks = np.empty((len(self.sizes), width, width))
@@ -348,29 +354,9 @@ class _System:
             at = starts[chosen, None] + np.arange(size)
             blocks[chosen] = weighted[at].transpose(0, 2, 1) @ self.rows[at]
         sums = np.add.reduceat(weighted * self.difference[:, None], starts, axis=0)
-        right = base + np.bincount(index.ravel(), sums.ravel(), minlength=len(base))
-        rows = np.repeat(index, width, axis=1).ravel()
-        columns = np.tile(index, (1, width)).ravel()
-        data = sparse.coo_array((blocks.ravel(), (rows, columns)), shape=prior.shape)
+        right = base + np.bincount(self.index.ravel(), sums.ravel(), minlength=len(base))
+        data = sparse.coo_array((blocks.ravel(), self.places), shape=prior.shape)
         return data.tocsr() + prior, right
-
-
-def _bordered(matrix: sparse.csc_array, right: Floats, border: int) -> Floats:
-    """Solve a symmetric system whose first `border` unknowns meet all others.
-
-    The others, sparse among themselves, are eliminated by themselves: a dense border in the
-    factorization fills it.
-    """
-    inner, edge = matrix[border:, border:], matrix[border:, :border].toarray()
-    factors = splu(
-        sparse.csc_array(inner), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0,
-        options={"SymmetricMode": True},
-    )  # fmt: skip
-    solved = factors.solve(np.column_stack([right[border:], edge]))
-    alone, by_border = solved[:, 0], solved[:, 1:]
-    corner = matrix[:border, :border].toarray() - edge.T @ by_border
-    first = np.linalg.solve(corner, right[:border] - edge.T @ alone)
-    return np.concatenate([first, alone - by_border @ first])
 
 
 def _own_terms(overview: Overview, order: Order) -> Floats:

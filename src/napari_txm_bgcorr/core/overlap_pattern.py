@@ -32,7 +32,7 @@ STAGE = "comparing overlaps"
 LEAST = 3  # differences at a place
 BLOCK = 32  # tiles summed by one thread, whatever the number of threads
 MOST = 144  # tiles looked at: the noise that they leave is far below the stage's own error
-JUDGED = 64  # tiles whose differences tell the standard deviation
+JUDGED = 32  # tiles whose differences tell the standard deviation
 
 
 def overlap_pattern(
