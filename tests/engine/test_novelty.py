@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,13 @@ from napari_txm_bgcorr.engine import novelty
 from napari_txm_bgcorr.engine.checkpoint import load_model, save_model
 from napari_txm_bgcorr.engine.config import NetworkConfig
 from napari_txm_bgcorr.engine.networks import build_generator
-from napari_txm_bgcorr.engine.novelty import Features, Novelty, add_features, describe_features
+from napari_txm_bgcorr.engine.novelty import (
+    Features,
+    Novelty,
+    add_features,
+    describe_features,
+    unlike_training,
+)
 
 SIZE, TILES = 64, 12
 
@@ -61,6 +68,27 @@ def test_novelty_counts_spreads_along_the_axes(described: Path, monkeypatch):
         monkeypatch.setattr(look, "_look", lambda raw, dark, far=far: far)
         wanted = times / np.sqrt(len(space.spread)) / space.edge
         assert look(tile(np.ones((SIZE, SIZE)))) == pytest.approx(wanted, rel=0.02, abs=1e-6)
+
+
+def test_a_scan_is_unlike_the_training_if_most_tiles_are(described: Path, tmp_path, monkeypatch):
+    scan = simulate_tile(size=SIZE, seed=novelty.SEED * 1000 + 1, darks=1).scan
+    assert unlike_training(scan, str(described), "Model toy") == []
+    three = replace(
+        scan, kind="series", tiles=np.repeat(scan.tiles[:], 3, 0), names=("a", "b", "c")
+    )
+    for found, said in (([0.9, 1.24, 5.0], True), ([5.0, 0.9, 0.8], False)):
+        values = iter(found)
+        monkeypatch.setattr(Novelty, "of", lambda self, raw, values=values: next(values))
+        sentences = unlike_training(three, str(described), "Model toy")
+        assert [s[:50] for s in sentences] == [
+            "Model toy: trained on images unlike these (novelty"
+        ] * said
+        assert not said or "1.2" in sentences[0]
+    path = tmp_path / "toy.safetensors"
+    path.write_bytes(described.read_bytes())
+    card = json.loads(described.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps({**card, "features": None}))
+    assert unlike_training(scan, str(path), "Model toy") == []  # it cannot tell
 
 
 def test_brightness_is_nothing_new(described: Path):

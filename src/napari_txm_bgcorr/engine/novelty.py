@@ -31,11 +31,20 @@ from napari_txm_bgcorr.engine.devices import one_thread
 from napari_txm_bgcorr.engine.run_folder import write_atomic
 from napari_txm_bgcorr.engine.tensors import log_field, network_input
 
-__all__ = ["CARD_KEY", "Features", "Novelty", "add_features", "describe_features", "novelty_of"]
+__all__ = [
+    "CARD_KEY",
+    "Features",
+    "Novelty",
+    "add_features",
+    "describe_features",
+    "novelty_of",
+    "unlike_training",
+]
 
 CARD_KEY = "features"
 AXES = 32  # of the features' distribution that are kept
 EDGE = 0.95  # of the training tiles lie within novelty 1
+GLANCES = 3  # tiles that tell what kind of scan it is
 LOOKED_AT = 100  # tiles of a result: the network's look takes longer than all other figures
 SEED = 0x4E4F56  # of the simulated tiles; no other seed begins with it
 Floats = NDArray[np.float64]
@@ -200,7 +209,11 @@ class Novelty:
 
     def __call__(self, tile: TileResult) -> float:
         """Novelty of one tile."""
-        return self._space.distance(self._look(tile.raw, self._dark))
+        return self.of(tile.raw)
+
+    def of(self, raw: NDArray[Any]) -> float:
+        """Novelty of a raw tile `(Y, X)`, counts."""
+        return self._space.distance(self._look(raw, self._dark))
 
 
 def novelty_of(
@@ -232,6 +245,40 @@ def novelty_of(
         return None
     chosen = set(spread_indices(len(scan), LOOKED_AT))
     return lambda tile: told(tile) if tile.index in chosen else float("nan")
+
+
+def unlike_training(scan: Scan, model: str, name: str) -> list[str]:
+    """Say before a model is used that a scan is unlike what it was trained on.
+
+    Parameters
+    ----------
+    scan : Scan
+        With the darks that will be used. The model looks at `GLANCES` tiles.
+    model : str
+        Model's name, weights file, or run folder.
+    name : str
+        What the user calls it.
+
+    Returns
+    -------
+    list of str
+        One sentence, or none: the scan is like the training, or the model's card cannot tell.
+    """
+    try:
+        look = Novelty(scan, model)
+    except ModelError:
+        return []
+    found = []
+    for i in spread_indices(len(scan), GLANCES):
+        raw = np.asarray(scan.tiles[int(i)])
+        found.append(look.of(raw))
+    median = float(np.median(found))
+    if not median > 1:
+        return []
+    return [
+        f"{name}: trained on images unlike these (novelty {median:.1f}, of 19 in 20 training "
+        "images below 1); check the result, or fine-tune"
+    ]
 
 
 def add_features(model: str | Path = "default", *, tiles: int = 400) -> Path:

@@ -30,6 +30,7 @@ from napari_txm_bgcorr.gui.layer_book import LayerBook
 from napari_txm_bgcorr.gui.messages import (
     Advanced,
     Choices,
+    Doubted,
     Failed,
     Finished,
     Message,
@@ -40,6 +41,7 @@ from napari_txm_bgcorr.gui.messages import (
     Shown,
     Started,
 )
+from napari_txm_bgcorr.gui.notice import Notice
 from napari_txm_bgcorr.gui.outputs import saved_path
 from napari_txm_bgcorr.gui.preferences import preferences
 from napari_txm_bgcorr.gui.save_bar import SaveBar
@@ -119,6 +121,7 @@ class CorrectWidget(Docked, QScrollArea):
         self.progress_bar.setTextVisible(True)
         self.status_label = wrapped_label("status_label")
         self.status_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.notice = Notice(self.viewer, self)
         self.compare = CompareBar(self.book.pairs)
         self.save_bar = SaveBar(self.session)
         self.save_button = self.save_bar.button
@@ -136,14 +139,16 @@ class CorrectWidget(Docked, QScrollArea):
         for part in (self.drop_zone, self.watch_bar, self.input_label, self.form):
             layout.addWidget(part)
         layout.addLayout(buttons)
-        for part in (self.progress_bar, self.status_label, self.compare, self.save_bar):
+        below = (self.progress_bar, self.status_label, self.notice, self.compare, self.save_bar)
+        for part in below:
             layout.addWidget(part)
         layout.addStretch(1)
         self.setWidget(inside)
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setMinimumWidth(inside.minimumSizeHint().width())
+        bar = self.verticalScrollBar().sizeHint().width()  # it may come when there is more to say
+        self.setMinimumWidth(inside.minimumSizeHint().width() + bar)
         self._show_idle("")
 
     def sizeHint(self) -> QSize:
@@ -165,6 +170,7 @@ class CorrectWidget(Docked, QScrollArea):
         layers.selection.events.changed.connect(self._look)
         layers.events.inserted.connect(self._look)
         layers.events.removed.connect(self._look)
+        self.viewer.events.theme.connect(self.notice.take_theme)
         self._dirty = False
         self._timer = QTimer(self)
         self._timer.setInterval(REFRESH_MS)
@@ -193,6 +199,8 @@ class CorrectWidget(Docked, QScrollArea):
             self._complain(error)
             return
         self._failures = []
+        self._doubts: dict[str, None] = {}
+        self.notice.tell(())
         self.book.remember(job)
         shown = self._shown = Event()
         self.runner.start(lambda stop, tell: correct_job(job, stop, tell, shown))
@@ -268,6 +276,9 @@ class CorrectWidget(Docked, QScrollArea):
             for layer in message.layers:
                 self.book.show_picture(layer)
                 yield
+        elif isinstance(message, Doubted):
+            self._doubts |= dict.fromkeys(message.sentences)
+            self.notice.tell(tuple(self._doubts), message.references)
         elif isinstance(message, Choices):
             self.form.show_choices(message)
 
@@ -376,5 +387,6 @@ class CorrectWidget(Docked, QScrollArea):
         layers.selection.events.changed.disconnect(self._look)
         layers.events.inserted.disconnect(self._look)
         layers.events.removed.disconnect(self._look)
+        self.viewer.events.theme.disconnect(self.notice.take_theme)
         for runner in (self.runner, self.reader, self.finder):
             runner.close()

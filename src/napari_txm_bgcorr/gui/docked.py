@@ -69,6 +69,13 @@ class Docked:
         if not open_still:
             self.shut_down()
 
+    def come_forward(self: Any) -> None:
+        """Show the panel, whatever tab lies over it."""
+        dock = _dock_of(self)
+        if dock is not None:
+            dock.show()
+            dock.raise_()
+
     def leave_window(self: Any) -> None:
         """Hear no more of the main window."""
         window, self._main_window = self._main_window, None

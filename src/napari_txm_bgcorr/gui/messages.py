@@ -14,6 +14,7 @@ from napari_txm_bgcorr.gui.results import Result
 __all__ = [
     "Advanced",
     "Choices",
+    "Doubted",
     "Failed",
     "Finished",
     "Message",
@@ -56,6 +57,14 @@ class Started:
 
     key: int
     result: Result
+
+
+@dataclass(frozen=True)
+class Doubted:
+    """What in the data is beyond the model, and the references it could be fine-tuned on."""
+
+    sentences: tuple[str, ...]
+    references: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,6 @@ class Choices:
 
 Message = (
     Opened | Reopened | Preparing | Started | Advanced | Finished | Failed | Saved | Shown
-    | Choices
+    | Choices | Doubted
 )  # fmt: skip
 Tell = Callable[[Message], None]

@@ -232,7 +232,7 @@ def export_quality(measured: Measured, path: Path) -> Iterator[QualityMessage]:
                     thumbnails={i: gauge.thumbnail(i) for i in report.worst(quality)},
                     provenance=result.provenance or {},
                     facts={"scan": describe_scan(result.scan)},
-                    notes=(*result.scan.notes, *result.notes),
+                    notes=(*result.scan.notes, *result.notes, *result.doubts),
                 )
                 report.write_html(path, page)
     except TxmError as error:

@@ -159,6 +159,8 @@ class Result:
         What made it, when that is known.
     notes : list of str
         What the user should know.
+    doubts : list of str
+        What was beyond the model that made it.
     pictures : dict
         What layers show, by role; `relocate` makes new ones.
     done : (T,) bool
@@ -175,6 +177,7 @@ class Result:
         self.name, self.registered = name, False
         self.method: BackgroundMethod | None = None
         self.notes: list[str] = []
+        self.doubts: list[str] = []
         self.done = np.zeros(shape[0], bool)
         self.background, self.corrected = self._stores()
         self._valid = np.zeros((shape[0], -(-shape[1] * shape[2] // 8)), np.uint8)

@@ -22,8 +22,10 @@ from napari_txm_bgcorr.core.errors import (
 from napari_txm_bgcorr.core.provenance import make_provenance, refuse_if_corrected
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.watch import fit_method
+from napari_txm_bgcorr.gui.doubts import doubts, references
 from napari_txm_bgcorr.gui.messages import (
     Choices,
+    Doubted,
     Failed,
     Finished,
     Message,
@@ -209,7 +211,9 @@ def _correct_one(run: _Run, item: JobInput, method: BackgroundMethod) -> Iterato
         fitted = fit_method(method, scan, watch)
         result = Result(scan, item.name)
         result.made_by(fitted)
-        result.notes += _unfit(run.job, scan)
+        result.doubts += doubts(run.job, scan)
+    if result.doubts:
+        yield Doubted(tuple(result.doubts), references(run.job, scan))
     yield Started(item.key, result)
     run.until_shown()
     failure: TxmError | None = None
@@ -236,18 +240,6 @@ def _joint_name(name: str) -> str | None:
     from napari_txm_bgcorr.engine.methods import JOINT_BY_DEFAULT
 
     return name if name in JOINT_BY_DEFAULT else None
-
-
-def _unfit(job: Job, scan: Scan) -> list[str]:
-    """What in the scan is outside the model's card."""
-    from napari_txm_bgcorr.engine.methods import LEARNED
-
-    if job.method not in LEARNED:
-        return []
-    from napari_txm_bgcorr.engine.checkpoint import read_card, resolve_model
-    from napari_txm_bgcorr.engine.fitness import fitness
-
-    return fitness(read_card(resolve_model(job.model)), scan, f"model {Path(job.model).name}")
 
 
 def _prepare(job: Job, item: JobInput) -> Scan:

@@ -138,6 +138,13 @@ class TrainWidget(Docked, QWidget):
             else:
                 self._add(DataItem(path, self.data_step.role, path.name))
 
+    def take_references(self, paths: list[Path]) -> None:
+        """Make ready to fine-tune on references."""
+        self.preset_combo.setCurrentIndex(max(self.preset_combo.findData("fine-tune"), 0))
+        roles = self.data_step.role_combo
+        roles.setCurrentIndex(max(roles.findData("references"), 0))
+        self.add_paths(paths)
+
     def add_layers(self) -> None:
         """Take the layers that are selected in napari."""
         try:

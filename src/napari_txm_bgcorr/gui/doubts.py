@@ -1,0 +1,55 @@
+"""What in today's data is beyond a model, and what it could be fine-tuned on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.gui.choices import model_label
+from napari_txm_bgcorr.gui.session import Job
+
+__all__ = ["doubts", "in_one", "references"]
+
+REMEDY = "check the result, or fine-tune"
+HERE = "Check the result against a reference, or fine-tune the model on today's."
+
+
+def doubts(job: Job, scan: Scan) -> list[str]:
+    """What in the scan is outside the model's card, or unlike its training: one sentence.
+
+    What has a remedy of its own is a further sentence.
+    """
+    from napari_txm_bgcorr.engine.methods import LEARNED
+
+    if job.method not in LEARNED:
+        return []
+    from napari_txm_bgcorr.engine.checkpoint import read_card, resolve_model
+    from napari_txm_bgcorr.engine.fitness import fitness
+    from napari_txm_bgcorr.engine.novelty import unlike_training
+
+    name = f"Model {model_label(job.model)}"
+    found = fitness(read_card(resolve_model(job.model)), scan, name)
+    return in_one(found + unlike_training(scan, job.model, name), name)
+
+
+def in_one(found: Sequence[str], name: str) -> list[str]:
+    """Join the sentences ``name: fact; remedy`` that have the remedy in common."""
+    facts, others = [], []
+    for sentence in found:
+        fact, _, remedy = sentence.removeprefix(f"{name}: ").rpartition("; ")
+        if remedy == REMEDY:
+            facts.append(fact)
+        else:
+            others.append(sentence.replace("give --dark", "add them under “Darks”"))
+    if facts:
+        facts = [f"{name} may not suit these images: {'; '.join(facts)}. {HERE}"]
+    return facts + others
+
+
+def references(job: Job, scan: Scan) -> tuple[Path, ...]:
+    """Files a model could be fine-tuned on: those given, or the scan's own."""
+    own = scan.source.path
+    if job.references or scan.flats is None or not own.exists():
+        return job.references
+    return (own,)
