@@ -6,9 +6,10 @@ every number of references the shipped model is fine-tuned by the preset ``fine-
 these are told in per cent (`background_error_sf`, mean over unseen tiles under unseen
 specimens):
 
-- ``none``: the tile alone; ``prior``: the newest reference as the prior, its error told as
-  `correct` does it for an image by itself, ``scan`` as it does it for the tiles together;
-  ``by_age``: as its age suggests; ``known``: if its true error were told;
+- ``none``: the tile alone; ``prior``: the newest reference as the prior as `correct` does it
+  for an image by itself (its error told by what is seen of it, left aside where it is worse
+  than none), ``scan`` as it does it for the tiles together; ``by_age``: its error told as its
+  age suggests; ``known``: if its true error were told;
 - ``captured``: that reference as it is, 8 hours stale;
 - ``simulated-none``, ``simulated-stale``: other instruments (what was forgotten).
 
@@ -37,9 +38,10 @@ from napari_txm_bgcorr.core.scan import Scan, Source
 from napari_txm_bgcorr.core.simulate import FAMILIES, Session, draw_session, draw_specimen
 from napari_txm_bgcorr.core.training_data import ImageStack, TrainingData
 from napari_txm_bgcorr.engine.blend import Blend
+from napari_txm_bgcorr.engine.checkpoint import load_model, resolve_model
 from napari_txm_bgcorr.engine.config import load_config
 from napari_txm_bgcorr.engine.pairs import to_batch
-from napari_txm_bgcorr.engine.predict import COMPARED
+from napari_txm_bgcorr.engine.predict import COMPARED, LEFT
 from napari_txm_bgcorr.engine.prior_error import ASKED, drift_factor, rms_change
 from napari_txm_bgcorr.engine.priors import Prior, reference_prior, spread_indices
 from napari_txm_bgcorr.engine.simulated import SimulatedPairs
@@ -92,8 +94,11 @@ class Unseen:
     pairs: Pairs
     reference: Prior
 
-    def cases(self, network: torch.nn.Module) -> dict[str, Batch]:
-        """The tiles with their prior's error told in different ways."""
+    def cases(self, network: torch.nn.Module, blind: float) -> dict[str, Batch]:
+        """The tiles with their prior's error told in different ways.
+
+        `blind` is the error without a prior that the model's card states.
+        """
         pairs, prior = self.pairs, self.reference
         count = len(pairs.rms)
         changes = self._changes(network)
@@ -104,10 +109,11 @@ class Unseen:
         few = spread_indices(count, COMPARED)
         suggested = float(np.median([by_age[k] for k in few]))
         factor = drift_factor(suggested, [changes[k] for k in few], len(few), prior.known)
+        together = factor * torch.tensor(by_age)
         told = {
             "none": -torch.ones(count),
-            "prior": torch.tensor(alone),
-            "scan": factor * torch.tensor(by_age),
+            "prior": torch.tensor([-1.0 if LEFT * rms > blind else rms for rms in alone]),
+            "scan": together if LEFT * float(together.mean()) <= blind else -torch.ones(count),
             "by_age": torch.tensor(by_age),
             "known": scale_free_rms(pairs.log_prior - pairs.log_background, pairs.weight),
         }
@@ -125,14 +131,22 @@ def _logs(images: list[Any]) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def errors(network: torch.nn.Module, tiles: Unseen, others: dict[str, Batch]) -> dict[str, float]:
+def errors(
+    network: torch.nn.Module, tiles: Unseen, blind: float, others: dict[str, Batch]
+) -> dict[str, float]:
     """Mean scale-free error by case in per cent."""
     found = {}
-    for case, batch in (tiles.cases(network) | others).items():
+    for case, batch in (tiles.cases(network, blind) | others).items():
         parts = zip(*(torch.split(t, 4) for t in batch), strict=True)
         rms = [scale_free_rms(network(x).float() - true, weight) for x, true, weight in parts]
         found[case] = round(100 * float(torch.cat(rms).mean()), 3)
     return found
+
+
+def stated_error() -> float:
+    """Error without a prior on the card of the model that fine-tuning starts from."""
+    card = load_model(resolve_model("default")).card
+    return float(card["metrics"]["validation_error_sf"]["none"])
 
 
 def run(family: str, count: int, seed: int, options: argparse.Namespace) -> Iterator[dict]:
@@ -148,23 +162,29 @@ def run(family: str, count: int, seed: int, options: argparse.Namespace) -> Iter
     _, true, prior, weight, _ = tiles.pairs
     captured = round(100 * float(scale_free_rms(prior - true, weight).mean()), 3)
     trainer = Trainer(config, options.device)
+    blind = stated_error()
     line = {"family": family, "references": count, "captured": captured}
-    yield line | {"step": 0, "minutes": 0.0} | errors(trainer.average, tiles, others)
+    yield line | {"step": 0, "minutes": 0.0} | errors(trainer.average, tiles, blind, others)
     checks, began, spent_cpu = set(options.check), time.monotonic(), time.process_time()
     for step in fit(config, trainer, TrainingData(references=(stack,))):
         done = step.progress >= 1
+        blind = step.validation.get("none", blind) if step.step else blind
         if step.step and (step.step in checks or done):
             spent = {"minutes": round(trainer.elapsed_s / 60, 2)}
             spent |= {"cpu_s": round(time.process_time() - spent_cpu, 1)}
             speed = {"steps_per_s": round(step.step / (time.monotonic() - began), 3)}
             exported = trainer.blend.of(trainer.average)
-            facts = spent | speed | {"blend": trainer.blend.share}
-            yield line | {"step": step.step} | facts | errors(exported, tiles, others)
+            facts = spent | speed | {"blend": trainer.blend.share, "blind": round(100 * blind, 2)}
+            yield line | {"step": step.step} | facts | errors(exported, tiles, blind, others)
             spent_cpu += time.process_time() - spent_cpu - facts["cpu_s"]  # less the check's own
     every = Blend(trainer.average, ())
     every.start = trainer.blend.start
     for share in options.blend if every.start else ():
-        yield line | {"blend": share} | errors(every.of(trainer.average, share), tiles, others)
+        yield (
+            line
+            | {"blend": share}
+            | errors(every.of(trainer.average, share), tiles, blind, others)
+        )
 
 
 def main() -> None:

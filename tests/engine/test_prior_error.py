@@ -182,3 +182,12 @@ def test_references_of_one_moment_tell_nothing_of_drift():
     at_once = replace(scan, flat_times=np.repeat(scan.flat_times[:1], 4))
     assert reference_prior(at_once, None).known == BY_AGE == belief([])
     assert reference_prior(replace(scan, flat_times=None), None).known == UNDATED
+
+
+@pytest.mark.parametrize(("tilt", "kind"), [(0.3, "reference"), (0.6, "none")])
+def test_an_old_reference_of_another_illumination_is_left_aside(model, tilt, kind):
+    """The network gives every prior back, but predicts an even background without one."""
+    method = Generator(model, "cpu").fit(scan_of(1, tilt, 1440, kind="single"))
+    assert method.describe()["prior"] == kind
+    young = Generator(model, "cpu").fit(scan_of(1, tilt, 1 / 6, kind="single"))
+    assert young.describe()["prior"] == "reference"

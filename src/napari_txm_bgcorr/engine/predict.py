@@ -47,6 +47,7 @@ PriorKind = Literal["auto", "none", "reference", "tile-median", "predicted-media
 PRIORS: tuple[str, ...] = get_args(PriorKind)
 ENOUGH_TILES = 5  # for a median over tiles
 COMPARED = 5  # tiles that tell how far a reference is off
+OLD, UNLIKE = 0.05, 0.4  # expected error from which a difference so large tells of another time
 LEFT = 0.75  # of a stale reference's error, in the result that starts from it
 
 Image = NDArray[np.float32]
@@ -213,7 +214,16 @@ class Generator:
         if not dated(scan):
             return reference
         expected = float(np.mean([reference.rms(i) for i in range(len(scan))]))
-        return None if LEFT * expected > self._blind_error() else reference
+        worse = LEFT * expected > self._blind_error()
+        return None if worse or (expected > OLD and self._unlike(reference, scan)) else reference
+
+    def _unlike(self, reference: Prior, scan: Scan) -> bool:
+        """Whether the network by itself sees another illumination: it changes no prior so far."""
+        differences = []
+        for i in spread_indices(len(scan), COMPARED):
+            blind = self._predict_blind(log_counts(scan.tiles[i], self._dark))
+            differences.append(rms_change(blind - reference.of(i)))
+        return float(np.median(differences)) > UNLIKE
 
     def _blind_error(self) -> float:
         """Error expected without a prior, from the model's card; infinite where it is silent."""
