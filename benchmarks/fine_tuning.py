@@ -41,9 +41,9 @@ from napari_txm_bgcorr.engine.blend import Blend
 from napari_txm_bgcorr.engine.checkpoint import load_model, resolve_model
 from napari_txm_bgcorr.engine.config import load_config
 from napari_txm_bgcorr.engine.pairs import to_batch
-from napari_txm_bgcorr.engine.predict import COMPARED, LEFT
+from napari_txm_bgcorr.engine.predict import LEFT
 from napari_txm_bgcorr.engine.prior_error import ASKED, drift_factor, rms_change
-from napari_txm_bgcorr.engine.priors import Prior, reference_prior, spread_indices
+from napari_txm_bgcorr.engine.priors import Prior, measured, reference_prior
 from napari_txm_bgcorr.engine.simulated import SimulatedPairs
 from napari_txm_bgcorr.engine.tensors import Batch, Pairs, log_field, scale_free_rms
 from napari_txm_bgcorr.engine.train import Trainer, fit
@@ -84,13 +84,14 @@ def unseen(session: Session, stack: ImageStack, tiles: int, seed: int) -> Unseen
     true = _logs([session.background(h) + session.dark for h in hours])
     weight = torch.from_numpy(session.aperture.astype(np.float32)).expand_as(prior).contiguous()
     pairs = Pairs(_logs(counts), true, prior, weight, -torch.ones(tiles))
-    return Unseen(pairs, reference)
+    return Unseen(scan, pairs, reference)
 
 
 @dataclass(frozen=True)
 class Unseen:
-    """Tiles `pairs` (their errors are not told yet) and what is known of their prior."""
+    """Tiles `pairs` of a scan (their errors are not told yet), and their prior."""
 
+    scan: Scan
     pairs: Pairs
     reference: Prior
 
@@ -106,10 +107,8 @@ class Unseen:
         alone = [
             a * drift_factor(a, [c], 1, prior.known) for a, c in zip(by_age, changes, strict=True)
         ]
-        few = spread_indices(count, COMPARED)
-        suggested = float(np.median([by_age[k] for k in few]))
-        factor = drift_factor(suggested, [changes[k] for k in few], len(few), prior.known)
-        together = factor * torch.tensor(by_age)
+        scan = measured(prior, self.scan, lambda k: changes[k])
+        together = torch.tensor([scan.rms(k) for k in range(count)])
         told = {
             "none": -torch.ones(count),
             "prior": torch.tensor([-1.0 if LEFT * rms > blind else rms for rms in alone]),

@@ -12,7 +12,7 @@ from napari_txm_bgcorr.core.scan import Scan, Source
 from napari_txm_bgcorr.engine.checkpoint import save_model
 from napari_txm_bgcorr.engine.config import NetworkConfig
 from napari_txm_bgcorr.engine.networks import build_generator
-from napari_txm_bgcorr.engine.predict import COMPARED, Generator
+from napari_txm_bgcorr.engine.predict import Generator
 from napari_txm_bgcorr.engine.prior_error import (
     ASKED,
     BY_AGE,
@@ -23,7 +23,7 @@ from napari_txm_bgcorr.engine.prior_error import (
     drift_factor,
     rms_change,
 )
-from napari_txm_bgcorr.engine.priors import expected_drift, reference_prior
+from napari_txm_bgcorr.engine.priors import COMPARED, expected_drift, reference_prior
 from napari_txm_bgcorr.engine.tensors import expected_rms
 
 SIZE, FIELD = 64, 32
@@ -139,6 +139,13 @@ def test_few_tiles_are_asked_and_each_once(model):
         method = Seeing(model, "cpu", "reference").fit(scan_of(count, 0.1, 8))
         assert len(method.asked) == min(count, COMPARED)
         np.testing.assert_allclose(method.asked, ASKED, rtol=1e-5)
+
+
+def test_a_mosaic_with_several_candidates_asks_once(model):
+    method = Seeing(model, "cpu").fit(scan_of(7, 0.1, 8))
+    kept = method._references
+    assert "reference" in method.candidates(scan_of(7, 0.1, 8)) and method._references is kept
+    assert method.fit(scan_of(7, 0.1, 8))._references is not kept
 
 
 def test_error_grows_with_age_within_a_scan_and_fits_repeat(model):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from copy import copy
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -27,11 +26,13 @@ from napari_txm_bgcorr.engine.devices import (
     is_out_of_memory,
     one_thread,
 )
-from napari_txm_bgcorr.engine.prior_error import ASKED, drift_factor, rms_change
+from napari_txm_bgcorr.engine.prior_error import ASKED, rms_change
 from napari_txm_bgcorr.engine.priors import (
+    COMPARED,
     Prior,
     dated,
     log_counts,
+    measured,
     predicted_median,
     reference_prior,
     spread_indices,
@@ -46,7 +47,6 @@ __all__ = ["PRIORS", "Generator", "PriorKind", "release"]
 PriorKind = Literal["auto", "none", "reference", "tile-median", "predicted-median"]
 PRIORS: tuple[str, ...] = get_args(PriorKind)
 ENOUGH_TILES = 5  # for a median over tiles
-COMPARED = 5  # tiles that tell how far a reference is off
 OLD, UNLIKE = 0.05, 0.4  # expected error from which a difference so large tells of another time
 LEFT = 0.75  # of a stale reference's error, in the result that starts from it
 
@@ -104,6 +104,7 @@ class Generator:
         self.field_px = self.model.config.field_px
         self._dark: Image | None = None
         self._prior: Prior | None = None
+        self._references: Prior | None = None  # their error, once it is estimated
         self._last: tuple[Image, Tensor] | None = None
         self._last_cells: tuple[Image, Image] | None = None
 
@@ -131,7 +132,7 @@ class Generator:
             If the prior asked for is not to be had from this scan.
         """
         self._dark, self._prior, self._last = scan.dark(), None, None
-        self._last_cells = None
+        self._last_cells = self._references = None
         with guard(self.device):
             self._prior = self._choose(scan)
         return self
@@ -190,13 +191,10 @@ class Generator:
 
     def _reference(self, scan: Scan) -> Prior:
         """References, with the error that their age and the network's changes tell."""
-        prior = reference_prior(scan, self._dark)
-        chosen = spread_indices(len(scan), COMPARED)
-        changes = [self._change(scan, prior, i) for i in chosen]
-        suggested = float(np.median([prior.rms(i) for i in chosen]))
-        specimens = 1 if scan.kind == "series" else len(chosen)
-        factor = drift_factor(suggested, changes, specimens, prior.known)
-        return replace(prior, rms=lambda i: factor * prior.rms(i))
+        if self._references is None:
+            prior = reference_prior(scan, self._dark)
+            self._references = measured(prior, scan, lambda i: self._change(scan, prior, i))
+        return self._references
 
     @torch.inference_mode()
     def _change(self, scan: Scan, prior: Prior, i: int) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,16 +27,19 @@ from napari_txm_bgcorr.engine.prior_error import (
     UNDATED,
     UNDATED_RMS,
     belief,
+    drift_factor,
     rms_change,
 )
 from napari_txm_bgcorr.engine.tensors import despike
 
 __all__ = [
+    "COMPARED",
     "MAX_TILES",
     "Prior",
     "dated",
     "expected_drift",
     "log_counts",
+    "measured",
     "predicted_median",
     "reference_prior",
     "shared_error",
@@ -54,6 +57,7 @@ LEAVE_ONE_OUT = 16  # scans up to this length: a tile is left out of its own pri
 FAST_DRIFT = (0.019, 0.12)  # rms and hours: within minutes, then no more
 SLOW_DRIFT = (0.09, 40.0)  # rms and hours: over days
 ROBUST_SHARE = 0.4  # of the plain median's error that is left where specimen is masked
+COMPARED = 5  # tiles that tell how far a reference is off
 LEAST_GAP_H = 1 / 12  # between references that tell how fast the illumination drifts
 TILE_DRIFT_RMS = 0.012  # change between the tiles of one mosaic that no fixed shape follows
 
@@ -153,6 +157,25 @@ def reference_prior(scan: Scan, dark: Image | None) -> Prior:
         return expected_drift(float(np.median(np.abs(flat_h - ages).min(axis=1))))
 
     return Prior("reference", interpolated, error, belief(_log_ratios(flat_h, logs)))
+
+
+def measured(reference: Prior, scan: Scan, change: Callable[[int], float]) -> Prior:
+    """A reference whose error is told by what the network would change in it, too.
+
+    Parameters
+    ----------
+    reference : Prior
+        Of `reference_prior`.
+    scan : Scan
+    change : callable
+        `change(i) -> float`: `prior_error.rms_change` for tile `i`; asked of few tiles.
+    """
+    chosen = spread_indices(len(scan), COMPARED)
+    suggested = float(np.median([reference.rms(i) for i in chosen]))
+    specimens = 1 if scan.kind == "series" else len(chosen)
+    changes = [change(i) for i in chosen]
+    factor = drift_factor(suggested, changes, specimens, reference.known)
+    return replace(reference, rms=lambda i: factor * reference.rms(i))
 
 
 def _log_ratios(hours: NDArray[np.float64], logs: NDArray[np.float32]) -> list[float]:
