@@ -9,6 +9,7 @@ import pytest
 from napari_txm_bgcorr.gui.train_data import THUMB_PX, THUMBS_EACH, Level, look_at, looks_wrong
 from napari_txm_bgcorr.gui.train_messages import Complaint, Found
 from napari_txm_bgcorr.gui.train_session import DataItem
+from napari_txm_bgcorr.io.library import Library
 from tests.gui.train_helpers import save_images
 
 
@@ -95,3 +96,34 @@ def test_real_files(txm_data):
     assert chip.item.count == 1 and chip.item.size == (512, 512)
     assert tiles.item.count == 4
     assert any("looks like counts" in warning for warning in tiles.item.warnings)
+
+
+def make_library(path, sizes):
+    """A library as `txm-bgcorr harvest` writes it, one image of each size named."""
+    library = Library.begin(path, {"pattern": "ref*"})
+    for k, size in enumerate(sizes):
+        name = f"2023/02/22/ref_{k}.xrm"
+        library.add(flat(5000 + k, size=size), {"name": name, "date": "2023-02-22T10:00:00"})
+    library.finish()
+    return path
+
+
+def test_a_library_is_one_item_and_its_odd_image_the_one_that_is_marked(tmp_path):
+    library = make_library(tmp_path / "lib.zarr", [64, 32, 64, 64])  # the small one is read first
+    (found,) = look(ref(library))
+    assert (found.item.count, found.item.size, len(found.thumbs)) == (4, (0, 0), 4)
+    assert found.item.warnings == ("2023/02/22/ref_1.xrm: different size: 32 x 32, not 64 x 64",)
+    (same,) = look(ref(make_library(tmp_path / "same.zarr", [64, 64])))
+    assert (same.item.size, same.item.warnings) == ((64, 64), ())
+
+
+def test_an_archive_is_looked_through_to_its_bottom(tmp_path):
+    for day in ("2023/02/22", "2023/03/01"):
+        (tmp_path / day / "run").mkdir(parents=True)
+        np.save(tmp_path / day / "run" / "ref_1.npy", flat())
+    np.save(tmp_path / "2023" / "sample_1.npy", flat())
+    (tmp_path / "2023" / "ref_torn.xrm").write_bytes(b"torn")
+    (found,) = look(ref(tmp_path))
+    assert found.item.count == 2  # the references, not the sample
+    (warning,) = found.item.warnings
+    assert warning.startswith("left out:") and "ref_torn.xrm" in warning

@@ -465,3 +465,13 @@ def test_window_never_freezes_while_a_run_is_watched(panel, qtbot, fake, record_
     assert redraws < 40  # at most four a second
     assert panel.run_step.loss_curves.series["total"].x[-1] > 1500
     assert heart.longest_ms < max(LONGEST_GAP_MS, 5 * max(units))
+
+
+def test_a_complaint_goes_with_the_next_drop(panel, qtbot, tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    drop_paths(panel.data_drop_zone, tmp_path / "notes.txt")
+    qtbot.waitUntil(lambda: not panel.busy, timeout=WAIT)
+    assert "notes.txt" in panel.status_label.text()
+    drop_paths(panel.data_drop_zone, save_images(tmp_path / "ref.npy"))
+    qtbot.waitUntil(lambda: not panel.busy, timeout=WAIT)
+    assert panel.status_label.text() == "" and len(panel.session.items) == 1

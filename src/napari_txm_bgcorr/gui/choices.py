@@ -130,6 +130,7 @@ class ChoicesForm(QWidget):
                 Qt.ItemDataRole.ToolTipRole,
             )
         self.model_combo = narrow_combo("model_combo", "The trained network to use")
+        self.model_combo.setMinimumContentsLength(7)
         self.browse_button = QPushButton("Browse…")
         self.browse_button.setObjectName("model_browse_button")
         self.browse_button.setToolTip("Use a model file (.safetensors)")

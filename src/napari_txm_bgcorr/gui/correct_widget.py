@@ -64,6 +64,8 @@ if TYPE_CHECKING:
 __all__ = ["CorrectWidget"]
 
 REFRESH_MS = 200
+PROGRESS_S = 0.4  # Qt paints a progress bar at once, and with it the whole window
+BEATS_TO_PAINT = 3
 PANEL_WIDTH = 330
 
 
@@ -171,7 +173,7 @@ class CorrectWidget(Docked, QScrollArea):
         layers.events.inserted.connect(self._look)
         layers.events.removed.connect(self._look)
         self.viewer.events.theme.connect(self.notice.take_theme)
-        self._dirty = False
+        self._dirty, self._told_progress = False, 0.0
         self._timer = QTimer(self)
         self._timer.setInterval(REFRESH_MS)
         self._timer.timeout.connect(self._redraw)
@@ -262,6 +264,8 @@ class CorrectWidget(Docked, QScrollArea):
         elif isinstance(message, Started):
             self.compare.slider.setValue(100)
             yield from self.book.show(message.key, message.result)
+            for _ in range(BEATS_TO_PAINT):  # or the worker takes the cores from the painting
+                yield
             self._shown.set()
         elif isinstance(message, Finished):
             self.book.finish(message.result)
@@ -284,6 +288,9 @@ class CorrectWidget(Docked, QScrollArea):
 
     def _show_progress(self, message: Advanced) -> None:
         self._dirty = True
+        if time.monotonic() - self._told_progress < PROGRESS_S and message.done < message.total:
+            return
+        self._told_progress = time.monotonic()
         self.progress_bar.setRange(0, message.total)
         self.progress_bar.setValue(message.done)
         self.progress_bar.setFormat(f"%v of %m tiles, {time_left(message.seconds_left)} left")

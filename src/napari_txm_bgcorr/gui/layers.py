@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from napari.layers import Image
 
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, Source, TileArray
 from napari_txm_bgcorr.gui.canvas import Picture
@@ -26,11 +28,21 @@ __all__ = [
     "role_of",
     "scan_layer",
     "scan_name",
+    "warm_up",
 ]
 
 METADATA_KEY = "txm_bgcorr"
 CORRECTED_LIMITS = (0.0, 1.2)
 LayerTuple = tuple[Any, dict[str, Any], str]
+
+
+@cache
+def warm_up() -> None:
+    """Make the first layer of the process, for nobody to see, in the thread that calls.
+
+    With it napari loads units and xarray, which would hold the window for a second.
+    """
+    Image(np.zeros((2, 2)), units=("um", "um"))
 
 
 def scan_name(scan: Scan) -> str:

@@ -112,6 +112,8 @@ def _found(
 ) -> Found:
     places = [(stack, k) for stack in stacks for k in range(len(stack))]
     chosen = np.unique(np.linspace(0, len(places) - 1, min(len(places), THUMBS_EACH)).astype(int))
+    if level.size is None and item.role != "samples":  # what most images are like is usual
+        level.size = _size(max(stacks, key=len))
     thumbs: list[Thumb] = []
     for i in chosen:
         if stop.is_set():
@@ -125,14 +127,19 @@ def _found(
         f"{_how_many(word, thumbs)} {word}" if len(thumbs) > 1 else f"{item.name}: {word}"
         for word in sorted(counted)
     ]
-    size = tuple(int(n) for n in stacks[0].images.shape[1:])
+    sizes = {_size(stack) for stack in stacks}
     seen = replace(
         item,
         count=len(places),
-        size=size,  # type: ignore[arg-type]
+        size=sizes.pop() if len(sizes) == 1 else (0, 0),
         warnings=(*warnings, *notes),
     )
     return Found(seen, tuple(thumbs))
+
+
+def _size(stack: ImageStack) -> tuple[int, int]:
+    height, width = (int(n) for n in stack.images.shape[1:])
+    return height, width
 
 
 def _how_many(word: str, thumbs: Sequence[Thumb]) -> str:

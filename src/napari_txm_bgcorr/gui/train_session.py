@@ -51,7 +51,7 @@ class DataItem:
     count : int
         Images in it.
     size : (Y, X)
-        Of one image, pixels.
+        Of one image, pixels; (0, 0) where there are several sizes.
     warnings : tuple of str
         What looks wrong with it, one sentence each.
     array : (N, Y, X) array-like or None

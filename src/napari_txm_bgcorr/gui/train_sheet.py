@@ -176,11 +176,12 @@ class DataStep(QWidget):
             count = sum(item.count for item in items if item.role == role)
             sizes = {item.size for item in items if item.role == role and item.count}
             if count:
-                size = " x ".join(map(str, next(iter(sizes)))) + " px" if len(sizes) == 1 else ""
+                one = sizes.pop() if len(sizes) == 1 else (0, 0)
+                size = f"{one[0]} x {one[1]} px" if any(one) else "of several sizes"
                 word = label.lower().removesuffix("s") if count == 1 else label.lower()
                 words.append(f"{count} {word}" + (f", {size}" if size else ""))
         self.summary.setText(busy or "; ".join(words) or "No data yet")
-        warnings = [warning for item in items for warning in item.warnings]
+        warnings = list(dict.fromkeys(warning for item in items for warning in item.warnings))
         self.warnings.setVisible(bool(warnings))
         shown = warnings[:MOST_WARNINGS]
         if more := len(warnings) - len(shown):

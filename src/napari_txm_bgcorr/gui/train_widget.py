@@ -59,6 +59,7 @@ class TrainWidget(Docked, QWidget):
         self.runs = runs_folder()
         self.reader, self.finder = Runner(self), Runner(self)
         self._closed = False
+        self._complaint = ""
         self._waiting: list[DataItem] = []
         self._reading: tuple[DataItem, ...] = ()
         self._level = Level()
@@ -132,6 +133,8 @@ class TrainWidget(Docked, QWidget):
 
     def add_paths(self, paths: list[Path]) -> None:
         """Take files, folders and libraries as data; a run's folder is attached to."""
+        if self.status_label.text() == self._complaint:
+            self.status_label.setText("")
         for path in map(Path, paths):
             if is_run(path):
                 self.attach(path)
@@ -283,8 +286,9 @@ class TrainWidget(Docked, QWidget):
         yield
 
     def _complain(self, error: TxmError) -> None:
-        self.status_label.setText(str(error))
-        show_error(str(error))
+        self._complaint = str(error)
+        self.status_label.setText(self._complaint)
+        show_error(self._complaint)
 
     def _take_theme(self, event: Any = None) -> None:
         theme = theme_colours(self.viewer.theme)
