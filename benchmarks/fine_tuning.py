@@ -43,7 +43,7 @@ from napari_txm_bgcorr.engine.config import load_config
 from napari_txm_bgcorr.engine.pairs import to_batch
 from napari_txm_bgcorr.engine.predict import LEFT
 from napari_txm_bgcorr.engine.prior_error import ASKED, drift_factor, rms_change
-from napari_txm_bgcorr.engine.priors import Prior, measured, reference_prior
+from napari_txm_bgcorr.engine.priors import Prior, blind_error, measured, reference_prior
 from napari_txm_bgcorr.engine.simulated import SimulatedPairs
 from napari_txm_bgcorr.engine.tensors import Batch, Pairs, log_field, scale_free_rms
 from napari_txm_bgcorr.engine.train import Trainer, fit
@@ -145,7 +145,7 @@ def errors(
 def stated_error() -> float:
     """Error without a prior on the card of the model that fine-tuning starts from."""
     card = load_model(resolve_model("default")).card
-    return float(card["metrics"]["validation_error_sf"]["none"])
+    return blind_error(card["metrics"]["validation_error_sf"])
 
 
 def run(family: str, count: int, seed: int, options: argparse.Namespace) -> Iterator[dict]:
@@ -167,7 +167,7 @@ def run(family: str, count: int, seed: int, options: argparse.Namespace) -> Iter
     checks, began, spent_cpu = set(options.check), time.monotonic(), time.process_time()
     for step in fit(config, trainer, TrainingData(references=(stack,))):
         done = step.progress >= 1
-        blind = step.validation.get("none", blind) if step.step else blind
+        blind = blind_error(step.validation) if step.step and step.validation else blind
         if step.step and (step.step in checks or done):
             spent = {"minutes": round(trainer.elapsed_s / 60, 2)}
             spent |= {"cpu_s": round(time.process_time() - spent_cpu, 1)}

@@ -23,7 +23,7 @@ from napari_txm_bgcorr.engine.prior_error import (
     drift_factor,
     rms_change,
 )
-from napari_txm_bgcorr.engine.priors import COMPARED, expected_drift, reference_prior
+from napari_txm_bgcorr.engine.priors import COMPARED, blind_error, expected_drift, reference_prior
 from napari_txm_bgcorr.engine.tensors import expected_rms
 
 SIZE, FIELD = 64, 32
@@ -198,3 +198,10 @@ def test_an_old_reference_of_another_illumination_is_left_aside(model, tilt, kin
     assert method.describe()["prior"] == kind
     young = Generator(model, "cpu").fit(scan_of(1, tilt, 1 / 6, kind="single"))
     assert young.describe()["prior"] == "reference"
+
+
+def test_a_fine_tuned_model_is_not_taken_at_its_word():
+    assert blind_error({"none": 0.08, "stale": 0.01, "none_prior": 0.02}) == 0.08
+    tuned = {"none": 0.05, "stale": 0.03, "simulated-none": 0.11, "simulated-stale": 0.03}
+    assert blind_error(tuned) == pytest.approx(0.08)
+    assert blind_error({"stale": 0.03}) == np.inf

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from copy import copy
 from functools import lru_cache
@@ -30,6 +29,7 @@ from napari_txm_bgcorr.engine.prior_error import ASKED, rms_change
 from napari_txm_bgcorr.engine.priors import (
     COMPARED,
     Prior,
+    blind_error,
     dated,
     log_counts,
     measured,
@@ -226,7 +226,7 @@ class Generator:
     def _blind_error(self) -> float:
         """Error expected without a prior, from the model's card; infinite where it is silent."""
         stated = self.model.card.get("metrics", {}).get("validation_error_sf", {})
-        return float(stated.get("none", math.inf)) if isinstance(stated, dict) else math.inf
+        return blind_error(stated if isinstance(stated, dict) else {})
 
     def _better(self, one: Prior, other: Prior, scan: Scan) -> Prior:
         """The prior that is expected to be off by less, on average over the scan's tiles."""

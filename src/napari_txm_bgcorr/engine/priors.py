@@ -7,7 +7,8 @@ field. At most `MAX_TILES` tiles (fewer where they are large), spread over the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -36,6 +37,7 @@ __all__ = [
     "COMPARED",
     "MAX_TILES",
     "Prior",
+    "blind_error",
     "dated",
     "expected_drift",
     "log_counts",
@@ -110,6 +112,17 @@ def expected_drift(age_h: float) -> float:
     """
     squares = [r * r * (1 - np.exp(-abs(age_h) / t)) for r, t in (FAST_DRIFT, SLOW_DRIFT)]
     return max(0.003, float(np.sqrt(sum(squares))))
+
+
+def blind_error(stated: Mapping[str, float]) -> float:
+    """Error expected without a prior, from the validation errors of a model.
+
+    The mean over the kinds of images: what a fine-tuned model says of the few references that
+    it learned from (``none``) is too good, of other instruments (``simulated-none``) too bad.
+    Infinite where nothing is stated.
+    """
+    found = [float(v) for case, v in stated.items() if case == "none" or case.endswith("-none")]
+    return float(np.mean(found)) if found else math.inf
 
 
 def dated(scan: Scan) -> bool:
