@@ -76,7 +76,7 @@ def test_a_drop_on_the_canvas_gives_the_same_result(tmp_path, form, make_napari_
     viewer = make_napari_viewer()
     viewer.open(str(out), plugin="napari-txm-bgcorr")
     (result,) = shown_results(viewer).values()
-    assert isinstance(result, OpenedResult) and list(shown_results(viewer)) == [out.name]
+    assert isinstance(result, OpenedResult) and list(shown_results(viewer)) == ["sample, on disk"]
 
 
 def test_what_is_incomplete_is_shown_part_by_part(tmp_path):
@@ -145,7 +145,8 @@ def test_a_dropped_output_is_judged_as_the_command_judges_it(panel, qtbot, tmp_p
     out = write(tmp_path, form)
     drop(panel, out)
     until_idle(qtbot, panel)
-    assert panel.result.path == out and panel.result_combo.currentText() == out.name
+    assert panel.result.path == out and panel.result_combo.currentText() == "sample, on disk"
+    assert str(out) in panel.result_combo.toolTip()
     press(qtbot, panel, panel.measure_button)
     panel.export(tmp_path / "panel.csv")
     until_idle(qtbot, panel)

@@ -238,6 +238,17 @@ def test_input_removed_before_its_result_comes(panel, qtbot, add_scan, steady, m
     assert names(panel) == ["sample background", "sample corrected"]
 
 
+def test_result_removed_during_its_run_is_told(panel, qtbot, add_scan, steady):
+    steady.hold.clear()
+    add_scan(make_scan())
+    press(qtbot, panel.correct_button)
+    qtbot.waitUntil(lambda: len(panel.viewer.layers) == 3, timeout=WAIT)
+    panel.viewer.layers.clear()
+    steady.hold.set()
+    until_idle(qtbot, panel)
+    assert "cannot be saved" in panel.status_label.text() and not panel.save_button.isEnabled()
+
+
 def test_double_click_starts_one_run(panel, qtbot, add_scan):
     add_scan(make_scan())
     press(qtbot, panel.correct_button)

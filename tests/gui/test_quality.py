@@ -176,6 +176,24 @@ def test_redoing_with_the_joint_stage_goes_over_all_tiles(measured, qtbot):
     assert "joint" in result.provenance["redone"][1]["parameters"]
 
 
+def test_redoing_takes_the_model_that_is_in_use(measured, viewer, qtbot, monkeypatch):
+    from napari_txm_bgcorr.gui import correct_widget, quality_widget
+
+    asked = []
+    monkeypatch.setattr(quality_widget, "redo_tiles", lambda redo, *_: asked.append(redo) or ())
+    monkeypatch.setattr(correct_widget, "find_choices", lambda stop: iter([]))
+    measured.result.provenance["parameters"]["model"] = "mine"
+    measured.select(ODD)
+    press(qtbot, measured, measured.redo_button)
+    panel = correct_widget.CorrectWidget(viewer)
+    viewer.window.add_dock_widget(panel)
+    panel.session.model, panel.session.device = "today", "cpu"
+    press(qtbot, measured, measured.redo_button)
+    assert [(redo.model, redo.indices) for redo in asked] == [("mine", (ODD,)), ("today", (ODD,))]
+    assert asked[1].device == "cpu"
+    panel.shut_down()
+
+
 def test_a_method_that_fails_is_said_and_changes_nothing(measured, qtbot):
     before = np.array(measured.result.background)
     measured.select(ODD)

@@ -400,6 +400,7 @@ def test_everything_fits_a_small_screen(make_napari_viewer, qtbot, monkeypatch):
         "napari-txm-bgcorr", "Train background model"
     )
     viewer.window.add_dock_widget(QLabel("another"), tabify=True)
+    qtbot.wait(50)  # tabs are laid out in the next turn
     dock.raise_()
     panel.data_step.add_thumbs("a", "references", [Thumb("a", np.zeros((40, 40), np.uint8))] * 9)
     item = DataItem(Path("a"), "references", "a", 9, (512, 512), ("9 images seen: look dark",) * 5)
@@ -410,12 +411,16 @@ def test_everything_fits_a_small_screen(make_napari_viewer, qtbot, monkeypatch):
     for _ in range(3):
         panel.form.advanced_button.toggle()
         qtbot.wait(50)
-        print("least height", panel.minimumSizeHint().height(), "of", panel.height())
         assert panel.window().height() <= 768, panel.form.advanced_button.isChecked()
+        assert panel.scroll.verticalScrollBar().maximum() == 0  # seen at once
         for label in (panel.run_step.figures_label, panel.data_step.warnings):
             room = label.contentsRect().height()
             assert room >= 2 * label.fontMetrics().lineSpacing() + 4  # two whole lines
     assert panel.minimumSizeHint().width() <= 350
+    viewer.window.resize(910, 512)  # the same screen, everything drawn half as large again
+    qtbot.wait(50)
+    assert viewer.window._qt_window.height() <= 560  # napari's own left side needs that
+    assert panel.scroll.verticalScrollBar().maximum() > 0
     panel.shut_down()
 
 

@@ -12,11 +12,9 @@ from napari.layers import Layer
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtWidgets import (
-    QFrame,
     QHBoxLayout,
     QMessageBox,
     QProgressBar,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -46,7 +44,7 @@ from napari_txm_bgcorr.gui.outputs import saved_path
 from napari_txm_bgcorr.gui.preferences import preferences
 from napari_txm_bgcorr.gui.save_bar import SaveBar
 from napari_txm_bgcorr.gui.session import Session, resolve
-from napari_txm_bgcorr.gui.small_parts import named_button, time_left, wrapped_label
+from napari_txm_bgcorr.gui.small_parts import TallArea, named_button, time_left, wrapped_label
 from napari_txm_bgcorr.gui.steps import Steps
 from napari_txm_bgcorr.gui.stitched import stitch_results, stitched_path
 from napari_txm_bgcorr.gui.tasks import (
@@ -69,7 +67,7 @@ BEATS_TO_PAINT = 3
 PANEL_WIDTH = 330
 
 
-class CorrectWidget(Docked, QScrollArea):
+class CorrectWidget(Docked, TallArea):
     """Input, choices, Correct and Cancel, progress, comparison and saving.
 
     Parameters
@@ -145,12 +143,7 @@ class CorrectWidget(Docked, QScrollArea):
         for part in below:
             layout.addWidget(part)
         layout.addStretch(1)
-        self.setWidget(inside)
-        self.setWidgetResizable(True)
-        self.setFrameShape(QFrame.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        bar = self.verticalScrollBar().sizeHint().width()  # it may come when there is more to say
-        self.setMinimumWidth(inside.minimumSizeHint().width() + bar)
+        self.hold(inside)
         self._show_idle("")
 
     def sizeHint(self) -> QSize:

@@ -13,6 +13,7 @@ from napari_txm_bgcorr.core.errors import TxmError
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.gui.layers import (
     describe_scan,
+    draw_thumbnail,
     input_info,
     metadata,
     owner_of,
@@ -90,6 +91,7 @@ class LayerBook:
         for k, layer in enumerate(layers):
             kept = list(self._opened)
             self.opened(Layer.create(*layer))
+            draw_thumbnail(self.viewer.layers[-1])
             if k > 0:
                 self._opened = kept
                 self._select(kept)
@@ -168,9 +170,7 @@ class LayerBook:
         for layer in self._of(result):
             role = role_of(layer) or "corrected"
             layer.metadata.update(metadata(result.scan, role, result.provenance))
-            if not layer.visible:  # napari draws the thumbnail of a shown layer only
-                layer.visible = True
-                layer.visible = False
+            draw_thumbnail(layer)
 
     def _move(self, result: Result) -> None:
         """Show the tiles at the places that were found for them, the raw ones too."""
@@ -208,7 +208,8 @@ class LayerBook:
         if done < total:
             return f"Cancelled: {done} of {total} tiles corrected"
         notes = dict.fromkeys(note for result in self._latest for note in result.notes)
-        return "\n".join([f"Done: {tiles} corrected", *notes])
+        gone = [] if any(self.results()) else ["Its layers are gone, so it cannot be saved"]
+        return "\n".join([f"Done: {tiles} corrected", *map(_sentence, notes), *gone])
 
     def pairs(self) -> Iterator[tuple[Layer | None, Layer]]:
         """Find each corrected layer and the raw layer under it."""
@@ -238,3 +239,7 @@ class LayerBook:
     def _select(self, layers: Sequence[Layer]) -> None:
         with suppress(ValueError, KeyError):
             self.viewer.layers.selection = {each for each in layers if each in self.viewer.layers}
+
+
+def _sentence(note: str) -> str:
+    return note[:1].upper() + note[1:]

@@ -20,6 +20,7 @@ __all__ = [
     "METADATA_KEY",
     "contrast_limits",
     "describe_scan",
+    "draw_thumbnail",
     "input_info",
     "metadata",
     "owner_of",
@@ -174,6 +175,13 @@ def placement(layer: Any) -> dict[str, Any]:
         "units": layer.units,
         "axis_labels": layer.axis_labels,
     }
+
+
+def draw_thumbnail(layer: Any) -> None:
+    """Draw the small picture of a hidden layer too: napari does that for shown ones only."""
+    if not layer.visible:
+        layer.visible = True
+        layer.visible = False
 
 
 def role_of(layer: Any) -> str | None:

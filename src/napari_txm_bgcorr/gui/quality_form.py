@@ -23,9 +23,10 @@ from napari_txm_bgcorr.gui.drop_zone import local_paths
 from napari_txm_bgcorr.gui.quality_model import QualityModel, SortedTiles
 from napari_txm_bgcorr.gui.small_parts import named_button, wrapped_label
 
-__all__ = ["JOINT_TIP", "REDO_TIP", "QualityForm"]
+__all__ = ["JOINT_TIP", "REDO_TIP", "RESULT_TIP", "QualityForm"]
 
 PANEL_SIZE = QSize(420, 560)
+RESULT_TIP = "The corrected scan to judge"
 REDO_TIP = "Correct the selected tiles again by this method"
 JOINT_TIP = "Run the joint stage again over all tiles, new and old"
 
@@ -56,7 +57,7 @@ class QualityForm(QWidget):
         self._lay_out()
 
     def _make_widgets(self, methods: list[str]) -> None:
-        self.result_combo = narrow_combo("result_combo", "The corrected scan to judge")
+        self.result_combo = narrow_combo("result_combo", RESULT_TIP)
         self.open_button = named_button(
             "open_output_button",
             "Open…",
@@ -114,7 +115,7 @@ class QualityForm(QWidget):
         header = table.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         header.setDefaultAlignment(Qt.AlignmentFlag.AlignCenter)
-        table.setMinimumHeight(120)
+        table.setMinimumHeight(80)
         return table
 
     def _lay_out(self) -> None:

@@ -38,8 +38,8 @@ def shown_results(viewer: Any) -> dict[str, Result]:
 
 
 def result_label(result: Result) -> str:
-    """Name of a result; of one that was opened, that of its file."""
-    return result.path.name if isinstance(result, OpenedResult) else result.name
+    """Name of a result, and whether it was opened from the disk."""
+    return f"{result.name}, on disk" if isinstance(result, OpenedResult) else result.name
 
 
 class QualityLayers:

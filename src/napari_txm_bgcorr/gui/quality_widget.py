@@ -14,9 +14,11 @@ from qtpy.QtWidgets import QFileDialog
 from napari_txm_bgcorr.core.errors import TxmError
 from napari_txm_bgcorr.core.tile_table import COLUMNS
 from napari_txm_bgcorr.gui.docked import Docked
+from napari_txm_bgcorr.gui.layers import draw_thumbnail
 from napari_txm_bgcorr.gui.messages import Advanced, Failed, Preparing, Reopened
 from napari_txm_bgcorr.gui.opened import OpenedResult
-from napari_txm_bgcorr.gui.quality_form import JOINT_TIP, REDO_TIP, QualityForm
+from napari_txm_bgcorr.gui.preferences import preferences
+from napari_txm_bgcorr.gui.quality_form import JOINT_TIP, REDO_TIP, RESULT_TIP, QualityForm
 from napari_txm_bgcorr.gui.quality_layers import QualityLayers, shown_results
 from napari_txm_bgcorr.gui.quality_tasks import (
     Exported,
@@ -141,6 +143,7 @@ class QualityWidget(Docked, QualityForm):
                        self.references):  # fmt: skip
             widget.setEnabled(can_redo)
         more = "" if opened is None else "\n" + STAYS.format(name=opened.path.name)
+        self.result_combo.setToolTip(RESULT_TIP + ("" if opened is None else f":\n{opened.path}"))
         self.redo_button.setToolTip(fixed or REDO_TIP + more)
         self.joint_box.setToolTip(fixed or JOINT_TIP)
         self.open_button.setEnabled(not running)
@@ -177,11 +180,22 @@ class QualityWidget(Docked, QualityForm):
             result,
             tuple(indices),
             self.method_combo.currentData(),
+            *self._model_and_device(result),
             references=self.chosen_references,
             local=self.near_combo.currentData(),
             joint=self.joint_box.isChecked(),
         )
         self._start(lambda stop, tell: redo_tiles(wanted, stop, tell), "Redoing …")
+
+    def _model_and_device(self, result: Result) -> tuple[str, str]:
+        """What the correction panel has chosen; where it is not open, the result's own model."""
+        from napari_txm_bgcorr.gui.correct_widget import CorrectWidget
+
+        window = self._main_window or self.window()
+        for panel in window.findChildren(CorrectWidget):
+            return panel.session.model, panel.session.device
+        noted = (result.provenance or {}).get("parameters", {})
+        return str(noted.get("model", "default")), preferences().device
 
     def export(self, path: Path) -> None:
         """Write the table (.csv) or the report (.html)."""
@@ -222,7 +236,7 @@ class QualityWidget(Docked, QualityForm):
 
     def _show_opened(self, message: Reopened) -> Iterator[None]:
         for layer in message.layers:
-            self.viewer.add_layer(Layer.create(*layer))
+            draw_thumbnail(self.viewer.add_layer(Layer.create(*layer)))
             yield
         self.result_combo.setCurrentIndex(
             next(i for i, r in enumerate(self._results.values()) if r is message.result)

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import QEvent, Qt
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QWidget
+from typing import Any
 
-__all__ = ["BoundedLabel", "button_row", "named_button", "time_left", "wrapped_label"]
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtWidgets import (
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+
+__all__ = [
+    "BoundedLabel",
+    "Column",
+    "TallArea",
+    "button_row",
+    "named_button",
+    "time_left",
+    "wrapped_label",
+]
 
 PADDING = 8  # that of a label in napari's style, both sides
 
@@ -43,6 +62,33 @@ class BoundedLabel(QLabel):
                 self.setMinimumHeight(least)
                 self.setMaximumHeight(most)
         return done
+
+
+class Column(QVBoxLayout):
+    """Widgets below each other that may be squeezed to their least heights before it scrolls."""
+
+    def hasHeightForWidth(self) -> bool:
+        """No: a scroll area would take the height that is wanted for the least one."""
+        return False
+
+
+class TallArea(QScrollArea):
+    """Holds a widget as wide as it needs; scrolls where the screen has not its height."""
+
+    def hold(self, inside: QWidget) -> None:
+        """Take the widget."""
+        self.setWidget(inside)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        inside.installEventFilter(self)
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        """Follow the least width of what is inside."""
+        if event.type() == QEvent.Type.LayoutRequest and watched is self.widget():
+            bar = self.verticalScrollBar().sizeHint().width()
+            self.setMinimumWidth(watched.minimumSizeHint().width() + bar)
+        return bool(super().eventFilter(watched, event))
 
 
 def named_button(name: str, text: str, tip: str) -> QPushButton:

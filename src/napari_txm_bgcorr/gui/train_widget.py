@@ -21,6 +21,7 @@ from napari_txm_bgcorr.core.errors import ConfigError, TxmError
 from napari_txm_bgcorr.gui.docked import Docked
 from napari_txm_bgcorr.gui.plots import theme_colours
 from napari_txm_bgcorr.gui.preferences import preferences
+from napari_txm_bgcorr.gui.small_parts import Column, TallArea
 from napari_txm_bgcorr.gui.steps import Steps
 from napari_txm_bgcorr.gui.train_close import ask_before_closing
 from napari_txm_bgcorr.gui.train_data import Level, look_at
@@ -88,7 +89,8 @@ class TrainWidget(Docked, QWidget):
             "status_label", "attach_button", "models_button",
         ):  # fmt: skip
             setattr(self, name, getattr(self.run_step, name))
-        layout = QVBoxLayout(self)
+        inside = QWidget()
+        layout = Column(inside)
         layout.setContentsMargins(8, 4, 8, 4)
         layout.setSpacing(3)
         for title, step, stretch in (
@@ -100,10 +102,15 @@ class TrainWidget(Docked, QWidget):
             head.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
             layout.addWidget(head)
             layout.addWidget(step, stretch)
+        self.scroll = TallArea()
+        self.scroll.hold(inside)
+        around = QVBoxLayout(self)
+        around.setContentsMargins(0, 0, 0, 0)
+        around.addWidget(self.scroll)
 
     def sizeHint(self) -> QSize:
         """Ask for no more height than a small screen has."""
-        return QSize(PANEL_WIDTH, super().sizeHint().height())
+        return QSize(PANEL_WIDTH, self.scroll.widget().sizeHint().height())
 
     def _connect(self) -> None:
         data, run = self.data_step, self.run_step
