@@ -104,6 +104,6 @@ def _usage(error: Any) -> str:
     command = context.command_path if context is not None else "txm-bgcorr"
     text = error.format_message()
     if not text or "Usage:" in text:  # a command without arguments shows its help
-        typer.echo(text or context.get_help(), err=True)
+        typer.echo(text or (context.get_help() if context is not None else ""), err=True)
         sys.exit(USER_ERROR)
     return f"{text.rstrip('.')}; see {command} --help"

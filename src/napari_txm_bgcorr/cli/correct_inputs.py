@@ -33,10 +33,11 @@ def side_by_side(scans: Sequence[Scan]) -> Scan:
         found = list({id(stack): stack for stack in stacks if stack is not None}.values())
         return concatenated(found) if found else None
 
+    _, height, width = first.tiles.shape
     times = [scan.times for scan in scans if scan.times is not None]
     return Scan(
         tiles=LazyTiles(
-            (len(scans), *first.tiles.shape[1:]), first.tiles.dtype, lambda i: scans[i].tiles[0]
+            (len(scans), height, width), first.tiles.dtype, lambda i: scans[i].tiles[0]
         ),
         kind="series",
         source=Source(

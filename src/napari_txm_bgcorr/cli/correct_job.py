@@ -195,10 +195,10 @@ def _open(
     """Open the output, alone or as one shard of it."""
     from napari_txm_bgcorr import io
 
-    if options.shard is not None:
+    shard = None if options.shard is None else parse_shard(options.shard)
+    if shard is not None:
         from napari_txm_bgcorr.io.shared import open_shard
 
-        shard = parse_shard(options.shard)
         return open_shard(out, whole, provenance, shard=shard, save=options.save)
     return io.open_output(
         out, options.format, whole, provenance, save=options.save, overwrite=options.overwrite

@@ -110,13 +110,17 @@ def look(
     with tqdm(
         total=len(output.scan), unit="tile", disable=quiet or not sys.stderr.isatty()
     ) as bar:
+
+        def shown(done: int, total: int) -> None:
+            bar.update(done - bar.n)
+
         gauge = measure(
             output.scan,
             output.background,
             output.corrected,
             output.mask,
             registration=register,
-            progress=lambda done, _: bar.update(done - bar.n),
+            progress=shown,
             novelty=novelty,
         )
     return output, gauge
@@ -127,7 +131,7 @@ def make_report(output: FinishedOutput, gauge: Gauge, table: TileQuality) -> Any
     from napari_txm_bgcorr.io.report import Report, worst
 
     scan = output.scan
-    kind = scan.kind
+    kind = str(scan.kind)
     if scan.grid is not None:
         kind += f" of {scan.grid[0]} x {scan.grid[1]}"
     facts = {

@@ -75,7 +75,7 @@ def redo(
     else:
         chosen = parse_tiles(tiles)
         subset(scan, chosen)
-    given = {"model": model, "device": device} if method in LEARNED else {}
+    given: dict[str, Any] = {"model": model, "device": device} if method in LEARNED else {}
     maker = make_method(method, **given)
     entry = _provenance(output, scan, maker, chosen, local) if chosen else {}
     if chosen:

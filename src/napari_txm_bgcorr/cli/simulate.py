@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from napari_txm_bgcorr.cli.simulate_files import SETTINGS, part_of, write_simula
 from napari_txm_bgcorr.core.errors import ConfigError, WriteError
 from napari_txm_bgcorr.core.illumination import FAMILIES
 from napari_txm_bgcorr.core.specimens import SPECIMENS
+
+if TYPE_CHECKING:
+    from napari_txm_bgcorr.core.simulate import SimulatedScan
 
 __all__ = ["simulate"]
 
@@ -76,8 +79,6 @@ def simulate(
     transmissions and, of a mosaic, their true positions; OUT/references and OUT/darks what
     was asked for.
     """
-    from napari_txm_bgcorr.core import simulate as simulator
-
     common: dict[str, Any] = {
         "size": size,
         "specimen": specimen,
@@ -92,18 +93,27 @@ def simulate(
         raise ConfigError(f"--format {format}: choose from {', '.join(FORMATS)}")
     out = Path(os.path.abspath(out))
     _refuse_place(out, overwrite)
-    settings: dict[str, Any] = {"kind": kind, **common}
+    own: dict[str, Any] = {}
     if kind == "mosaic":
-        rows, columns = parse_grid(grid) or (5, 5)
-        stage = {"overlap": overlap, "jitter_px": jitter}
-        simulated = simulator.simulate_mosaic(rows, columns, **stage, **common)
-        settings |= {"grid": [rows, columns], **stage}
-    elif kind == "series":
-        simulated = simulator.simulate_series(projections, **common)
-    else:
-        simulated = simulator.simulate_tile(**common)
-    write_simulation(simulated, out, settings, format)
+        own = {"grid": list(parse_grid(grid) or (5, 5)), "overlap": overlap, "jitter_px": jitter}
+    simulated = _simulated(kind, own, projections, common)
+    write_simulation(simulated, out, {"kind": kind, **common, **own}, format)
     typer.echo(f"{len(simulated.scan)} simulated images: {out}")
+
+
+def _simulated(
+    kind: str, own: dict[str, Any], projections: int, common: dict[str, Any]
+) -> SimulatedScan:
+    """Draw a session of a kind, with what a mosaic has of its `own`."""
+    from napari_txm_bgcorr.core import simulate as simulator
+
+    if kind == "mosaic":
+        rows, columns = own["grid"]
+        stage = {key: own[key] for key in ("overlap", "jitter_px")}
+        return simulator.simulate_mosaic(rows, columns, **stage, **common)
+    if kind == "series":
+        return simulator.simulate_series(projections, **common)
+    return simulator.simulate_tile(**common)
 
 
 def _refuse_values(kind: str, values: dict[str, Any]) -> None:

@@ -128,7 +128,9 @@ def _extras(scan: Scan, part: Path) -> Iterator[tuple[Path, NDArray[Any], Any]]:
         ("references", scan.flats, scan.flat_times),
         ("darks", scan.darks, None),
     ):
-        for i in range(0 if stack is None else stack.shape[0]):
+        if stack is None:
+            continue
+        for i in range(stack.shape[0]):
             (part / kind).mkdir(exist_ok=True)
             time = None if times is None else times[i]
             yield part / kind / f"{PREFIX[kind]}_{i + 1:04d}", np.asarray(stack[i]), time

@@ -11,9 +11,9 @@ MB = 1e6
 
 def peak_rss_mb() -> float:
     """Largest resident memory of this process so far, in MB (10^6 bytes)."""
-    memory = psutil.Process().memory_info()
-    if hasattr(memory, "peak_wset"):  # Windows
-        return float(memory.peak_wset) / MB
+    peak_wset = getattr(psutil.Process().memory_info(), "peak_wset", None)
+    if peak_wset is not None:  # Windows
+        return float(peak_wset) / MB
     import resource
     import sys
 

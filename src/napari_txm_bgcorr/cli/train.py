@@ -15,6 +15,7 @@ from napari_txm_bgcorr.core.errors import ConfigError
 if TYPE_CHECKING:
     from napari_txm_bgcorr.core.training_data import TrainingData
     from napari_txm_bgcorr.engine.config import DataConfig, TrainConfig
+    from napari_txm_bgcorr.engine.train import TrainStep
 
 __all__ = ["MANY", "data_overrides", "find_data", "train"]
 
@@ -95,28 +96,34 @@ def train(
     source = _source(config, run, resume)
     given = data_overrides(references, samples, pairs, darks)
     settings = load_config(source, [*given, *(overrides or [])])  # slips told before torch loads
+    _train(settings, run, resume=resume, device=device, profile=profile)
+
+
+def _train(settings: TrainConfig, run: Path, *, resume: bool, device: str, profile: bool) -> None:
+    """Read the data, train, and tell what happens."""
     data = find_data(settings.data)
     for sentence in (*data.notes, *_told(settings, data)):
         typer.echo(sentence)
     from napari_txm_bgcorr.engine.run_status import read_status
-    from napari_txm_bgcorr.engine.train import TrainStep, run_training
-
-    def show(step: TrainStep) -> None:
-        for case, error in step.validation.items():
-            typer.echo(f"step {step.step}  error {case} {100 * error:.2f} %")
-        if not step.losses:
-            return
-        losses = "  ".join(f"{name} {value:.4g}" for name, value in step.losses.items())
-        typer.echo(f"step {step.step}  {losses}  {step.samples_per_s:.1f} samples/s")
+    from napari_txm_bgcorr.engine.train import run_training
 
     model = run_training(
-        settings, run, resume=resume, device=device, on_step=show, data=data, profile=profile
+        settings, run, resume=resume, device=device, on_step=_show, data=data, profile=profile
     )
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes one tells
     status = read_status(run)
     stopped = status is not None and status.state == "stopped"
     typer.echo(f"{'stopped; go on with --resume. Model so far' if stopped else 'model'}: {model}")
+
+
+def _show(step: TrainStep) -> None:
+    for case, error in step.validation.items():
+        typer.echo(f"step {step.step}  error {case} {100 * error:.2f} %")
+    if not step.losses:
+        return
+    losses = "  ".join(f"{name} {value:.4g}" for name, value in step.losses.items())
+    typer.echo(f"step {step.step}  {losses}  {step.samples_per_s:.1f} samples/s")
 
 
 def _told(settings: TrainConfig, data: TrainingData) -> tuple[str, ...]:
