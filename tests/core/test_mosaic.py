@@ -115,6 +115,24 @@ def test_drift_of_single_tiles_is_followed() -> None:
     assert one_scale_error(done.backgrounds, true) < 0.45 * one_scale_error(given, true)
 
 
+def test_a_level_that_falls_for_hours_is_not_taken_for_a_tilt() -> None:
+    """The method knows it roughly; drift that stays about a mean would give it to f."""
+    grid, rng = (7, 7), np.random.default_rng(3)
+    fall = np.linspace(0.1, -0.1, 49)[:, None, None] * np.ones((SIZE, SIZE))
+    tilt = polynomial({(1, 0): 0.01})
+    scan, true, given = make_scan(fall + tilt, grid=grid)
+    start = np.datetime64("2026-01-01T00:00:00", "s")
+    scan = replace(scan, times=start + np.arange(49) * np.timedelta64(1440, "s"))
+    rough = (given * np.exp(fall + rng.normal(0, 0.02, 49)[:, None, None])).astype(np.float32)
+    alone = JointOptions(slow_drift=1e-6)
+    errors = [
+        one_scale_error(joint(scan, rough, scan.positions_px, options=o).backgrounds, true)
+        for o in (JointOptions(), alone)
+    ]
+    assert errors[0] < 0.012
+    assert errors[0] < 0.5 * errors[1]
+
+
 def test_good_backgrounds_are_left_alone() -> None:
     scan, true, given = make_scan(np.zeros((16, SIZE, SIZE)))
     done = joint(scan, given, scan.positions_px)
