@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_txm_bgcorr.core.scan import LazyTiles
 from napari_txm_bgcorr.gui import canvas
 from napari_txm_bgcorr.gui.canvas import CachedTiles, Layout, MosaicArray, StackArray
-from napari_txm_bgcorr.gui.results import Pyramid
+from napari_txm_bgcorr.gui.results import Pyramid, raw_picture
 from tests.gui.helpers import make_scan
 
 places = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=6)
@@ -148,3 +149,32 @@ def test_single_image_has_two_axes():
     assert picture.shape == (32, 32) and picture.ndim == 2 and picture.size == 1024
     np.testing.assert_array_equal(np.asarray(picture), tiles[0])
     np.testing.assert_array_equal(picture[3:5, ::2], tiles[0, 3:5, ::2])
+
+
+@pytest.mark.parametrize("kind", ["mosaic", "series"])
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_a_tile_that_cannot_be_read_is_a_gap_and_is_said_once(kind, dtype):
+    from dataclasses import replace
+
+    from napari.utils.notifications import notification_manager
+
+    from napari_txm_bgcorr.core.errors import ReadError
+
+    scan = make_scan(kind, overlap=0)
+
+    def read(i):
+        if i == 1:
+            raise ReadError("scan: image 1: damaged; copy it again")
+        return np.asarray(scan.tiles[i]).astype(dtype)
+
+    torn = LazyTiles(tuple(scan.tiles.shape), dtype, read)
+    data, _ = raw_picture(replace(scan, tiles=torn))
+    before = len(notification_manager.records)
+    for _ in range(3):
+        whole = np.asarray(data)
+    gap = np.isnan(whole) if dtype == "float32" else whole == 0
+    assert gap.sum() == 32 * 32  # the one tile and no other
+    if kind == "series":
+        assert gap[1].all() and (np.isnan(data[1]) | (data[1] == 0)).all()
+    (record,) = notification_manager.records[before:]
+    assert "damaged" in record.message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_txm_bgcorr.core.errors import TxmError
 from napari_txm_bgcorr.core.scan import Scan, TileArray, raster_positions
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "Layout",
     "MosaicArray",
     "Picture",
+    "Shown",
     "StackArray",
     "reduce_tile",
 ]
@@ -27,6 +30,7 @@ MULTISCALE_ABOVE_PX = 4096
 LAZY_STEPS = (1, 2)
 COARSEST_PX = 1024
 CACHE_BYTES = 96 * 2**20
+SAY_AGAIN_S = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +107,42 @@ class CachedTiles:
         return tile
 
 
+class Shown:
+    """Tiles to look at: what cannot be read is a gap, and is said; drawing must not fail.
+
+    Parameters
+    ----------
+    tiles : (T, Y, X) array-like
+    """
+
+    def __init__(self, tiles: Any) -> None:
+        self.tiles = tiles
+        self.shape, self.dtype = tuple(tiles.shape), np.dtype(tiles.dtype)
+        self._told_s = -SAY_AGAIN_S
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        try:
+            return np.asarray(self.tiles[key])
+        except TxmError as error:
+            self._tell(str(error))
+        first, *rest = key if isinstance(key, tuple) else (key,)
+        if first is Ellipsis:
+            first, rest = slice(None), [Ellipsis, *rest]
+        if isinstance(first, slice):  # the others of the stack can be shown
+            chosen = range(self.shape[0])[first]
+            return np.stack([self[(i, *rest)] for i in chosen])
+        gap = self.dtype.type(np.nan if self.dtype.kind == "f" else 0)
+        return np.array(np.broadcast_to(gap, self.shape)[key])
+
+    def _tell(self, words: str) -> None:
+        from napari.utils.notifications import show_error
+
+        now = time.monotonic()
+        if now - self._told_s > SAY_AGAIN_S:  # napari draws many times a second
+            self._told_s = now
+            show_error(words)
+
+
 class Picture:
     """Base of the arrays shown by napari: NumPy's reading half, computed on demand.
 
@@ -149,7 +189,7 @@ class StackArray(Picture):
     """A series `(T, Y, X)`, or the one image `(Y, X)` of a scan, read when shown."""
 
     def __init__(self, tiles: Any, *, flat: bool, owner: Any = None) -> None:
-        self._tiles = tiles
+        self._tiles = Shown(tiles)
         self._flat = flat
         self.shape = tuple(int(n) for n in (tiles.shape[1:] if flat else tiles.shape))
         self.dtype = np.dtype(tiles.dtype)
@@ -191,7 +231,7 @@ class MosaicArray(Picture):
         fill: Callable[[], float] = lambda: 0.0,
         owner: Any = None,
     ) -> None:
-        self._tiles, self._layout, self._step = tiles, layout, step
+        self._tiles, self._layout, self._step = Shown(tiles), layout, step
         self._done, self._fill = done, fill
         self.shape = layout.level_shape(step)
         self.dtype = np.dtype(tiles.dtype)
