@@ -25,6 +25,7 @@ from napari_txm_bgcorr.gui.compare import CompareBar
 from napari_txm_bgcorr.gui.docked import Docked
 from napari_txm_bgcorr.gui.drop_zone import DropZone
 from napari_txm_bgcorr.gui.layer_book import LayerBook
+from napari_txm_bgcorr.gui.layers import warm_up
 from napari_txm_bgcorr.gui.messages import (
     Advanced,
     Choices,
@@ -78,6 +79,8 @@ class CorrectWidget(Docked, TallArea):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         from napari_txm_bgcorr.engine.methods import method_names
+
+        warm_up()
 
         self.viewer = napari_viewer
         kept = preferences()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +36,11 @@ CORRECTED_LIMITS = (0.0, 1.2)
 LayerTuple = tuple[Any, dict[str, Any], str]
 
 
-@cache
 def warm_up() -> None:
-    """Make the first layer of the process, for nobody to see, in the thread that calls.
+    """Make the first layer of the process, for nobody to see; in the window's thread only.
 
-    With it napari loads units and xarray, which would hold the window for a second.
+    With it napari loads xarray and builds its table of units, which would hold the window when
+    the first scan is shown. The table is not made for two threads.
     """
     Image(np.zeros((2, 2)), units=("um", "um"))
 

@@ -92,13 +92,10 @@ def errors_in_words(subject: str) -> Iterator[None]:
 
 def read_paths(paths: Sequence[Path], stop: Event) -> Iterator[Message]:
     """Open files and folders one after the other; a large mosaic's overview fills meanwhile."""
-    from napari_txm_bgcorr.gui.layers import warm_up
-
     for path in paths:
         if stop.is_set():
             return
         yield Preparing(f"Reading {path.name} …")
-        warm_up()
         try:
             with errors_in_words(str(path)):
                 result = saved_result(path)
@@ -370,9 +367,6 @@ def device_label(device: Any) -> str:
 
 def find_choices(stop: Event) -> Iterator[Message]:
     """Look for models and devices; loads PyTorch, which takes seconds."""
-    from napari_txm_bgcorr.gui.layers import warm_up
-
-    warm_up()
     try:
         with errors_in_words("devices"):
             from napari_txm_bgcorr.engine.checkpoint import list_models
