@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from napari_txm_bgcorr.core import overview
 from napari_txm_bgcorr.core.candidates import compare_shapes
 from napari_txm_bgcorr.core.joint import JointOptions
+from napari_txm_bgcorr.core.medians import quantiles_of
 from napari_txm_bgcorr.core.mosaic import Joint, joint, survey
 from napari_txm_bgcorr.core.scan import Scan
 from tests.core.test_mosaic import SIZE, make_scan, one_scale_error
@@ -54,6 +56,13 @@ def shares_of(one: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, Joint, 
     return stage.joined.solution.shares, stage, true, scan
 
 
+@pytest.fixture
+def no_quantiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the shapes that a test names."""
+    monkeypatch.setattr(overview, "LEAST_TILES", 99)
+
+
+@pytest.mark.usefixtures("no_quantiles")
 def test_the_shape_without_traces_is_taken_and_the_error_falls() -> None:
     clean, leaked = np.zeros((SIZE, SIZE)), traces(1)
     shares, stage, true, scan = shares_of(leaked, clean, traces(2))
@@ -64,23 +73,27 @@ def test_the_shape_without_traces_is_taken_and_the_error_falls() -> None:
     assert errors[1] < 0.4 * errors[0]
 
 
+@pytest.mark.usefixtures("no_quantiles")
 def test_the_first_shape_is_kept_where_the_others_are_worse() -> None:
     shares, *_ = shares_of(np.zeros((SIZE, SIZE)), traces(1), traces(2))
     assert shares.sum() < 0.15
 
 
+@pytest.mark.usefixtures("no_quantiles")
 def test_shapes_that_are_off_in_different_ways_are_mixed() -> None:
     shares, stage, true, _ = shares_of(traces(1), traces(2))
     assert shares[0] == pytest.approx(0.5, abs=0.2)
     assert one_scale_error(stage.joined.backgrounds, true) < 0.85 * 0.06
 
 
+@pytest.mark.usefixtures("no_quantiles")
 def test_a_candidate_opposed_to_the_first_takes_no_more_than_all() -> None:
     """Unbounded, the best mixture would overshoot: the error is twice as large the same way."""
     shares, *_ = shares_of(2 * traces(1), traces(1))
     assert shares[0] == pytest.approx(1.0)
 
 
+@pytest.mark.usefixtures("no_quantiles")
 def test_one_candidate_alone_is_the_method_itself() -> None:
     scan, true, _ = make_scan(np.zeros((16, SIZE, SIZE)))
     method = Given(true[0] + traces(1))
@@ -90,6 +103,7 @@ def test_one_candidate_alone_is_the_method_itself() -> None:
     np.testing.assert_array_equal(stage.joined.backgrounds[3], plain.backgrounds[3])
 
 
+@pytest.mark.usefixtures("no_quantiles")
 def test_mixing_moves_the_shape_and_nothing_else() -> None:
     scan, true, _ = make_scan(np.zeros((16, SIZE, SIZE)))
     one, other = Given(true[0] + traces(1)), Given(true[0] + traces(2))
@@ -103,3 +117,39 @@ def test_mixing_moves_the_shape_and_nothing_else() -> None:
     np.testing.assert_array_equal(again.others, both.others)
     level = replace(seen, raw_level=seen.raw_level + 1)
     np.testing.assert_array_equal(compare_shapes(scan, level, [other]).others, both.others)
+
+
+def test_quantiles_of_the_tiles_replace_a_shape_that_holds_traces() -> None:
+    """The specimen is weak: what the tiles show is better than what the method says."""
+    scan, true, _ = make_scan(np.zeros((16, SIZE, SIZE)), contrast=0.03)
+    method = Given(true[0] + traces(1))
+    stage = Joint(method, positions_px=scan.positions_px).fit(scan)
+    shares = stage.describe()["joint"]["shares"]
+    assert list(shares) == ["given", *(f"quantile {q} of tiles" for q in overview.QUANTILES)]
+    assert sum(shares.values()) == pytest.approx(1, abs=2e-3)
+    assert shares["given"] < 0.2
+    assert one_scale_error(stage.joined.backgrounds, true) < 0.3 * 0.06
+
+
+def test_a_series_has_no_quantiles() -> None:
+    """Its specimen never leaves the field."""
+    scan, _, given = make_scan(np.zeros((16, SIZE, SIZE)))
+    series = replace(scan, kind="series", grid=None, positions_px=None)
+    assert len(survey(series, given).others) == 0
+    assert len(survey(scan, given).others) == len(overview.QUANTILES)
+    few = replace(
+        scan, tiles=scan.tiles[:4], grid=(2, 2), names=scan.names[:4],
+        positions_px=scan.positions_px[:4],
+    )  # fmt: skip
+    assert len(survey(few, given[:4]).others) == 0
+
+
+def test_quantiles_are_those_of_numpy_for_any_number_of_threads() -> None:
+    stack = np.random.default_rng(5).standard_normal((11, 40, 130)).astype(np.float32)
+    found = [
+        quantiles_of(lambda rows: stack[:, rows], (40, 130), (0.0, 0.25, 0.5, 1.0), workers)
+        for workers in (1, 3)
+    ]
+    wanted = np.quantile(stack, (0.0, 0.25, 0.5, 1.0), axis=0)
+    np.testing.assert_allclose(found[0], wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(found[0], found[1])

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.medians import median_of
-from napari_txm_bgcorr.core.overview import Overview, layers_of, shared_pattern, shared_tiles
+from napari_txm_bgcorr.core.overview import Overview, layers_of, shared_tiles
 from napari_txm_bgcorr.core.own_backgrounds import CandidateMethod, OwnBackgrounds
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.shapes import log_beam
+from napari_txm_bgcorr.core.shared_pattern import shared_pattern
 from napari_txm_bgcorr.core.threads import cpu_cores, spread
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 
@@ -59,7 +60,7 @@ def compare_shapes(
     Returns
     -------
     Overview
-        With `others`.
+        With these after its `others`.
 
     Raises
     ------
@@ -75,7 +76,7 @@ def compare_shapes(
         def look(i: int, own: OwnBackgrounds = own) -> NDArray[np.float16]:
             watch.check()
             counts = np.asarray(scan.tiles[i])
-            return layers_of(log_beam(counts, dark), log_beam(own.of(i, counts), dark))
+            return layers_of(log_beam(counts, dark), log_beam(own.of(i, counts), dark))[0]
 
         for place, layers in enumerate(spread(look, chosen, workers)):
             watch.step(STAGE, k * len(chosen) + place + 1, len(others) * len(chosen))
@@ -83,4 +84,4 @@ def compare_shapes(
         shape = median_of(stacks[0], cpu_cores())
         shape -= np.median(shape[lit])
         found[k] = shape + shared_pattern(stacks[1], lit)[0] - overview.shape
-    return replace(overview, others=found)
+    return replace(overview, others=np.concatenate([overview.others, found]))

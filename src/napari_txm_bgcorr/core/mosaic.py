@@ -17,7 +17,7 @@ from napari_txm_bgcorr.core.candidates import candidates_of, compare_shapes
 from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.joint import JointOptions, too_few
-from napari_txm_bgcorr.core.overview import Overview, survey
+from napari_txm_bgcorr.core.overview import QUANTILES, Overview, survey
 from napari_txm_bgcorr.core.own_backgrounds import OwnBackgrounds
 from napari_txm_bgcorr.core.refined import Joined, joint
 from napari_txm_bgcorr.core.registration import Edge, Positions, nominal_positions, register
@@ -178,10 +178,13 @@ class Joint:
             scan, own, self.positions, overview=overview, options=self.options, i0=self.i0,
             workers=cpu_cores(), watch=watch,
         )  # fmt: skip
-        if not others or found.solution is None:
+        if found.solution is None or not len(found.solution.shares):
             return found
         shares = found.solution.shares
-        names = dict(zip(candidates, [1 - shares.sum(), *shares], strict=True))
+        tiles = [f"quantile {q:g} of tiles" for q in QUANTILES[: len(shares) - len(others)]]
+        kinds = list(candidates)
+        kinds[1:1] = tiles
+        names = dict(zip(kinds, [1 - shares.sum(), *shares], strict=True))
         facts = {"shares": {name: round(float(share), 3) for name, share in names.items()}}
         return replace(found, facts={**found.facts, **facts})
 

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_txm_bgcorr.core.overview import Overview, agreeing
+from napari_txm_bgcorr.core.overview import Overview
 from napari_txm_bgcorr.core.shapes import spread_indices
+from napari_txm_bgcorr.core.shared_pattern import agreeing
 from napari_txm_bgcorr.core.threads import spread
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 

@@ -7,31 +7,28 @@ in memory of 961 tiles of 1024 px is about 0.5 GB, whatever the size of the tile
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from napari_txm_bgcorr.core.errors import MethodError
-from napari_txm_bgcorr.core.medians import median_of
+from napari_txm_bgcorr.core.medians import median_of, quantiles_of
 from napari_txm_bgcorr.core.own_backgrounds import OwnBackgrounds
 from napari_txm_bgcorr.core.pixels import lit_field
 from napari_txm_bgcorr.core.scan import Scan, TileArray
-from napari_txm_bgcorr.core.shapes import Coarse, log_beam, spread_indices
+from napari_txm_bgcorr.core.shapes import log_beam, spread_indices
+from napari_txm_bgcorr.core.shared_pattern import shared_pattern
 from napari_txm_bgcorr.core.threads import cpu_cores, spread
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 
 __all__ = [
+    "QUANTILES",
     "Overview",
-    "Smooth",
-    "agreeing",
     "bin_mean",
     "layers_of",
-    "shared_pattern",
     "shared_tiles",
     "survey",
 ]
@@ -42,9 +39,8 @@ Mask = NDArray[np.bool_]
 WORK_PX = 256  # longer side of what is kept of each tile
 MAX_SHARED = 48  # tiles that shape and pattern are taken from, at full size
 MAX_PIXELS = 2**26  # of these tiles: 256 MiB of float16 for raw and background
-CLIP = 0.5  # of a log residual: nothing shared lies beyond
-CELLS_PER_SIGMA = 2  # on which images are smoothed
-BANDS = (1 / 512, 1 / 128, 1 / 64, 1 / 32, 1 / 16)  # of the field: where residuals are split
+QUANTILES = (0.25, 0.5, 0.75)  # of the raw tiles: further shapes for overlaps to choose from
+LEAST_TILES = 5  # for quantiles
 STAGE = "looking at tiles"
 
 
@@ -71,7 +67,8 @@ class Overview:
     pattern_kept : (B,) float64
         Share of the tiles' common residual taken into `shape`, by band, fine to coarse.
     others : (C, Y, X) float32
-        What other shapes are off this one; see `candidates.compare_shapes`.
+        What other shapes are off this one: `QUANTILES` of the raw tiles of a mosaic, then those
+        of `candidates.compare_shapes`.
     """
 
     shape: Image
@@ -182,6 +179,7 @@ def survey(
     asked = frozenset(range(count) if every else chosen)
     keep = _Keeper(scan, backgrounds, scan.dark(), bin_px, frozenset(chosen), asked, watch)
     stacks = np.empty((2, len(chosen), rows, columns), np.float16)
+    offsets = np.empty(len(chosen), np.float32)
     raw = np.empty((count, rows // bin_px, columns // bin_px), np.float16)
     raw_level = np.empty(count)
     rest = np.full((count, rows // keep.cell, columns // keep.cell), np.nan, np.float32)
@@ -192,7 +190,8 @@ def survey(
         if seen.cells is not None:
             rest[i] = seen.cells
         if seen.shared is not None:
-            stacks[:, chosen.index(i)] = seen.shared
+            k = chosen.index(i)
+            stacks[:, k], offsets[k] = seen.shared, seen.offset
             mean += seen.beam
     lit = lit_field((mean / len(chosen)).astype(np.float32))
     shape = median_of(stacks[0], cpu_cores())
@@ -206,7 +205,31 @@ def survey(
     small, cells = bin_mean(shape, bin_px), bin_mean(shape, keep.cell)
     for tile in raw:
         tile -= small.astype(np.float16)
-    return Overview(shape, lit, raw, raw_level, rest - cells, bin_px, kept)
+    others = _quantiles(stacks, offsets, lit) if mosaic else np.empty((0, *lit.shape), np.float32)
+    return Overview(shape, lit, raw, raw_level, rest - cells, bin_px, kept, others - shape)
+
+
+def _quantiles(stacks: NDArray[np.float16], offsets: Image, lit: Mask) -> NDArray[np.float32]:
+    """Quantiles of the raw tiles at the levels of their backgrounds, each less its median.
+
+    Parameters
+    ----------
+    stacks : (2, N, Y, X) float16
+        From `layers_of`.
+    offsets : (N,) float32
+        What `layers_of` took off the residuals.
+    """
+    if len(offsets) < LEAST_TILES:
+        return np.empty((0, *lit.shape), np.float32)
+
+    def layers(rows: slice) -> Image:
+        out: Image = stacks[0, :, rows].astype(np.float32) + stacks[1, :, rows]
+        return out + offsets[:, None, None]
+
+    out = quantiles_of(layers, (lit.shape[0], lit.shape[1]), QUANTILES, cpu_cores())
+    for shape in out:
+        shape -= np.median(shape[lit])
+    return out
 
 
 def shared_tiles(scan: Scan) -> list[int]:
@@ -224,13 +247,20 @@ def _spread_pairs(count: int, limit: int) -> list[int]:
     return sorted({*first, *(i + 1 for i in first)})
 
 
-def layers_of(log_raw: Image, log_background: Image) -> NDArray[np.float16]:
-    """What medians over tiles are taken of: log background and residual less their medians."""
+def layers_of(log_raw: Image, log_background: Image) -> tuple[NDArray[np.float16], float]:
+    """What medians over tiles are taken of: log background and residual less their medians.
+
+    Returns
+    -------
+    (2, Y, X) float16, float
+        And the residual's median.
+    """
     residual = np.clip(log_raw - log_background, -4, 4)
+    middle = float(np.median(residual[::4, ::4]))
     out = np.empty((2, *log_raw.shape), np.float16)
     out[0] = log_background - np.median(log_background[::4, ::4])
-    out[1] = residual - np.median(residual[::4, ::4])
-    return out
+    out[1] = residual - np.float32(middle)
+    return out, middle
 
 
 @dataclass(frozen=True)
@@ -238,7 +268,8 @@ class _Seen:
     raw: Image
     level: float
     cells: Image | None = None  # of those that the method was asked about
-    shared: NDArray[np.float16] | None = None  # of chosen tiles, and the next
+    shared: NDArray[np.float16] | None = None  # of chosen tiles, and the next ones
+    offset: float = 0.0
     beam: Image | float = 0.0
 
 
@@ -270,7 +301,7 @@ class _Keeper:
         log_background, cells = self._background(i, counts)
         if log_background is None:
             return _Seen(small, level, cells)
-        return _Seen(small, level, cells, layers_of(log_raw, log_background), np.exp(log_raw))
+        return _Seen(small, level, cells, *layers_of(log_raw, log_background), np.exp(log_raw))
 
     def _background(self, i: int, counts: NDArray[Any]) -> tuple[Image | None, Image]:
         """Log background of a chosen tile, and its cells."""
@@ -288,101 +319,3 @@ def _halves_in_time(count: int) -> list[int]:
     middle = (count + 1) // 2
     pairs = zip_longest(range(middle), range(middle, count))
     return [k for pair in pairs for k in pair if k is not None]
-
-
-def shared_pattern(residuals: NDArray[np.float16], lit: Mask) -> tuple[Image, NDArray[np.float64]]:
-    """What high-passed log residuals of the tiles have in common, and how much is believed.
-
-    The specimen moves from tile to tile and the pattern does not: of the median over tiles,
-    each band is kept by its share of signal, ``S / (S + N)``, with S and N from the medians of
-    the two halves of the tiles (their covariance, and a quarter of the power of their
-    difference). A band in which halves do not agree is left out.
-
-    Parameters
-    ----------
-    residuals : (N, Y, X) float16
-        Log raw less log background, each less its median.
-    lit : (Y, X) bool
-
-    Returns
-    -------
-    pattern : (Y, X) float32
-        Zero where unlit.
-    kept : (B,) float64
-        Weight of each band, fine to coarse.
-    """
-    if len(residuals) < 4:
-        return np.zeros(lit.shape, np.float32), np.zeros(len(BANDS))
-    one, two = (median_of(residuals[k::2], cpu_cores()) for k in (0, 1))
-    whole: Image = ((one + two) / 2).astype(np.float32)
-    if len(residuals) > 4:
-        whole = median_of(residuals, cpu_cores())
-    return agreeing(one, two, whole, lit)
-
-
-def agreeing(
-    one: Image, two: Image, whole: Image, known: Mask
-) -> tuple[Image, NDArray[np.float64]]:
-    """Shrink an estimate, band by band, by how its two halves agree; see `shared_pattern`.
-
-    Parameters
-    ----------
-    one, two, whole : (Y, X) float32
-        From half of the data, the other half, and all.
-    known : (Y, X) bool
-
-    Returns
-    -------
-    (Y, X) float32, (B,) float64
-        Estimate without its smooth part, zero where unknown; and the weights.
-    """
-    kept = np.zeros(len(BANDS))
-    out = np.zeros(known.shape, np.float32)
-    smooths = [Smooth(known, share) for share in (*BANDS[1:], 1 / 8)]
-    parts = (_bands(image, smooths) for image in (one, two, whole))
-    for band, (a, b, both) in enumerate(zip(*parts, strict=True)):
-        signal = float(np.mean(a[known] * b[known]))
-        noise = float(np.mean((a[known] - b[known]) ** 2)) / 4
-        # The covariance is itself uncertain: a band of the field's 1/16 has few degrees.
-        scale = BANDS[band] * max(known.shape)
-        degrees = max(1.0, known.sum() / (4 * np.pi * max(scale, 0.5) ** 2))
-        signal -= 2 * (signal + 2 * noise) / np.sqrt(degrees)
-        kept[band] = max(0.0, signal / max(signal + noise, 1e-12))
-        out += np.float32(kept[band]) * both
-    out[~known] = 0
-    return out, kept
-
-
-def _bands(image: Image, smooths: Sequence[Smooth]) -> list[Image]:
-    """Split a log image by scale; their sum is the image less its smooth part."""
-    here = np.clip(image, -CLIP, CLIP)
-    bands = []
-    for smooth in smooths:
-        coarser = smooth(here)
-        bands.append(here - coarser)
-        here = coarser
-    return bands
-
-
-class Smooth:
-    """Gaussian mean over the known pixels.
-
-    Taken on cells of half its sigma, with what the cells blur taken off the sigma: nothing that
-    is left would need finer ones, and it costs a fiftieth.
-    """
-
-    def __init__(self, known: Mask, share: float) -> None:
-        self.coarse = Coarse(known.shape, max(1, round(CELLS_PER_SIGMA / share)))
-        variance = (share * max(known.shape)) ** 2
-        self.sigma = [np.sqrt(variance - (n * n - 1) / 12) / n for n in self.coarse.cell]
-        self.weight = known.astype(np.float32)
-        self.mass: Image = np.maximum(self._blurred(self.weight), np.float32(1e-6))
-
-    def _blurred(self, image: Image) -> Image:
-        out: Image = ndimage.gaussian_filter(self.coarse.mean(image), self.sigma, truncate=3)
-        return out
-
-    def __call__(self, image: Image) -> Image:
-        """Means `(Y, X)`."""
-        cells = self._blurred(image * self.weight) / self.mass
-        return cells if self.coarse.cell == (1, 1) else self.coarse.expand(cells)

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from napari_txm_bgcorr.core.errors import MethodError
-from napari_txm_bgcorr.core.overview import Overview, Smooth, survey
+from napari_txm_bgcorr.core.overview import Overview, survey
 from napari_txm_bgcorr.core.placement import Edge, reconcile
 from napari_txm_bgcorr.core.scan import Scan, TileArray, raster_positions
+from napari_txm_bgcorr.core.shared_pattern import Smooth
 from napari_txm_bgcorr.core.threads import spread
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 

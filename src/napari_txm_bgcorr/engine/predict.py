@@ -163,13 +163,15 @@ class Generator:
         return predicted_median(scan, self._dark, self._predict_blind, self.workers)
 
     def candidates(self, scan: Scan) -> dict[str, Generator]:
-        """This generator from every prior that the fitted mosaic offers, by the prior's kind.
+        """This generator from a mosaic's references and by itself, by the prior's kind.
 
-        See `core.own_backgrounds.CandidateMethod`. Empty where a prior was asked for by name.
-        A reference knows the levels of single tiles best; next does the network by itself: a
-        median over tiles takes the level from what is empty, which covered tiles are not.
+        See `core.own_backgrounds.CandidateMethod`. Empty where a prior was asked for by name,
+        or there is none. A reference knows the levels of single tiles best; next does the
+        network by itself: a median over tiles takes the level from what is empty, which
+        covered tiles are not. The median's shape is among those that the joint stage takes
+        from the tiles in any case.
         """
-        if self.prior_kind != "auto" or scan.kind != "mosaic":
+        if self.prior_kind != "auto" or scan.kind != "mosaic" or self._prior is None:
             return {}
         found: dict[str, Generator] = {}
         if scan.flats is not None and scan.flats.shape[0] > 0:
@@ -177,11 +179,7 @@ class Generator:
             if reference is not None:
                 found["reference"] = self._from(reference)
         found["none"] = self._from(None)
-        if len(scan) >= ENOUGH_TILES:
-            mine = self._prior is not None and self._prior.kind == "tile-median"
-            prior = self._prior if mine else tile_median(scan, self._dark)
-            found["tile-median"] = self._from(prior)
-        return found if len(found) > 1 else {}
+        return found
 
     def _from(self, prior: Prior | None) -> Generator:
         """A fitted copy with another prior; it shares the network."""
