@@ -27,6 +27,8 @@ Floats = NDArray[np.float64]
 
 
 DEFAULT = JointOptions()
+ROUNDS = 8  # of weighting, the second half with what the method itself says
+TRIAL = 4  # enough to see which candidates are of no use
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,16 +123,20 @@ def solve(
         return f"the backgrounds agree within {100 * worst:.1f} % already; nothing to gain"
     number = len(overview.others)
     left = list(range(-1, number))  # candidates; -1 is the overview's own shape
+    final = number == 0
     while True:
         seen = [_seen_from(o, left) for o in overlaps]
         system = System(seen, positions_px, hours, overview, options)
-        found, drift, noise = system.solve(watch)
+        found, drift, noise = system.solve(watch, ROUNDS if final else TRIAL)
         share = dict(zip(left[1:], found.tolist(), strict=False))
         share[left[0]] = 1 - sum(share.values())
         worst = min(left, key=lambda k: share[k])
-        if share[worst] >= 0:
+        if share[worst] < 0:
+            left.remove(worst)  # the others do better without it
+        elif final:
             break
-        left.remove(worst)  # the others do better without it
+        else:
+            final = True
     after = scatter(system.residuals(found, drift))
     shares = np.array([share.get(k, 0.0) if k in left else 0.0 for k in range(number)])
     return Solution(

@@ -32,7 +32,7 @@ CLIP = 4.0  # robust standard deviations of a difference
 STAGE = "comparing overlaps"
 LEAST = 3  # differences at a place
 BLOCK = 32  # tiles summed by one thread, whatever the number of threads
-MOST = 256  # tiles looked at: the noise that they leave is far below the stage's own error
+MOST = 144  # tiles looked at: the noise that they leave is far below the stage's own error
 JUDGED = 32  # tiles whose differences tell the standard deviation
 
 

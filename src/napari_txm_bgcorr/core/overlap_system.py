@@ -23,7 +23,6 @@ Floats = NDArray[np.float64]
 SHARE = 0.5  # how far a candidate's share may lie from an equal one, as a standard deviation
 ALIKE = 12.0  # blocks of one overlap count as this many independent ones, at most
 HUBER = 1.5  # standard deviations
-ROUNDS = 8
 STAGE = "solving for all tiles"
 AGREE = 1.0  # of usual drift: least error ascribed to a method's own differences
 MANY = 40  # tiles whose levels leave enough to judge by without a plane
@@ -152,15 +151,15 @@ class System:
         right = np.concatenate([self.expected, self.whole.T @ told])
         return sparse.csr_array(self.prior + sparse.block_diag([border, own])), right
 
-    def solve(self, watch: Watch) -> tuple[Floats, Floats, float]:
-        """Huber's estimate by reweighting."""
+    def solve(self, watch: Watch, rounds: int) -> tuple[Floats, Floats, float]:
+        """Huber's estimate: unknowns of all tiles, of each tile, noise of a block."""
         shared, drift = np.zeros(self.f_size), np.zeros((self.count, self.g_size))
         noise = max(scatter(self.residuals(shared, drift)), FLOOR)
         none = np.zeros(self.count * self.g_size)
         prior = (self.prior, np.concatenate([self.expected, none]))
-        for k in range(ROUNDS):
-            watch.step(STAGE, k, ROUNDS)
-            if k == ROUNDS // 2:
+        for k in range(rounds):
+            watch.step(STAGE, k, rounds)
+            if k == rounds // 2:
                 prior = self._trusted(drift)
             weights = self._weights(self.residuals(shared, drift), noise)
             matrix, right = self._normal(weights, *prior)
