@@ -41,7 +41,7 @@ from napari_txm_bgcorr.engine.blend import Blend
 from napari_txm_bgcorr.engine.checkpoint import load_model, resolve_model
 from napari_txm_bgcorr.engine.config import load_config
 from napari_txm_bgcorr.engine.pairs import to_batch
-from napari_txm_bgcorr.engine.predict import LEFT
+from napari_txm_bgcorr.engine.prior_choice import LEFT
 from napari_txm_bgcorr.engine.prior_error import ASKED, drift_factor, rms_change
 from napari_txm_bgcorr.engine.priors import Prior, blind_error, measured, reference_prior
 from napari_txm_bgcorr.engine.simulated import SimulatedPairs

@@ -6,7 +6,7 @@ import warnings
 from copy import copy
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -25,30 +25,19 @@ from napari_txm_bgcorr.engine.devices import (
     is_out_of_memory,
     one_thread,
 )
+from napari_txm_bgcorr.engine.prior_choice import PRIORS, PriorChoice, PriorKind
 from napari_txm_bgcorr.engine.prior_error import ASKED, rms_change
 from napari_txm_bgcorr.engine.priors import (
-    COMPARED,
     Prior,
-    blind_error,
-    dated,
     log_counts,
     measured,
-    predicted_median,
     reference_prior,
-    spread_indices,
-    tile_median,
     to_empty_level,
     to_prior_level,
 )
 from napari_txm_bgcorr.engine.tensors import level_of, log_field, median, network_input, upsample
 
 __all__ = ["PRIORS", "Generator", "PriorKind", "release"]
-
-PriorKind = Literal["auto", "none", "reference", "tile-median", "predicted-median"]
-PRIORS: tuple[str, ...] = get_args(PriorKind)
-ENOUGH_TILES = 5  # for a median over tiles
-OLD, UNLIKE = 0.05, 0.4  # expected error from which a difference so large tells of another time
-LEFT = 0.75  # of a stale reference's error, in the result that starts from it
 
 Image = NDArray[np.float32]
 
@@ -134,52 +123,29 @@ class Generator:
         self._dark, self._prior, self._last = scan.dark(), None, None
         self._last_cells = self._references = None
         with guard(self.device):
-            self._prior = self._choose(scan)
+            self._prior = self._choice(scan).choose(self.prior_kind)
         return self
 
-    def _choose(self, scan: Scan) -> Prior | None:
-        kind = self.prior_kind
-        if kind == "auto":
-            enough = len(scan) >= ENOUGH_TILES
-            has_flats = scan.flats is not None and scan.flats.shape[0] > 0
-            # The specimen of a tomogram never leaves the field: it stays in a median.
-            median = enough and scan.kind != "series"
-            kind = "reference" if has_flats else "tile-median" if median else "none"
-            if has_flats and enough and scan.kind == "mosaic":
-                return self._better(self._reference(scan), tile_median(scan, self._dark), scan)
-            if has_flats:
-                return self._unless_too_old(self._reference(scan), scan)
-        if kind == "none":
-            return None
-        if kind == "reference":
-            return self._reference(scan)
-        if len(scan) < 3:
-            raise MethodError(
-                f"{scan.source.path}: prior {kind} needs 3 tiles or more, there are {len(scan)}; "
-                "choose prior none"
-            )
-        if kind == "tile-median":
-            return tile_median(scan, self._dark)
-        return predicted_median(scan, self._dark, self._predict_blind, self.workers)
+    def _choice(self, scan: Scan) -> PriorChoice:
+        return PriorChoice(
+            scan=scan,
+            dark=self._dark,
+            reference=lambda: self._reference(scan),
+            predict=self._predict_blind,
+            card=self.model.card,
+            workers=self.workers,
+        )
 
     def candidates(self, scan: Scan) -> dict[str, Generator]:
         """This generator from a mosaic's references and by itself, by the prior's kind.
 
-        See `core.own_backgrounds.CandidateMethod`. Empty where a prior was asked for by name,
-        or there is none. A reference knows the levels of single tiles best; next does the
-        network by itself: a median over tiles takes the level from what is empty, which
-        covered tiles are not. The median's shape is among those that the joint stage takes
-        from the tiles in any case.
+        See `core.own_backgrounds.CandidateMethod` and `PriorChoice.candidates`. Empty where a
+        prior was asked for by name, or there is none.
         """
         if self.prior_kind != "auto" or scan.kind != "mosaic" or self._prior is None:
             return {}
-        found: dict[str, Generator] = {}
-        if scan.flats is not None and scan.flats.shape[0] > 0:
-            reference = self._unless_too_old(self._reference(scan), scan)
-            if reference is not None:
-                found["reference"] = self._from(reference)
-        found["none"] = self._from(None)
-        return found
+        offered = self._choice(scan).candidates()
+        return {name: self._from(prior) for name, prior in offered.items()}
 
     def _from(self, prior: Prior | None) -> Generator:
         """A fitted copy with another prior; it shares the network."""
@@ -204,32 +170,6 @@ class Generator:
             x = network_input(log_raw, self._coarse(prior.of(i)), told)
             change = self._forward(x.contiguous(memory_format=torch.channels_last)) - x[:, 1:2]
         return rms_change(change[0, 0].cpu().numpy())
-
-    def _unless_too_old(self, reference: Prior, scan: Scan) -> Prior | None:
-        """The reference, or nothing where the network alone is expected to be off by less."""
-        if not dated(scan):
-            return reference
-        expected = float(np.mean([reference.rms(i) for i in range(len(scan))]))
-        worse = LEFT * expected > self._blind_error()
-        return None if worse or (expected > OLD and self._unlike(reference, scan)) else reference
-
-    def _unlike(self, reference: Prior, scan: Scan) -> bool:
-        """Whether the network by itself sees another illumination: it changes no prior so far."""
-        differences = []
-        for i in spread_indices(len(scan), COMPARED):
-            blind = self._predict_blind(log_counts(scan.tiles[i], self._dark))
-            differences.append(rms_change(blind - reference.of(i)))
-        return float(np.median(differences)) > UNLIKE
-
-    def _blind_error(self) -> float:
-        """Error expected without a prior, from the model's card; infinite where it is silent."""
-        stated = self.model.card.get("metrics", {}).get("validation_error_sf", {})
-        return blind_error(stated if isinstance(stated, dict) else {})
-
-    def _better(self, one: Prior, other: Prior, scan: Scan) -> Prior:
-        """The prior that is expected to be off by less, on average over the scan's tiles."""
-        errors = [np.mean([prior.rms(i) for i in range(len(scan))]) for prior in (one, other)]
-        return one if errors[0] <= errors[1] else other
 
     def _predict_blind(self, log_raw: Image) -> Image:
         """Log background of one log tile `(Y, X)`, without a prior."""
