@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from napari_txm_bgcorr.core import overview
 from napari_txm_bgcorr.core.classical import Smooth
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.level import empty_areas
@@ -67,7 +68,9 @@ def joined(scan: Scan, true: np.ndarray, **given: object) -> Joint:
     return Joint(Given(shape), positions_px=scan.positions_px, **given).fit(scan)  # type: ignore[arg-type]
 
 
-def test_empty_areas_set_the_level() -> None:
+def test_empty_areas_set_the_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the method's shape alone: quantiles of dense tiles share a little specimen with it."""
+    monkeypatch.setattr(overview, "LEAST_TILES", 99)
     scan, true = half_empty()
     method = joined(scan, true)
     assert method.describe()["joint"]["level"]["from"] == "empty areas"

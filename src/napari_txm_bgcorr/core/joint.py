@@ -28,6 +28,7 @@ Floats = NDArray[np.float64]
 
 DEFAULT = JointOptions()
 ROUNDS = 8  # of weighting, the second half with what the method itself says
+STAGE = "solving for all tiles"
 TRIAL = 4  # enough to see which candidates are of no use
 
 
@@ -124,10 +125,13 @@ def solve(
     number = len(overview.others)
     left = list(range(-1, number))  # candidates; -1 is the overview's own shape
     final = number == 0
+    before_last = 0 if final else TRIAL
+    progress = _Rounds(watch, before_last + ROUNDS)
     while True:
         seen = [_seen_from(o, left) for o in overlaps]
         system = System(seen, positions_px, hours, overview, options)
-        found, drift, noise = system.solve(watch, ROUNDS if final else TRIAL)
+        progress.start = before_last if final else 0
+        found, drift, noise = system.solve(progress, ROUNDS if final else TRIAL)
         share = dict(zip(left[1:], found.tolist(), strict=False))
         share[left[0]] = 1 - sum(share.values())
         worst = min(left, key=lambda k: share[k])
@@ -143,6 +147,17 @@ def solve(
         found[len(left) - 1 :], system.terms_of(drift), system.method_level, len(overlaps), noise,
         before, after, shares,
     )  # fmt: skip
+
+
+class _Rounds:
+    """Tells how far several solutions are, as one; trials that are repeated tell nothing new."""
+
+    def __init__(self, watch: Watch, total: int) -> None:
+        self.watch, self.total, self.start, self.told = watch, total, 0, 0
+
+    def __call__(self, done: int) -> None:
+        self.told = max(self.told, self.start + done)
+        self.watch.step(STAGE, self.told, self.total)
 
 
 def _seen_from(overlap: Overlap, left: Sequence[int]) -> Overlap:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from napari_txm_bgcorr.core.joint_options import JointOptions
 from napari_txm_bgcorr.core.legendre import Order, legendre, terms
 from napari_txm_bgcorr.core.overlaps import Overlap
 from napari_txm_bgcorr.core.overview import Overview
-from napari_txm_bgcorr.core.watch import Watch
 
 __all__ = ["System", "differences", "scatter"]
 
@@ -23,7 +22,6 @@ Floats = NDArray[np.float64]
 SHARE = 0.5  # how far a candidate's share may lie from an equal one, as a standard deviation
 ALIKE = 12.0  # blocks of one overlap count as this many independent ones, at most
 HUBER = 1.5  # standard deviations
-STAGE = "solving for all tiles"
 AGREE = 1.0  # of usual drift: least error ascribed to a method's own differences
 MANY = 40  # tiles whose levels leave enough to judge by without a plane
 FLOOR = 0.005  # least noise of a block, log
@@ -151,14 +149,14 @@ class System:
         right = np.concatenate([self.expected, self.whole.T @ told])
         return sparse.csr_array(self.prior + sparse.block_diag([border, own])), right
 
-    def solve(self, watch: Watch, rounds: int) -> tuple[Floats, Floats, float]:
+    def solve(self, step: Callable[[int], None], rounds: int) -> tuple[Floats, Floats, float]:
         """Huber's estimate: unknowns of all tiles, of each tile, noise of a block."""
         shared, drift = np.zeros(self.f_size), np.zeros((self.count, self.g_size))
         noise = max(scatter(self.residuals(shared, drift)), FLOOR)
         none = np.zeros(self.count * self.g_size)
         prior = (self.prior, np.concatenate([self.expected, none]))
         for k in range(rounds):
-            watch.step(STAGE, k, rounds)
+            step(k)
             if k == rounds // 2:
                 prior = self._trusted(drift)
             weights = self._weights(self.residuals(shared, drift), noise)
