@@ -21,9 +21,9 @@ from qtpy.QtWidgets import (
 from napari_txm_bgcorr.engine.methods import JOINT_BY_DEFAULT, LEARNED
 from napari_txm_bgcorr.gui.drop_zone import FILE_FILTER, local_paths
 from napari_txm_bgcorr.gui.messages import Choices
-from napari_txm_bgcorr.gui.session import Session
+from napari_txm_bgcorr.gui.session import Session, model_label
 
-__all__ = ["ChoicesForm", "PathsField", "model_label", "narrow_combo"]
+__all__ = ["ChoicesForm", "PathsField", "narrow_combo"]
 
 METHOD_HELP = {
     "auto": "The network, with the best prior at hand: a reference, or the scan's own tiles",
@@ -35,14 +35,6 @@ METHOD_HELP = {
     "eigen-flats": "Principal components of several references, fitted to each tile",
     "basic": "BaSiCPy, where it is installed",
 }
-
-
-def model_label(model: str) -> str:
-    """Short name of a model: its own, or that of its run."""
-    path = Path(model)
-    if path.suffix != ".safetensors":
-        return model
-    return path.parent.name if path.stem == "model" else path.stem
 
 
 def narrow_combo(name: str, tip: str) -> QComboBox:

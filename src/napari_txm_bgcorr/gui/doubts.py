@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.gui.choices import model_label
-from napari_txm_bgcorr.gui.session import Job
+from napari_txm_bgcorr.gui.session import Job, model_label
 
 __all__ = ["doubts", "in_one", "references"]
 

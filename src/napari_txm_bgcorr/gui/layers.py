@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from napari.layers import Image
 
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, Source, TileArray
 from napari_txm_bgcorr.gui.canvas import Picture
@@ -42,6 +41,8 @@ def warm_up() -> None:
     With it napari loads xarray and builds its table of units, which would hold the window when
     the first scan is shown. The table is not made for two threads.
     """
+    from napari.layers import Image
+
     Image(np.zeros((2, 2)), units=("um", "um"))
 
 

@@ -19,11 +19,20 @@ __all__ = [
     "Job",
     "JobInput",
     "Session",
+    "model_label",
     "resolve",
 ]
 
 FORMATS = {"omezarr": "OME-Zarr", "ometiff": "OME-TIFF", "tiff": "TIFF files"}
 FORMAT_SUFFIX = {"omezarr": ".ome.zarr", "ometiff": " OME-TIFF", "tiff": " TIFF"}
+
+
+def model_label(model: str) -> str:
+    """Short name of a model: its own, or that of its run."""
+    path = Path(model)
+    if path.suffix != ".safetensors":
+        return model
+    return path.parent.name if path.stem == "model" else path.stem
 
 
 @dataclass(frozen=True, eq=False)

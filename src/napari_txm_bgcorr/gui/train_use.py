@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from napari_txm_bgcorr.core.errors import ModelError
 from napari_txm_bgcorr.engine.methods import LEARNED
-from napari_txm_bgcorr.gui.choices import model_label
+from napari_txm_bgcorr.gui.session import model_label
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
