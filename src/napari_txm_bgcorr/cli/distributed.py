@@ -201,18 +201,20 @@ class Distributed:
         todo = writer.todo
         groups = [todo[first : first + GROUP] for first in range(0, len(todo), GROUP)]
         with lost_contact(self._options.scheduler):
-            tasks = [
+            left = {
                 self._client.submit(correct_tiles_of, work, self._fit, group, pure=False)
                 for group in groups
-            ]
+            }
             try:
-                for task in as_completed(tasks):
-                    for index, seen in task.result():
+                for task in as_completed(tuple(left)):
+                    done = task.result()
+                    left.remove(task)  # what is known here need not be done again for a lost worker
+                    for index, seen in done:
                         writer.note(index)
                         yield index, seen
             finally:
                 with suppress(OSError):  # the scheduler itself may be gone
-                    self._client.cancel(tasks, force=True)
+                    self._client.cancel(list(left), force=True)
 
     def _work(self, scans: Sequence[Scan], out: Path) -> Work:
         paths = tuple(scan.source.path.absolute() for scan in scans)

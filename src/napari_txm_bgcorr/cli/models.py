@@ -37,18 +37,20 @@ def list_(as_json: JsonFlag = False) -> None:
     def line(row: ModelRow) -> str:
         error = "" if row.error is None else f"{100 * row.error:.2f} %"
         whose = "shipped" if row.shipped else "own"
-        facts = f"{row.network:<20} {row.date:<10}  {row.megabytes:>6.1f} MB  {error:>8}"
+        facts = f"{row.network:<20} {row.date:<10}  {row.megabytes:>6.1f} MB  {error:>8}  "
+        facts += row.references
         return f"{row.name:<24} {whose:<8} {row.fault or facts}"
 
-    head = f"{'name':<24} {'':<8} {'network':<20} {'date':<10}  {'weights':>9}  {'error':>8}"
-    typer.echo("\n".join([head, *map(line, rows)]))
+    head = f"{'name':<24} {'':<8} {'network':<20} {'date':<10}  {'weights':>9}  {'error':>8}  "
+    head += "carries references"
+    typer.echo("\n".join(text.rstrip() for text in [head, *map(line, rows)]))
     typer.echo(f"your own are in {models_folder()}")
 
 
 @app.command("show")
 def show(model: Model, as_json: JsonFlag = False) -> None:
     """Show a model's card: what it is for, its range, figures and limits."""
-    from napari_txm_bgcorr.engine.card import fits, without_places
+    from napari_txm_bgcorr.engine.card import carries, fits, without_places
     from napari_txm_bgcorr.engine.model_store import find_model
 
     path, card = find_model(model)
@@ -65,6 +67,8 @@ def show(model: Model, as_json: JsonFlag = False) -> None:
     errors = card.get("metrics", {}).get("validation_error_sf") or {}
     for case, error in errors.items():
         typer.echo(f"{'error':<14}{case}: {100 * error:.2f} %")
+    if isinstance(card.get("references"), dict):
+        typer.echo(f"{'carries':<14}{carries(card)}")
     for limit in [*card.get("limits", []), card.get("notes")]:
         if limit:
             typer.echo(f"{'limit':<14}{limit}")

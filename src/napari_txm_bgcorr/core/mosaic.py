@@ -19,6 +19,7 @@ from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.joint import JointOptions, too_few
 from napari_txm_bgcorr.core.overview import QUANTILES, Overview, survey
 from napari_txm_bgcorr.core.own_backgrounds import OwnBackgrounds
+from napari_txm_bgcorr.core.own_references import with_own_references
 from napari_txm_bgcorr.core.refined import Joined, joint
 from napari_txm_bgcorr.core.registration import Edge, Positions, nominal_positions, register
 from napari_txm_bgcorr.core.scan import Scan, TileArray
@@ -150,6 +151,7 @@ class Joint:
         """As `fit`, under a watch of its own."""
         self.positions = self.joined = None
         fit_method(self.method, scan, watch)
+        scan = with_own_references(self.method, scan)
         own = OwnBackgrounds(scan, self.method)
         if scan.kind == "mosaic":
             found = self._mosaic(scan, own, watch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 from napari_txm_bgcorr.core.errors import ConfigError
 from napari_txm_bgcorr.core.scan import TileArray
 
-__all__ = ["ImageStack", "TrainingData"]
+__all__ = ["ACQUISITION", "ImageStack", "TrainingData"]
+
+ACQUISITION = ("pixel_nm", "energy_ev", "exposure_s", "binning")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +33,8 @@ class ImageStack:
         When each was taken.
     dark : (Y, X) float32 or None
         Counts without beam.
+    acquisition : tuple of mapping
+        For each image any of `ACQUISITION`, as far as its file tells; empty: nothing known.
     """
 
     images: TileArray
@@ -37,6 +42,7 @@ class ImageStack:
     sessions: tuple[str, ...]
     times: NDArray[np.datetime64] | None = None
     dark: NDArray[np.float32] | None = None
+    acquisition: tuple[Mapping[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse facts that do not fit the images.
@@ -44,13 +50,14 @@ class ImageStack:
         Raises
         ------
         ConfigError
-            If there is not one name and session (and time) an image.
+            If there is not one name and session (and time, and acquisition) an image.
         """
         count = int(self.images.shape[0]) if len(self.images.shape) == 3 else -1
         facts: list[Any] = [
             self.names,
             self.sessions,
             *([] if self.times is None else [self.times]),
+            *([self.acquisition] if self.acquisition else []),
         ]
         if any(len(fact) != count for fact in facts):
             sizes = ", ".join(str(len(fact)) for fact in facts)
@@ -61,6 +68,10 @@ class ImageStack:
 
     def __len__(self) -> int:
         return int(self.images.shape[0])
+
+    def facts_of(self, k: int) -> Mapping[str, float]:
+        """What is known of the acquisition of image `k`."""
+        return self.acquisition[k] if self.acquisition else {}
 
 
 @dataclass(frozen=True, eq=False)

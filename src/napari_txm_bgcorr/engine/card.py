@@ -19,9 +19,12 @@ from napari_txm_bgcorr.core.training_data import ImageStack
 __all__ = [
     "INTENDED_USE",
     "LICENCE",
+    "acquisition_of",
+    "carries",
     "facts_of_images",
     "fits",
     "joined_fits",
+    "left_out",
     "training_facts",
     "without_places",
 ]
@@ -114,6 +117,23 @@ def _dark(share_kept: float) -> str:
     return "removed" if share_kept <= 0 else "kept" if share_kept >= 1 else "either"
 
 
+def acquisition_of(stacks: Iterable[ImageStack]) -> Facts:
+    """What the files of images tell of how they were taken, for `facts_of_images`."""
+    found: dict[str, set[float]] = {}
+    for stack in stacks:
+        for known in stack.acquisition:
+            facts = {**known}
+            if "pixel_nm" in facts:
+                facts["field_um"] = facts["pixel_nm"] * stack.images.shape[-1] / 1000
+            for name, value in facts.items():
+                if np.isfinite(value) and value > 0:
+                    found.setdefault(name, set()).add(round(float(value), 4))
+    out: Facts = {name: [min(values), max(values)] for name, values in found.items()}
+    if "binning" in found:
+        out["binning"] = sorted(int(value) for value in found["binning"])
+    return out
+
+
 def facts_of_images(stacks: Iterable[ImageStack], acquisition: Mapping[str, Any]) -> Facts:
     """Range and hashes of real references, for the card of a model trained on them.
 
@@ -154,6 +174,22 @@ def facts_of_images(stacks: Iterable[ImageStack], acquisition: Mapping[str, Any]
         "fits": known,
         "data": {"images": len(levels), "sha256": hashes},
     }
+
+
+def carries(card: Mapping[str, Any]) -> str:
+    """What a card says of the references inside its model, in words; empty: none."""
+    found = card.get("references")
+    if not isinstance(found, Mapping):
+        return ""
+    size = " x ".join(str(n) for n in found.get("size") or ())
+    when = f"{found.get('first')} to {found.get('newest')}" if found.get("newest") else "undated"
+    return f"{found.get('count', '?')} references of {when}, {size} px"
+
+
+def left_out(card: Mapping[str, Any]) -> str:
+    """What an exported graph lacks of its model; empty: nothing."""
+    inside = carries(card)
+    return f"The model carries {inside}. They are not in this graph." if inside else ""
 
 
 def joined_fits(simulated: Mapping[str, Any], real: Mapping[str, Any]) -> Facts:

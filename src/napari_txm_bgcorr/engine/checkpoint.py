@@ -28,6 +28,7 @@ from napari_txm_bgcorr.engine.card import (
     training_facts,
     without_places,
 )
+from napari_txm_bgcorr.engine.carried import PREFIX, Carried
 from napari_txm_bgcorr.engine.config import NetworkConfig
 from napari_txm_bgcorr.engine.networks import build_generator
 from napari_txm_bgcorr.engine.run_folder import write_atomic
@@ -46,6 +47,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
+WITH_REFERENCES = 2  # format of a model that carries references, which older programs refuse
 FORMAT = "napari-txm-bgcorr model"
 
 
@@ -64,6 +66,8 @@ class Model:
         Of the weights.
     sha256 : str
         Hash of the weights file.
+    references : Carried or None
+        Those that it starts from where a scan brings none.
     """
 
     network: nn.Module
@@ -71,6 +75,7 @@ class Model:
     card: Mapping[str, Any]
     path: Path
     sha256: str
+    references: Carried | None = None
 
 
 def save_model(
@@ -83,6 +88,7 @@ def save_model(
     notes: str = "",
     facts: Mapping[str, Any] | None = None,
     dtype: Literal["float32", "float16"] = "float32",
+    references: Carried | None = None,
 ) -> str:
     """Write ``PATH.safetensors`` and its card ``PATH.json``.
 
@@ -102,6 +108,8 @@ def save_model(
         docs/reference/model-card.md. ``fits`` and ``data`` are merged entry by entry.
     dtype : {"float32", "float16"}
         How the weights are stored; they are computed with in float32.
+    references : Carried or None
+        To be carried in the weights file.
 
     Returns
     -------
@@ -115,11 +123,13 @@ def save_model(
         for key, value in network.state_dict().items()
     }
     # one entry only: safetensors writes several in any order, and equal weights must hash equal
-    data = save_tensors(tensors, metadata={"format": f"{FORMAT}, version {FORMAT_VERSION}"})
+    carried = {} if references is None else references.tensors()
+    version = WITH_REFERENCES if carried else FORMAT_VERSION
+    data = save_tensors(tensors | carried, metadata={"format": f"{FORMAT}, version {version}"})
     digest = hashlib.sha256(data).hexdigest()
     card = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": version,
         "sha256": digest,
         "network": config.model_dump(mode="json"),
         "dtype": dtype,
@@ -127,6 +137,7 @@ def save_model(
         "program_version": __version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **_stated(training or {}, facts or {}),
+        **({} if references is None else {"references": references.describe()}),
         "training": dict(training or {}),
         "metrics": dict(metrics or {}),
         "notes": notes,
@@ -184,8 +195,13 @@ def load_model(path: Path) -> Model:
     except (ValidationError, ConfigError) as error:
         first = str(error).splitlines()[0]
         raise ModelError(f"{path}: card's network cannot be built ({first})") from error
+    carried = {key: tensors.pop(key) for key in list(tensors) if key.startswith(PREFIX)}
     _fill(network, tensors, path)
-    return Model(network.eval(), config, card, path, digest)
+    try:
+        references = Carried.of(carried, card)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    return Model(network.eval(), config, card, path, digest, references)
 
 
 def _fill(network: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -223,10 +239,10 @@ def read_card(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: the model's card cannot be read; copy it again") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise ModelError(f"{path}: is no card of a model of this program")
-    if card.get("format_version") != FORMAT_VERSION:
+    if card.get("format_version") not in (FORMAT_VERSION, WITH_REFERENCES):
         raise ModelError(
             f"{path}: format_version {card.get('format_version')!r}, this program reads "
-            f"{FORMAT_VERSION}; update the program or the model"
+            f"{FORMAT_VERSION} and {WITH_REFERENCES}; update the program or the model"
         )
     for key, kind in (("sha256", str), ("network", dict)):
         if not isinstance(card.get(key), kind):

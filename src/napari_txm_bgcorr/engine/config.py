@@ -227,6 +227,7 @@ class TrainConfig(_Strict):
     keep_checkpoints : newest checkpoints kept on disk.
     seed : seed of weights and batches.
     init : model (name or file) whose weights to start from, or None.
+    remember : references that the model carries and starts from where a scan brings none; 0: none.
     patience : validations in a row without a better error after which the run ends; 0: never.
     micro_batch : tiles on a device at once, whose gradients add up to the batch's; 0: all.
         Halved by itself where memory runs out.
@@ -260,6 +261,7 @@ class TrainConfig(_Strict):
     keep_checkpoints: int = Field(default=3, ge=2)
     seed: int = Field(default=0, ge=0)
     init: str | None = None
+    remember: int = Field(default=0, ge=0, le=16)
     patience: int = Field(default=0, ge=0)
     micro_batch: int = Field(default=0, ge=0)
     loggers: tuple[Literal["tensorboard", "mlflow"], ...] = ()

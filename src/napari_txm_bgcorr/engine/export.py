@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import ConfigError, ModelError, WriteError
 from napari_txm_bgcorr.core.simulate import simulate_tile
-from napari_txm_bgcorr.engine.card import without_places
+from napari_txm_bgcorr.engine.card import left_out, without_places
 from napari_txm_bgcorr.engine.checkpoint import Model, load_model, resolve_model
 from napari_txm_bgcorr.engine.export_graph import BlindBackground, CountsToBackground
 from napari_txm_bgcorr.engine.model_store import copy_model
@@ -151,8 +151,11 @@ def onnx_bytes(model: Model, *, blind: bool = False) -> bytes:
 
 
 def _described(model: Model) -> dict[str, str]:
+    card = without_places(model.card)
+    if lacking := left_out(card):
+        card["limits"] = [*card.get("limits", []), lacking]
     return {
-        "card": json.dumps(without_places(model.card)),
+        "card": json.dumps(card),
         "counts": "(n, 1, y, x) float32: raw counts, dark removed where it is known",
         "prior": "(n, 1, y, x) float32: a reference in counts; anything where there is none",
         "prior_error": "(n,) float32: expected rms of the prior's log (0.02: 2 %); -1: no prior",

@@ -12,7 +12,7 @@ import pydantic
 import torch
 
 from napari_txm_bgcorr.core.errors import ConfigError, ModelError
-from napari_txm_bgcorr.engine.card import INTENDED_USE, LICENCE, fits
+from napari_txm_bgcorr.engine.card import INTENDED_USE, LICENCE, fits, left_out
 from napari_txm_bgcorr.engine.checkpoint import Model
 from napari_txm_bgcorr.engine.export import (
     OPSET,
@@ -193,7 +193,7 @@ def readme(card: Mapping[str, Any], name: str) -> str:
         "",
         "## Limits",
         "",
-        *[f"- {limit}" for limit in card.get("limits", [])],
+        *[f"- {limit}" for limit in [*card.get("limits", []), left_out(card)] if limit],
         str(card.get("notes", "")),
     ]
     return "\n".join(lines).rstrip() + "\n"

@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from napari_txm_bgcorr.core.errors import TxmError, WriteError
+from napari_txm_bgcorr.engine.carried import Carried
 from napari_txm_bgcorr.engine.checkpoint import save_model
 from napari_txm_bgcorr.engine.devices import list_devices
 from napari_txm_bgcorr.engine.distributed import World
@@ -41,6 +42,8 @@ class Keeper:
         Go on with the run that is in the folder.
     facts : mapping or None
         Of the images learned from, for the model's card (`card.facts_of_images`).
+    references : Carried or None
+        That the model is to carry.
     """
 
     def __init__(
@@ -50,8 +53,10 @@ class Keeper:
         *,
         resume: bool,
         facts: Mapping[str, Any] | None = None,
+        references: Carried | None = None,
     ) -> None:
         self.folder, self.trainer, self.facts = folder, trainer, facts
+        self.references = references
         folder.start(trainer.config, resume=resume)
         self.heart = Heartbeat(folder.path)
         self.meter = EnergyMeter(_meters(trainer))
@@ -208,6 +213,7 @@ class Keeper:
                 "blend": trainer.blend.share,
             },
             facts=self.facts,
+            references=self.references,
         )
 
     def warn(self, sentence: str) -> None:

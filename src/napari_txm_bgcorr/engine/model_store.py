@@ -6,7 +6,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ class ModelRow:
         Of the weights.
     error : float or None
         Mean validation error (scale-free, 0.03 is 3 %), where the card has one.
+    references : str
+        Those it carries: how many, and the day of the newest; empty: none.
     fault : str
         Why the model cannot be used; empty where nothing is known against it.
     """
@@ -65,6 +67,7 @@ class ModelRow:
     megabytes: float = 0.0
     error: float | None = None
     fault: str = ""
+    references: str = ""
 
 
 def model_rows() -> list[ModelRow]:
@@ -80,7 +83,8 @@ def model_rows() -> list[ModelRow]:
             continue
         network = str(card["network"].get("name", ""))
         date = str(card.get("date", ""))[:10]
-        rows.append(ModelRow(name, path, shipped, network, date, megabytes, _error(card)))
+        row = ModelRow(name, path, shipped, network, date, megabytes, _error(card))
+        rows.append(replace(row, references=_references(card)))
     return sorted(rows, key=lambda row: (not row.shipped, row.name.lower()))
 
 
@@ -89,6 +93,14 @@ def _error(card: Mapping[str, Any]) -> float | None:
     found = metrics.get("validation_error_sf") if isinstance(metrics, Mapping) else None
     mean = found.get("mean") if isinstance(found, Mapping) else None
     return float(mean) if isinstance(mean, (int, float)) else None
+
+
+def _references(card: Mapping[str, Any]) -> str:
+    found = card.get("references")
+    if not isinstance(found, Mapping):
+        return ""
+    day = str(found.get("newest") or "")[:10]
+    return f"{found.get('count', '?')}, {day or 'undated'}"
 
 
 def find_model(model: str | Path) -> tuple[Path, dict[str, Any]]:

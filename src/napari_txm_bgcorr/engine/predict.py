@@ -35,6 +35,7 @@ from napari_txm_bgcorr.engine.priors import (
     to_empty_level,
     to_prior_level,
 )
+from napari_txm_bgcorr.engine.recall import Recall, recall
 from napari_txm_bgcorr.engine.tensors import level_of, log_field, median, network_input, upsample
 
 __all__ = ["PRIORS", "Generator", "PriorKind", "release"]
@@ -52,9 +53,9 @@ class Generator:
     device : str
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     prior : str
-        ``auto`` (references where there are any, else the median over >= 5 tiles of a mosaic,
-        else none; in a mosaic with both, the one expected to be off by less), or one of these
-        by name.
+        ``auto`` (references where there are any, the scan's or else those that the model
+        carries, else the median over >= 5 tiles of a mosaic, else none; in a mosaic with both,
+        the one expected to be off by less), or one of these by name.
     batch : int
         Tiles computed at once on a GPU; halved when memory runs out. CPUs take one tile at a
         time, so that results do not depend on how tiles are grouped.
@@ -94,6 +95,7 @@ class Generator:
         self._dark: Image | None = None
         self._prior: Prior | None = None
         self._references: Prior | None = None  # their error, once it is estimated
+        self._recall: Recall | None = None
         self._last: tuple[Image, Tensor] | None = None
         self._last_cells: tuple[Image, Image] | None = None
 
@@ -121,12 +123,32 @@ class Generator:
             If the prior asked for is not to be had from this scan.
         """
         self._dark, self._prior, self._last = scan.dark(), None, None
-        self._last_cells = self._references = None
+        self._last_cells = self._references = self._recall = None
         with guard(self.device):
+            if self.prior_kind in ("auto", "reference"):
+                self._recall = self._recalled(scan)
+            scan = self.with_references(scan)
             self._prior = self._choice(scan).choose(self.prior_kind)
         return self
 
-    def _choice(self, scan: Scan) -> PriorChoice:
+    def _recalled(self, scan: Scan) -> Recall | None:
+        """What the references that the model carries come to, where the scan has none."""
+        return recall(
+            scan,
+            self.model.references,
+            self._dark,
+            lambda with_them: self._choice(with_them, given=False).keeps_reference(),
+            wanted=self.prior_kind == "reference",
+        )
+
+    def with_references(self, scan: Scan) -> Scan:
+        """The scan of the last fit with the model's own references, where that fit used them.
+
+        See `core.own_references.ReferenceMethod`.
+        """
+        return scan if self._recall is None else self._recall.attach(scan)
+
+    def _choice(self, scan: Scan, given: bool = True) -> PriorChoice:
         return PriorChoice(
             scan=scan,
             dark=self._dark,
@@ -134,6 +156,7 @@ class Generator:
             predict=self._predict_blind,
             card=self.model.card,
             workers=self.workers,
+            given=given,
         )
 
     def candidates(self, scan: Scan) -> dict[str, Generator]:
@@ -346,8 +369,8 @@ class Generator:
 
     def describe(self) -> dict[str, Any]:
         """Parameters for the provenance, JSON-ready."""
-        prior = self._prior
-        return {
+        prior, recalled = self._prior, self._recall
+        found = {
             "model": self.model_name,
             "weights_sha256": self.model.sha256,
             "network": self.model.config.name,
@@ -356,6 +379,7 @@ class Generator:
             "prior": "none" if prior is None else prior.kind,
             "prior_error": None if prior is None else round(prior.rms(None), 5),
         }
+        return found if recalled is None else found | recalled.describe(prior)
 
 
 @lru_cache(maxsize=2)

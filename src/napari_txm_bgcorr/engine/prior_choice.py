@@ -51,6 +51,8 @@ class PriorChoice:
         Of the model, whose errors by case it may state.
     workers : int
         Threads that predict.
+    given : bool
+        Whether somebody gave the references with the scan: undated ones are believed then.
     """
 
     scan: Scan
@@ -59,6 +61,7 @@ class PriorChoice:
     predict: Callable[[Image], Image]
     card: Mapping[str, Any]
     workers: int = 1
+    given: bool = True
 
     def choose(self, kind: PriorKind) -> Prior | None:
         """The prior of that kind; None: nothing but the tile itself.
@@ -105,12 +108,16 @@ class PriorChoice:
         median = enough and self.scan.kind != "series"
         return self.choose("tile-median" if median else "none")
 
+    def keeps_reference(self) -> bool:
+        """Whether its references are expected to be better than nothing."""
+        return self._unless_too_old(self.reference()) is not None
+
     def _has_flats(self) -> bool:
         return self.scan.flats is not None and self.scan.flats.shape[0] > 0
 
     def _unless_too_old(self, reference: Prior) -> Prior | None:
         """The reference, or nothing where the network alone is expected to be off by less."""
-        if not dated(self.scan):
+        if self.given and not dated(self.scan):
             return reference
         expected = self._expected(reference)
         worse = LEFT * expected > self._blind_error()

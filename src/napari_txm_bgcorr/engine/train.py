@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.training_data import TrainingData
-from napari_txm_bgcorr.engine.card import facts_of_images
+from napari_txm_bgcorr.engine.card import acquisition_of, facts_of_images
+from napari_txm_bgcorr.engine.carried import choose_references
 from napari_txm_bgcorr.engine.config import TrainConfig
 from napari_txm_bgcorr.engine.devices import guard
 from napari_txm_bgcorr.engine.distributed import join
@@ -247,8 +248,12 @@ def run_training(
     with join(device) as (world, place), Wishes(folder, world) as wishes:
         world.check(config.batch)
         trainer = Trainer(config, place, world)
-        facts = _facts(data) if world.lead else None
-        keeper = Keeper(folder, trainer, resume=resume, facts=facts) if world.lead else None
+        keeper = None
+        if world.lead:
+            stacks = () if data is None else data.references
+            carried = choose_references(stacks, config.remember)
+            facts = _facts(data)
+            keeper = Keeper(folder, trainer, resume=resume, facts=facts, references=carried)
         try:
             _restore(folder, trainer, resume, keeper)
             with guard(place), profiled(folder.path / "profile" if profile else None) as tick:
@@ -266,7 +271,7 @@ def run_training(
 def _facts(data: TrainingData | None) -> dict[str, Any] | None:
     """What the model's card tells of the real images: level, darks, hashes."""
     stacks = () if data is None else (*data.references, *data.raws)
-    return facts_of_images(stacks, {}) if stacks else None
+    return facts_of_images(stacks, acquisition_of(stacks)) if stacks else None
 
 
 def _restore(folder: RunFolder, trainer: Trainer, resume: bool, keeper: Keeper | None) -> None:

@@ -13,6 +13,7 @@ from napari_txm_bgcorr.core.correction import BackgroundMethod, correct_tiles
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.mosaic import Joint, joint_notes, registered
 from napari_txm_bgcorr.core.own_backgrounds import CandidateMethod
+from napari_txm_bgcorr.core.own_references import with_own_references
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.watch import Watch
 from napari_txm_bgcorr.gui.messages import Message, Preparing, Tell
@@ -67,6 +68,10 @@ class Stored:
     def candidates(self, scan: Scan) -> Mapping[str, BackgroundMethod]:
         """Those of the method that made them."""
         return self.method.candidates(scan) if isinstance(self.method, CandidateMethod) else {}
+
+    def with_references(self, scan: Scan) -> Scan:
+        """Those of the method that made them."""
+        return scan if self.method is None else with_own_references(self.method, scan)
 
     def fit(self, scan: Scan) -> Stored:
         """Nothing to do."""

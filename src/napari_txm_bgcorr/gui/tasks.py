@@ -19,6 +19,7 @@ from napari_txm_bgcorr.core.errors import (
     TxmError,
     WriteError,
 )
+from napari_txm_bgcorr.core.own_references import method_notes
 from napari_txm_bgcorr.core.provenance import make_provenance, refuse_if_corrected
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.watch import fit_method
@@ -211,6 +212,7 @@ def _correct_one(run: _Run, item: JobInput, method: BackgroundMethod) -> Iterato
         fitted = fit_method(method, scan, watch)
         result = Result(scan, item.name)
         result.made_by(fitted)
+        result.notes += method_notes(fitted.describe())
         result.doubts += doubts(run.job, scan)
     if result.doubts:
         yield Doubted(tuple(result.doubts), references(run.job, scan))

@@ -28,7 +28,7 @@ from napari_txm_bgcorr.gui.worker import Runner
 
 __all__ = ["Done", "ModelsDialog", "Rows"]
 
-COLUMNS = ("Name", "Network", "Error", "MB", "Date")
+COLUMNS = ("Name", "Network", "Error", "MB", "Date", "References")
 WEIGHTS_FILTER = "Models (*.safetensors)"
 EXPORT_FILTERS = {
     "Weights and card (*.safetensors)": ".safetensors",
@@ -245,6 +245,9 @@ def _table() -> QTableWidget:
     table = QTableWidget(0, len(COLUMNS))
     table.setObjectName("models_table")
     table.setHorizontalHeaderLabels(list(COLUMNS))
+    table.horizontalHeaderItem(len(COLUMNS) - 1).setToolTip(
+        "Those it carries, to start from where images come without any"
+    )
     table.verticalHeader().hide()
     table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
     table.setSelectionMode(QTableWidget.SelectionMode.SingleSelection)
@@ -260,7 +263,7 @@ def _fill(table: QTableWidget, rows: Sequence[Any]) -> None:
         error = "" if row.error is None else f"{100 * row.error:.2f} %"
         name = f"{row.name} (shipped)" if row.shipped else row.name
         name = f"⚠ {name}" if row.fault else name
-        texts = (name, row.network, error, f"{row.megabytes:.1f}", row.date)
+        texts = (name, row.network, error, f"{row.megabytes:.1f}", row.date, row.references)
         for column, text in enumerate(texts):
             entry = QTableWidgetItem(text)
             entry.setToolTip(row.fault or str(row.path))

@@ -22,7 +22,7 @@ from zarr.codecs import BloscCodec
 
 from napari_txm_bgcorr.core.errors import ReadError, WriteError
 from napari_txm_bgcorr.core.scan import LazyTiles
-from napari_txm_bgcorr.core.training_data import ImageStack
+from napari_txm_bgcorr.core.training_data import ACQUISITION, ImageStack
 from napari_txm_bgcorr.io.guard import reading, writing
 
 __all__ = ["JOURNAL", "KEY", "Library", "can_read", "open_library"]
@@ -78,7 +78,12 @@ def _stack(path: Path, name: str, kept: list[Line]) -> ImageStack:
         tuple(str(line["name"]) for line in kept),
         tuple(_session(line) for line in kept),
         times,
+        acquisition=tuple(_acquisition(line) for line in kept),
     )
+
+
+def _acquisition(line: Line) -> dict[str, float]:
+    return {name: float(line[name]) for name in ACQUISITION if line.get(name) is not None}
 
 
 def _session(line: Line) -> str:

@@ -7,6 +7,7 @@ readable; an unreadable one in a folder is left out and noted.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import ReadError
 from napari_txm_bgcorr.core.scan import Scan, TileArray
-from napari_txm_bgcorr.core.training_data import ImageStack, TrainingData
+from napari_txm_bgcorr.core.training_data import ACQUISITION, ImageStack, TrainingData
 from napari_txm_bgcorr.io import library
 from napari_txm_bgcorr.io.dispatch import read, read_references
 from napari_txm_bgcorr.io.guard import check_frame, reading
@@ -86,7 +87,7 @@ def _dark(paths: Paths) -> NDArray[np.float32] | None:
 def _with_dark(stack: ImageStack, dark: NDArray[np.float32] | None) -> ImageStack:
     if dark is None or tuple(stack.images.shape[1:]) != dark.shape:
         return stack
-    return ImageStack(stack.images, stack.names, stack.sessions, stack.times, dark)
+    return replace(stack, dark=dark)
 
 
 def _stacks(path: Path, role: str, notes: list[str]) -> list[ImageStack]:
@@ -136,7 +137,11 @@ def _stack(path: Path, role: str) -> ImageStack:
     times = scan.times if itself else scan.flat_times
     count = int(images.shape[0])
     names = scan.names if itself else tuple(f"{path.stem}_flat{i + 1}" for i in range(count))
-    return ImageStack(images, names, _sessions(path, times, count), times, scan.dark())
+    known = {name: getattr(scan, name) for name in ACQUISITION}
+    facts = {name: float(value) for name, value in known.items() if value is not None}
+    return ImageStack(
+        images, names, _sessions(path, times, count), times, scan.dark(), (facts,) * count
+    )
 
 
 def _is_one_xradia_image(scan: Scan) -> bool:
