@@ -1,15 +1,19 @@
 """The dialog "Models": what it lists is what there is, and what it does is done to the files."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from qtpy.QtWidgets import QFileDialog, QInputDialog, QMessageBox
 
+from napari_txm_bgcorr.engine.carried import Carried
 from napari_txm_bgcorr.engine.checkpoint import save_model
 from napari_txm_bgcorr.engine.config import NetworkConfig
 from napari_txm_bgcorr.engine.networks import build_generator
 from napari_txm_bgcorr.gui import worker
-from napari_txm_bgcorr.gui.train_models import ModelsDialog
+from napari_txm_bgcorr.gui.train_models import COLUMNS, ModelsDialog
+from napari_txm_bgcorr.gui.train_use import use_model
 
 WAIT = 60_000
 TINY = NetworkConfig(field_px=16, features=(4, 4))
@@ -66,6 +70,22 @@ def test_list_shows_names_errors_and_faults(dialog, folder, qtbot):
     idle(qtbot, dialog)
     choose(dialog, "mine")
     assert "card cannot be read" in dialog.label.text() and not dialog.use_button.isEnabled()
+
+
+def test_references_inside_a_model_are_told(dialog, folder, qtbot):
+    images = np.ones((2, 8, 8), np.uint16)
+    carried = Carried(images, np.array(["2024-03-01T12:00", "2024-03-01T13:00"], "datetime64[s]"))
+    path = folder / "today.safetensors"
+    save_model(path, build_generator(TINY), TINY, references=carried)
+    dialog._do(lambda: "")
+    idle(qtbot, dialog)
+    place = names(dialog).index("today")
+    assert dialog.table.item(place, len(COLUMNS) - 1).text() == "2, 2024-03-01"
+    assert dialog.table.item(names(dialog).index("mine"), len(COLUMNS) - 1).text() == ""
+    session = SimpleNamespace(model="default", method="captured")
+    said = use_model(session, str(path))
+    assert "It carries 2 references of 2024-03-01T12:00:00" in said and session.method == "auto"
+    assert "carries" not in use_model(session, str(folder / "mine.safetensors"))
 
 
 def test_rename_use_and_remove(dialog, folder, qtbot, monkeypatch):

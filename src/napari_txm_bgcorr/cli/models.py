@@ -63,7 +63,7 @@ def show(model: Model, as_json: JsonFlag = False) -> None:
         if card.get(key):
             typer.echo(f"{key:<14}{_text(card[key])}")
     for key, value in fits(card).items():
-        typer.echo(f"{'for ' + key:<14}{_text(value)}")
+        typer.echo(f"{'for ' + key:<13} {_text(value)}")
     errors = card.get("metrics", {}).get("validation_error_sf") or {}
     for case, error in errors.items():
         typer.echo(f"{'error':<14}{case}: {100 * error:.2f} %")

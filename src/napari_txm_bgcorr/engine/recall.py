@@ -63,17 +63,13 @@ class Recall:
         """Which they are, for the provenance."""
         return f"references of the model, {spelt(self.references)}"
 
-    @property
-    def note(self) -> str:
-        """One sentence for the user."""
-        if self.refused:
-            return f"{self.source}, are left aside: {self.refused}"
-        return f"prior: {self.source}"
-
     def describe(self, prior: Prior | None) -> dict[str, Any]:
         """What it adds to the method's description, after a fit that came to `prior`."""
-        used = prior is not None and prior.kind == "reference" and not self.refused
-        return ({"prior_from": self.source} if used else {}) | {"notes": [self.note]}
+        if self.refused:
+            return {"notes": [f"{self.source}, are left aside: {self.refused}"]}
+        if prior is None or prior.kind != "reference":
+            return {"notes": [f"{self.source}, count beside what the tiles themselves show"]}
+        return {"prior_from": self.source, "notes": [f"prior: {self.source}"]}
 
 
 def spelt(references: Carried) -> str:

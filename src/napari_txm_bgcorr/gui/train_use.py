@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_txm_bgcorr.core.errors import ModelError
+from napari_txm_bgcorr.engine.card import carries
 from napari_txm_bgcorr.engine.methods import LEARNED
 from napari_txm_bgcorr.gui.session import model_label
 
@@ -45,4 +47,15 @@ def use_model(session: Session, model: str) -> str:
     session.model = model
     if session.method not in LEARNED:
         session.method = "auto"
-    return f"“Background correction” now uses {model_label(model)}: press Correct there"
+    said = f"“Background correction” now uses {model_label(model)}: press Correct there"
+    return f"{said}. {found}" if (found := _carries(model)) else said
+
+
+def _carries(model: str) -> str:
+    """What the card of a weights file says of references inside it, as a sentence."""
+    try:  # the file itself: reading it as a model would import torch here, in the window's thread
+        card = json.loads(Path(model).with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""  # a model's name; or a damaged card, which is said when it is used
+    inside = carries(card) if isinstance(card, dict) else ""
+    return f"It carries {inside}, and starts from them where you give none" if inside else ""
