@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from threading import Event
 
 import numpy as np
@@ -11,6 +13,8 @@ from qtpy.QtCore import Qt
 from napari_txm_bgcorr.core.correction import correct_tiles
 from napari_txm_bgcorr.core.mosaic import registered
 from napari_txm_bgcorr.core.simulate import simulate_mosaic
+from napari_txm_bgcorr.engine.carried import Carried
+from napari_txm_bgcorr.engine.checkpoint import load_model, resolve_model, save_model
 from napari_txm_bgcorr.engine.methods import make_method
 from napari_txm_bgcorr.gui.canvas import Layout
 from napari_txm_bgcorr.gui.messages import Finished
@@ -49,6 +53,23 @@ def test_the_panel_refines_to_the_bits_of_the_joint_method(scan, name, full):
     places = registered(scan, method.describe()).positions_px
     np.testing.assert_array_equal(result.scan.positions_px, places)
     assert result.registered and result.original is scan
+
+
+def test_the_panel_starts_from_the_references_inside_a_model(tmp_path):
+    """Nothing given in the panel, and the bits are those of the references given by hand."""
+    given = simulate_mosaic(3, 3, size=96, seed=5, specimen="cells", jitter_px=30, references=2)
+    scan, model = given.scan, load_model(resolve_model("default"))
+    carried = Carried(np.asarray(scan.flats[:]), scan.flat_times)
+    path = str(tmp_path / "today.safetensors")
+    save_model(Path(path), model.network, model.config, references=carried)
+    alone = replace(scan, flats=None, flat_times=None)
+    job = Job((JobInput("m", 0, alone),), "auto", path, "cpu", joint=True)
+    (result,) = [m.result for m in correct_job(job, Event()) if isinstance(m, Finished)]
+    by_hand = make_method("auto", model=path, device="cpu", joint=True).fit(scan)
+    assert by_hand.joined.applied
+    for tile in correct_tiles(scan, by_hand):
+        np.testing.assert_array_equal(result.tile(tile.index).background, tile.background)
+    assert any("references of the model, 2 of" in note for note in result.notes)
 
 
 def test_without_it_nothing_is_refined_or_moved(scan):
