@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse
 
+from napari_txm_bgcorr.core.beam_levels import TILE_H, beam_plane, shown_levels
 from napari_txm_bgcorr.core.bordered import solve_bordered
 from napari_txm_bgcorr.core.joint_options import JointOptions
 from napari_txm_bgcorr.core.legendre import Order, legendre, terms
@@ -24,8 +25,8 @@ ALIKE = 12.0  # blocks of one overlap count as this many independent ones, at mo
 HUBER = 1.5  # standard deviations
 AGREE = 1.0  # of usual drift: least error ascribed to a method's own differences
 MANY = 40  # tiles whose levels leave enough to judge by without a plane
+SHOWN = 0.3  # of a tile's weight: neighbours in a row show the same specimen
 FLOOR = 0.005  # least noise of a block, log
-TILE_H = 85 / 3600  # a tile of 60 s and the motor, where times are not known
 
 
 def scatter(values: Floats) -> float:
@@ -91,6 +92,7 @@ class System:
         self.own = _own_terms(overview, self.g_order)
         self.method_level = self.own[:, 0].copy()
         self.own -= np.nanmedian(self.own, axis=0)
+        self.shown = shown_levels(overview) if self.count >= MANY else None
         self.prior = self._prior(_order_in_time(hours, self.count), options)
 
     def _rows(self, overlaps: Sequence[Overlap]) -> Floats:
@@ -133,7 +135,8 @@ class System:
         """Prior and right side with the method's own terms, by how they agree with `drift`.
 
         They agree by accident, too, so no more faith in them than in drift being usual; none
-        where the method was not asked.
+        where the method was not asked. Of many tiles, those that show the beam tell their level,
+        too, whatever the method says.
         """
         off = self.own - self.terms_of(drift)
         asked = np.flatnonzero(np.isfinite(off[:, 0]))
@@ -143,10 +146,16 @@ class System:
         off -= np.nanmedian(off, axis=0)
         spread = 1.4826 * np.nanmedian(np.abs(off), axis=0)
         faith = np.isfinite(self.own) / (spread**2 + (AGREE * self.g_prior) ** 2)
-        told = (np.nan_to_num(self.own) * faith).ravel()
+        told = np.nan_to_num(self.own) * faith
+        if self.shown is not None:
+            level = self.terms_of(drift)[:, 0]
+            trust, middle = beam_plane(self.shown - level, self.positions_px)
+            weight = SHOWN * trust / (AGREE * self.g_prior[0]) ** 2
+            faith[:, 0] += weight
+            told[:, 0] += weight * (self.shown - middle)
         own = self.whole.T @ sparse.diags_array(faith.ravel()) @ self.whole
         border = sparse.csr_array((self.f_size, self.f_size))
-        right = np.concatenate([self.expected, self.whole.T @ told])
+        right = np.concatenate([self.expected, self.whole.T @ told.ravel()])
         return sparse.csr_array(self.prior + sparse.block_diag([border, own])), right
 
     def solve(self, step: Callable[[int], None], rounds: int) -> tuple[Floats, Floats, float]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_txm_bgcorr.core.beam_levels import hours_of
 from napari_txm_bgcorr.core.joint import JointOptions, Solution, solve
 from napari_txm_bgcorr.core.legendre import axes, terms
 from napari_txm_bgcorr.core.level import Level, find_level
@@ -19,7 +20,7 @@ from napari_txm_bgcorr.core.scan import LazyTiles, Scan, TileArray
 from napari_txm_bgcorr.core.shapes import product, to_counts
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 
-__all__ = ["Joined", "SmoothTerms", "hours_of", "joint", "lazy_backgrounds"]
+__all__ = ["Joined", "SmoothTerms", "joint", "lazy_backgrounds"]
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -135,15 +136,6 @@ def joint(
         "seam_after": round(found.seam_after, 5),
     }
     return Joined(lazy, "", found, levels, level, facts)
-
-
-def hours_of(scan: Scan) -> Floats | None:
-    """Hours of the tiles since the first one; None where a time is unknown."""
-    if scan.times is None or np.isnat(scan.times).any():
-        return None
-    seconds = (scan.times - scan.times.min()) / np.timedelta64(1, "s")
-    out: Floats = np.asarray(seconds, np.float64) / 3600
-    return out
 
 
 @dataclass(frozen=True, eq=False)

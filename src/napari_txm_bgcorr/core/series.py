@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from napari_txm_bgcorr.core.beam_levels import hours_of
 from napari_txm_bgcorr.core.captured import visits
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.level import Level, find_level
 from napari_txm_bgcorr.core.overview import BACKGROUND_CELLS, Overview, bin_mean, survey
-from napari_txm_bgcorr.core.refined import Joined, hours_of
+from napari_txm_bgcorr.core.refined import Joined
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, TileArray
 from napari_txm_bgcorr.core.shapes import Coarse, log_beam, spread_indices, to_counts
 from napari_txm_bgcorr.core.watch import SILENT, Watch

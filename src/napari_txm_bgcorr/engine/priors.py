@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from napari_txm_bgcorr.core.beam_levels import BeamLevels
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.shapes import Coarse, upper
@@ -47,6 +48,7 @@ __all__ = [
     "shared_error",
     "spread_indices",
     "tile_median",
+    "to_beam_level",
     "to_empty_level",
     "to_prior_level",
 ]
@@ -78,12 +80,15 @@ class Prior:
         `rms(i) -> float`: expected scale-free error of its logarithm.
     known : (mean, sd)
         Of a reference: logarithm of its true error over that; see `prior_error.belief`.
+    levels : BeamLevels or None
+        Of the beam, relative to the prior of each tile.
     """
 
     kind: str
     of: Callable[[int | None], Image]
     rms: Callable[[int | None], float]
     known: tuple[float, float] = BY_AGE
+    levels: BeamLevels | None = None
 
 
 def log_counts(counts: Any, dark: Image | None) -> Image:
@@ -216,14 +221,15 @@ def tile_median(scan: Scan, dark: Image | None) -> Prior:
     How far it is off is told from the plain medians of two halves of the tiles, which see
     more of the specimen, and from the drift between tiles that no shared shape follows.
     """
-    shape = TileMedian(tiles=MAX_TILES).fit(scan).shape
+    found = TileMedian(tiles=MAX_TILES).fit(scan)
+    shape = found.shape
     coarse = Coarse((shape.shape[0], shape.shape[1]))
     layers = []
     for i in spread_indices(len(scan), MAX_TILES):
         layer = coarse.log_cells(scan.tiles[i], dark)
         layers.append(layer - np.median(layer))
     error = float(np.hypot(ROBUST_SHARE * shared_error(layers, 1), TILE_DRIFT_RMS))
-    return Prior("tile-median", lambda i: shape, lambda i: error)
+    return Prior("tile-median", lambda i: shape, lambda i: error, levels=found.levels)
 
 
 def predicted_median(
@@ -305,6 +311,27 @@ def to_empty_level(log_backgrounds: Image, counts: Image) -> None:
     for log_background, raw in zip(log_backgrounds, counts, strict=True):
         ratio = coarse.log_cells(raw, None) - coarse.mean(log_background)
         log_background += np.float32(upper(ratio, everywhere))
+
+
+def to_beam_level(log_backgrounds: Image, prior: Prior, places: Sequence[int | None]) -> None:
+    """Bring backgrounds, in place, from the level of each tile to that of the beam.
+
+    Does nothing where the prior tells none, and to tiles that the scan does not hold.
+
+    Parameters
+    ----------
+    log_backgrounds : (N, Y, X) float32
+        Log counts, dark removed, after `to_empty_level`.
+    prior : Prior
+    places : sequence of int or None
+        Of the tiles in the scan.
+    """
+    if prior.levels is None:
+        return
+    for log_background, i in zip(log_backgrounds, places, strict=True):
+        if i is not None:
+            own = float(np.median((log_background - prior.of(i))[::4, ::4]))
+            log_background += np.float32(prior.levels.believed(own, i) - own)
 
 
 def to_prior_level(log_backgrounds: Image, priors: Sequence[Image]) -> None:
