@@ -179,3 +179,15 @@ def test_specimen_is_the_same_at_another_pixel_count():
         large = draw_specimen(np.random.default_rng(5), (192, 192), kind)
         binned = large.reshape(96, 2, 96, 2).mean((1, 3))
         assert np.abs(small - binned).mean() < 0.03, kind
+
+
+def test_a_slab_lies_over_whole_rows_of_tiles() -> None:
+    plain, made = (
+        simulate_mosaic(5, 2, size=64, specimen="empty", seed=3, covered_rows=n) for n in (0, 1)
+    )
+    clear, tiles = plain.transmissions[:], made.transmissions[:]
+    assert tiles[[4, 5]].max() < 0.8
+    for far in ([0, 1], [8, 9]):
+        np.testing.assert_array_equal(tiles[far], clear[far])
+    with pytest.raises(ConfigError, match="covered rows 6: give 0 to 5"):
+        simulate_mosaic(5, 2, size=64, covered_rows=6)

@@ -54,6 +54,10 @@ def simulate(
         float,
         typer.Option("--jitter", help="Mosaic: greatest error of the stage, pixels of 512."),
     ] = 20.0,
+    covered: Annotated[
+        int,
+        typer.Option("--covered-rows", help="Mosaic: rows about the middle that a slab covers."),
+    ] = 0,
     references: Annotated[
         int, typer.Option("--references", help="Images without specimen, before and after.")
     ] = 0,
@@ -95,7 +99,12 @@ def simulate(
     _refuse_place(out, overwrite)
     own: dict[str, Any] = {}
     if kind == "mosaic":
-        own = {"grid": list(parse_grid(grid) or (5, 5)), "overlap": overlap, "jitter_px": jitter}
+        own = {
+            "grid": list(parse_grid(grid) or (5, 5)),
+            "overlap": overlap,
+            "jitter_px": jitter,
+            "covered_rows": covered,
+        }
     simulated = _simulated(kind, own, projections, common)
     write_simulation(simulated, out, {"kind": kind, **common, **own}, format)
     typer.echo(f"{len(simulated.scan)} simulated images: {out}")
@@ -109,7 +118,7 @@ def _simulated(
 
     if kind == "mosaic":
         rows, columns = own["grid"]
-        stage = {key: own[key] for key in ("overlap", "jitter_px")}
+        stage = {key: own[key] for key in ("overlap", "jitter_px", "covered_rows")}
         return simulator.simulate_mosaic(rows, columns, **stage, **common)
     if kind == "series":
         return simulator.simulate_series(projections, **common)

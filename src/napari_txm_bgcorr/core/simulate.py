@@ -103,6 +103,7 @@ def simulate_mosaic(
     reference_hours: float = 0.25,
     darks: int = 0,
     seed: int = 0,
+    covered_rows: int = 0,
 ) -> SimulatedScan:
     """Simulate overlapping tiles of one large specimen, row by row from the bottom left.
 
@@ -131,6 +132,9 @@ def simulate_mosaic(
     darks : int
         Images without beam.
     seed : int
+    covered_rows : int
+        Rows of tiles about the middle that a slab lies over as well, from side to side: no beam
+        passes there without absorption.
 
     Returns
     -------
@@ -141,6 +145,8 @@ def simulate_mosaic(
     ConfigError
         If a number is out of range or a name is unknown.
     """
+    if not 0 <= covered_rows <= rows:
+        raise ConfigError(f"simulate: covered rows {covered_rows}: give 0 to {rows}")
     if min(rows, columns) < 1:
         raise ConfigError(f"simulate: grid {rows} x {columns}: give at least 1 x 1")
     if not 0 <= overlap < 0.9:
@@ -154,11 +160,23 @@ def simulate_mosaic(
     most = max(size, min(_CANVAS_PX, 8 * size))
     shape = (min(whole[0], most), min(whole[1], most))
     canvas = _once(lambda: draw_specimen(stage.rng(1), shape, specimen, field_px=size))
+    slab = _once(lambda: draw_specimen(stage.rng(6), shape, "slab", field_px=size))
+    start = (rows - covered_rows) // 2 * columns
+    under = at[start : start + covered_rows * columns, 0]
+    band = (float(under.min()), float(under.max()) + size) if covered_rows else (0.0, 0.0)
+
+    def cut(i: int) -> Floats:
+        corner = (int(at[i, 0]), int(at[i, 1]))
+        tile = _cut(canvas(), corner, size)
+        if not covered_rows or corner[0] > band[1] + size or corner[0] + size < band[0] - size:
+            return tile
+        return _covered(tile, _cut(slab(), corner, size), corner, band)
+
     hours = np.arange(rows * columns, dtype=np.float64) * hours_per_tile
     return stage.scan(
         "mosaic",
         hours,
-        lambda i: _cut(canvas(), (int(at[i, 0]), int(at[i, 1])), size),
+        cut,
         true=at,
         grid=(rows, columns),
         positions_px=nominal,
@@ -335,6 +353,19 @@ def _cut(canvas: Floats, corner: tuple[int, int], size: int) -> Floats:
         for start, length in zip(corner, canvas.shape, strict=True)
     )
     return canvas[np.ix_(y, x)]
+
+
+def _covered(
+    tile: Floats, slab: Floats, corner: tuple[int, int], band: tuple[float, float]
+) -> Floats:
+    """Transmission of a tile with a slab over the rows of a band, its edges uneven."""
+    size = len(tile)
+    y, x = (start + np.arange(size, dtype=np.float64) for start in corner)
+    uneven = 0.03 * size * (3 + sum(np.sin(x / (size * p) + p) for p in (0.9, 0.37, 0.13)))
+    depth = np.minimum(y[:, None] - band[0] + uneven, band[1] - y[:, None] + uneven)
+    inside = np.clip(1 + depth / (0.04 * size), 0, 1)  # whole at the edge of the band
+    thickness = inside * (0.35 - np.log(slab))
+    return np.maximum(tile * np.exp(-thickness), 0.02).astype(np.float32)
 
 
 def _mirrored(index: NDArray[np.int64], length: int) -> NDArray[np.int64]:
