@@ -243,6 +243,76 @@ def test_after_ctrl_c_and_with_a_killed_worker_the_bits_are_those_of_one_process
     print(*runner.log, sep="\n")
 
 
+SLOW = """
+import time
+from napari_txm_bgcorr.io.shared import ChunkWriter
+write = ChunkWriter.write
+def slow(self, result):
+    time.sleep(0.05)
+    write(self, result)
+def dask_setup(worker):
+    ChunkWriter.write = slow
+"""
+
+
+def wait_for_tiles(part: Path, count: int, process: subprocess.Popen[str]) -> None:
+    """Until so many tiles are noted as done."""
+    while sum(p.read_bytes().count(b"\n") for p in part.glob(".txm-bgcorr-done*")) < count:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+@pytest.mark.timeout(600)  # processes start; on a busy machine slowly
+def test_after_a_lost_worker_and_a_lost_scheduler_the_same_command_goes_on(
+    tiles: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Scheduler and workers as somebody starts them by hand."""
+    address, slow, out = tmp_path / "scheduler.json", tmp_path / "slow.py", tmp_path / "out"
+    slow.write_text(SLOW)
+    dask = [sys.executable, "-m", "dask"]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    given = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", address]
+    scheduler = subprocess.Popen([*dask, "scheduler", *map(str, given)], **quiet)
+    own = ["--no-nanny", "--no-dashboard", "--nthreads", "1", "--local-directory", tmp_path / "w"]
+    given = ["--scheduler-file", address, "--preload", slow, *own]
+    workers = [subprocess.Popen([*dask, "worker", *map(str, given)], **quiet) for _ in range(2)]
+    try:
+        while not address.is_file():
+            assert scheduler.poll() is None
+            time.sleep(0.05)
+        command = ["correct", tiles, "-o", out, "--method", "tile-median"]
+        run = start("", *command, "--scheduler", address)
+        wait_for_tiles(out.with_name("out.part"), 4, run)
+        workers[0].kill()
+        wait_for_tiles(out.with_name("out.part"), 20, run)
+        scheduler.kill()
+        _, errors = run.communicate(timeout=170)
+    finally:
+        for process in (scheduler, *workers):
+            process.kill()
+            process.wait()
+    told = errors.strip().splitlines()[-1]
+    assert run.returncode == 2 and "the scheduler is gone" in told, errors
+    assert "Traceback" not in errors and not out.exists()
+    result = correct_paths([tiles], out, PLAIN)["results"][0]
+    assert 20 <= result["resumed"] < 40
+    assert content(out) == whole
+
+
+def test_a_worker_with_another_version_is_named() -> None:
+    class Versions:
+        def get_versions(self, packages: list[str]) -> dict[str, Any]:
+            def have(version: str | None) -> dict[str, Any]:
+                return {"packages": dict.fromkeys(packages, version)}
+
+            workers = {"tcp://a:1": have("2.0"), "tcp://b:2": have(None)}
+            return {"client": have("2.0"), "scheduler": have("2.0"), "workers": workers}
+
+    client: Any = Versions()
+    with pytest.raises(ConfigError, match=r"worker tcp://b:2 has .* not installed"):
+        clusters._same_program(client, "tcp://c:3")
+
+
 def test_a_worker_does_the_same_in_process(
     tiles: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:

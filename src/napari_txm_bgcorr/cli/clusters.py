@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -124,6 +125,7 @@ def cluster_client(where: str, *, quiet: bool = False) -> Iterator[Client]:
     kind, _, rest = where.partition(":")
     distributed = _package("distributed")
     with ExitStack() as stack:
+        stack.enter_context(_hushed("distributed.client"))
         # a batch tool needs no dashboard; its page would look for a free port on every start
         target: Any = where
         if kind == "local":
@@ -145,7 +147,36 @@ def cluster_client(where: str, *, quiet: bool = False) -> Iterator[Client]:
             ) from error
         if not client.scheduler_info()["workers"] and not quiet:
             typer.echo(f"waiting for a worker of {where} ...", err=True)
+        client.wait_for_workers(1)
+        _same_program(client, where)
         yield client
+
+
+def _same_program(client: Client, where: str) -> None:
+    """Refuse a scheduler or worker that would end at the first task, or make other bits."""
+    name = "napari_txm_bgcorr"
+    found = client.get_versions(packages=[name])
+    ours = found["client"]["packages"].get(name)
+    places = {f"worker {address}": facts for address, facts in found["workers"].items()}
+    for place, facts in {"the scheduler": found["scheduler"], **places}.items():
+        theirs = facts["packages"].get(name)
+        if theirs != ours:
+            raise ConfigError(
+                f"--scheduler {where}: {place} has napari-txm-bgcorr {theirs or 'not installed'}, "
+                f"here it is {ours}; install the same version there"
+            )
+
+
+@contextmanager
+def _hushed(name: str) -> Iterator[None]:
+    """Keep a logger quiet: a lost scheduler is told in one line, without its traceback."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _is_file(where: str) -> bool:
@@ -236,6 +267,13 @@ def lost_contact(where: str | None) -> Iterator[None]:
         raise DeviceError(
             f"--scheduler {where}: one task ended several workers, mostly for lack of memory; "
             "give workers more memory and run again to go on"
+        ) from error
+    except RuntimeError as error:
+        if "deserialization" not in str(error):
+            raise
+        raise DeviceError(
+            f"--scheduler {where}: the scheduler or a worker has another environment; "
+            "install the same version of this program and of dask there"
         ) from error
     except (CancelledError, CommClosedError) as error:
         raise DeviceError(

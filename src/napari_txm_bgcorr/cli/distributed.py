@@ -208,7 +208,9 @@ class Distributed:
             try:
                 for task in as_completed(tuple(left)):
                     done = task.result()
-                    left.remove(task)  # what is known here need not be done again for a lost worker
+                    left.remove(
+                        task
+                    )  # what is known here need not be done again for a lost worker
                     for index, seen in done:
                         writer.note(index)
                         yield index, seen
