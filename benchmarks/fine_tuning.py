@@ -25,6 +25,7 @@ fine-tuned ones (1). ``cpu_s`` is the training process's time; worker processes 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import tempfile
 import time
@@ -155,6 +156,7 @@ def run(family: str, count: int, seed: int, options: argparse.Namespace) -> Iter
     start = errors("default", groups, stack) | forgotten(trainer.average, others)
     yield line | {"step": 0, "minutes": 0.0} | start
     carried, stated = choose_references([stack], config.remember), {}
+    best, told = trainer.average, {}
 
     def tuned(network: torch.nn.Module) -> Found:
         with tempfile.TemporaryDirectory() as folder:
@@ -166,18 +168,20 @@ def run(family: str, count: int, seed: int, options: argparse.Namespace) -> Iter
     checks, began, spent_cpu = set(options.check), time.monotonic(), time.process_time()
     for step in fit(config, trainer, TrainingData(references=(stack,))):
         done = step.progress >= 1
-        stated = step.validation or stated
+        if step.improved:  # as a run's folder keeps them
+            stated, told = step.validation, {"best": step.step, "blend": trainer.blend.share}
+            best = copy.deepcopy(trainer.blend.of(trainer.average))
         if step.step and (step.step in checks or done):
             facts = {
                 "step": step.step,
                 "minutes": round(trainer.elapsed_s / 60, 2),
                 "cpu_s": round(time.process_time() - spent_cpu, 1),
                 "steps_per_s": round(step.step / (time.monotonic() - began), 3),
-                "blend": trainer.blend.share,
+                "validation": {k: round(100 * v, 2) for k, v in step.validation.items()},
                 "done": done,
             }
             before = time.process_time(), time.monotonic()
-            yield line | facts | tuned(trainer.blend.of(trainer.average))
+            yield line | facts | told | tuned(best)
             spent_cpu += time.process_time() - before[0]  # less the check's own
             began += time.monotonic() - before[1]
     every = Blend(trainer.average, ())

@@ -51,6 +51,21 @@ def test_the_share_with_the_least_error_is_taken(slope, best):
     assert errors["mean"] == pytest.approx(again, rel=0.1, abs=1e-4)
 
 
+def test_the_cases_that_are_named_judge_where_there_are_any():
+    cases = {"stale": target(1.4)["none"], "simulated-none": target(2.0)["none"]}
+    for judged, best in ((("stale",), 0.4), (("simulated-none",), 1.0), (("pairs-stale",), None)):
+        network = Level(1.0)
+        blend = Blend(network, (0.4, 0.7, 1.0), judged)
+        with torch.no_grad():
+            network.value.fill_(2.0)
+        errors = blend.validate(network, cases, 4, step=1)
+        assert best in (blend.share, None) and errors.keys() == {"stale", "simulated-none", "mean"}
+        known = [errors[case] for case in judged if case in errors]
+        assert errors["mean"] == pytest.approx(
+            known[0] if known else sum(errors[c] for c in cases) / 2
+        )
+
+
 def test_without_shares_the_network_itself_is_exported():
     network = Level(1.0)
     blend = Blend(network, ())

@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from napari_txm_bgcorr.engine.config import TrainConfig
 from napari_txm_bgcorr.engine.tensors import Batch
 from napari_txm_bgcorr.engine.validation import validate
 
-__all__ = ["Blend"]
+__all__ = ["Blend", "blend_of"]
 
 
 class Blend:
@@ -29,6 +30,8 @@ class Blend:
         With the weights of the start, which are copied to the CPU.
     shares : sequence of float
         Shares of the later weights to try, above 0 to 1; empty: never blend.
+    judged : sequence of str
+        Cases whose mean error tells the best; see `validation.validate`.
 
     Attributes
     ----------
@@ -36,8 +39,10 @@ class Blend:
         The best of them at the last validation; 1: the later weights alone.
     """
 
-    def __init__(self, network: nn.Module, shares: Sequence[float]) -> None:
-        self.shares, self.share = tuple(shares), 1.0
+    def __init__(
+        self, network: nn.Module, shares: Sequence[float], judged: Sequence[str] = ()
+    ) -> None:
+        self.shares, self.share, self.judged = tuple(shares), 1.0, tuple(judged)
         named = network.named_parameters() if shares else ()
         self.start = {name: value.detach().cpu().clone() for name, value in named}
 
@@ -47,7 +52,7 @@ class Blend:
         """`validation.validate` at the best share, which is kept; at step 0 all are alike."""
         device = next(network.parameters()).device
         found = {
-            share: validate(self.of(network, share), cases, device, at_once)
+            share: validate(self.of(network, share), cases, device, at_once, self.judged)
             for share in (self.shares if step else ()) or (1.0,)
         }
         self.share = min(found, key=lambda share: found[share]["mean"])
@@ -63,3 +68,8 @@ class Blend:
         for name, value in blended.named_parameters():
             value.copy_(torch.lerp(self.start[name].to(value), value, share))
         return blended
+
+
+def blend_of(network: nn.Module, config: TrainConfig) -> Blend:
+    """The blend that a run's settings ask for; without `init` there is nothing to draw back to."""
+    return Blend(network, config.blend if config.init is not None else (), config.judge)

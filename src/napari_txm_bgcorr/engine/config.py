@@ -219,6 +219,7 @@ class TrainConfig(_Strict):
     blend : tuple of float
         Shares of the way from the weights of `init` to the averaged ones that each validation
         tries: the best is validated and exported. Empty, or without `init`: the averaged ones.
+    judge : validation cases whose mean error tells the best weights; empty: all of them.
     adversarial_mode, adversarial_start : kind of GAN loss; share of the run before it begins.
     discriminator_features, discriminator_layers, discriminator_lr : the PatchGAN.
     precision : "auto" is bf16 on CUDA and fp32 elsewhere (on CPUs bf16 is slower).
@@ -249,6 +250,7 @@ class TrainConfig(_Strict):
     clip: float = Field(default=1.0, gt=0)
     ema: float = Field(default=0.999, ge=0, lt=1)
     blend: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+    judge: tuple[str, ...] = ()
     adversarial_mode: Literal["least_squares", "hinge", "vanilla"] = "least_squares"
     adversarial_start: float = Field(default=0.5, ge=0, le=1)
     discriminator_features: int = Field(default=32, ge=1)

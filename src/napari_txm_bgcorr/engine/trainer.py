@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_txm_bgcorr.core.errors import DeviceError
-from napari_txm_bgcorr.engine.blend import Blend
+from napari_txm_bgcorr.engine.blend import blend_of
 from napari_txm_bgcorr.engine.checkpoint import load_model, resolve_model
 from napari_txm_bgcorr.engine.config import TrainConfig
 from napari_txm_bgcorr.engine.devices import choose_device, is_out_of_memory
@@ -72,7 +72,7 @@ class Trainer:
         self.validation_start: float | None = None
         self.micro_batch = min(config.micro_batch or config.batch, config.batch // world.size)
         self.rate_scale, self.rollbacks = 1.0, 0
-        self.blend = Blend(self.average, config.blend if config.init is not None else ())
+        self.blend = blend_of(self.average, config)
         self.discriminator_every = 1  # 0: switched off
         self.pending: dict[str, Tensor] = {}  # sums of the losses since the last log line
         self.pending_steps = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -34,9 +34,13 @@ def validation_cases(source: PairSource) -> dict[str, Batch]:
 
 @torch.inference_mode()
 def validate(
-    network: nn.Module, cases: Mapping[str, Batch], device: torch.device, at_once: int = AT_ONCE
+    network: nn.Module,
+    cases: Mapping[str, Batch],
+    device: torch.device,
+    at_once: int = AT_ONCE,
+    judged: Sequence[str] = (),
 ) -> dict[str, float]:
-    """Mean scale-free error by case, of the priors as ``<case>_prior``, and the cases' mean.
+    """Mean scale-free error by case, of the priors as ``<case>_prior``, and a ``mean``.
 
     Parameters
     ----------
@@ -46,6 +50,8 @@ def validate(
     device : torch.device
     at_once : int
         Tiles on the device at once.
+    judged : sequence of str
+        Cases that make the mean, those of them that there are; empty, or none there: all.
     """
     result = {}
     for case, batch in cases.items():
@@ -57,7 +63,8 @@ def validate(
         if bool((batch.inputs[:, 2] > 0).any()):  # tiles without a prior have no such error
             x, true, weight = batch
             result[f"{case}_prior"] = float(scale_free_rms(x[:, 1:2] - true, weight).mean())
-    result["mean"] = float(np.mean([result[case] for case in cases]))
+    counted = [case for case in cases if case in judged] or list(cases)
+    result["mean"] = float(np.mean([result[case] for case in counted]))
     return result
 
 
