@@ -97,18 +97,7 @@ def xradia_streams(
             f"ImageData{i // 100 + 1}/Image{i + 1}": _image(tiles, i) for i in range(count)
         }
     if reference is not None:
-        ref_code = CODES[reference.dtype.str[1:]]
-        streams["ReferenceData/Image"] = np.ascontiguousarray(reference[::-1]).tobytes()
-        streams["ReferenceData/DataType"] = _i4(ref_code)
-        streams["ReferenceData/ExpTime"] = _f4(reference_exposure_s)
-        if version >= 5:
-            header = _info(
-                "ReferenceData/ImageInfo", reference.shape, ref_code, 1, 1, 0, 0, binning
-            )
-            streams |= header | {
-                "ReferenceData/ImageInfo/ExpTimes": _f4(reference_exposure_s),
-                "ReferenceData/ImageInfo/Date": _date("02/22/2023 09:30:00.25", 0),
-            }
+        streams |= _reference(reference, version, reference_exposure_s, binning)
     streams |= {k: v for k, v in (replaced or {}).items() if v is not None}
     gone = {k for k, v in (replaced or {}).items() if v is None}
     return {rename(name): content for name, content in streams.items() if name not in gone}
@@ -138,6 +127,23 @@ def _info(
         "HorizontalBin": binning, "VerticalalBin": binning,
     }  # fmt: skip
     return {f"{folder}/{name}": _i4(value) for name, value in values.items()}
+
+
+def _reference(
+    image: NDArray[Any], version: float, exposure_s: float, binning: int
+) -> dict[str, Content]:
+    """Streams of the reference `(Y, X)` inside a file."""
+    folder, code = "ReferenceData", CODES[image.dtype.str[1:]]
+    streams: dict[str, Content] = {
+        f"{folder}/Image": np.ascontiguousarray(image[::-1]).tobytes(),
+        f"{folder}/DataType": _i4(code),
+        f"{folder}/ExpTime": _f4(exposure_s),
+    }
+    if version >= 5:
+        streams |= _info(f"{folder}/ImageInfo", image.shape, code, 1, 1, 0, 0, binning)
+        streams[f"{folder}/ImageInfo/ExpTimes"] = _f4(exposure_s)
+        streams[f"{folder}/ImageInfo/Date"] = _date("02/22/2023 09:30:00.25", 0)
+    return streams
 
 
 def _i4(*values: int) -> bytes:
