@@ -14,6 +14,8 @@ import zarr
 from napari_txm_bgcorr.core.errors import ReadError
 from napari_txm_bgcorr.io import read
 
+from .outputs import make_scan, write_all
+
 STACK = np.random.default_rng(5).integers(0, 60000, (6, 10, 14)).astype(np.uint16)
 KINDS = {"t": "time", "z": "space", "c": "channel", "y": "space", "x": "space"}
 
@@ -133,3 +135,22 @@ def test_frame_of_2_to_31_pixels_is_refused(tmp_path: Path) -> None:
 
 def test_colour_types_are_refused(tmp_path: Path) -> None:
     assert "complex" in refused(store(tmp_path / "a", STACK.astype("complex64"), "tyx"))
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_chunks_that_others_left_out_are_counted_in_a_note(tmp_path: Path, version: str) -> None:
+    pixels = STACK.copy()
+    pixels[2] = 0  # 2 x 2 chunks, which zarr does not store
+    scan = read(store(tmp_path / "a.zarr", pixels, "tyx", version=version))
+    np.testing.assert_array_equal(np.asarray(scan.tiles[:]), pixels)
+    assert [n for n in scan.notes if "4 of 24 chunks are not stored and read as 0" in n]
+    assert not read(store(tmp_path / "b.zarr", STACK, "tyx", version=version)).notes
+
+
+def test_a_chunk_missing_in_our_own_output_is_an_error(tmp_path: Path) -> None:
+    scan = make_scan()
+    out = write_all(tmp_path / "out", "omezarr", scan)
+    assert len(read(out)) == len(scan)
+    (out / "raw/0/c/3/0/0").unlink()
+    with pytest.raises(ReadError, match=r"0/c/3/0/0: missing, 1 of 6 chunks"):
+        read(out)

@@ -23,6 +23,7 @@ from napari_txm_bgcorr.io.guard import MAX_PIXELS, check_frame, one_line, readin
 __all__ = ["can_read", "read"]
 
 _MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
+_METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 _ROLES = ("raw", "corrected", "background", "mask")
 
 
@@ -109,12 +110,15 @@ def _image(path: Path, group: zarr.Group, attributes: Mapping[str, Any]) -> Scan
             f"{path}: axes {axes} of shape {array.shape}; save one stack of grey images (t, y, x)"
         )
     count = math.prod(lead)
+    files = _files(path)
+    notes = _not_stored(path, path / str(dataset["path"]), array, files, whole=bool(ours))
     name = path.stem or path.resolve().stem
     return Scan(
         tiles=LazyTiles((count, *array.shape[-2:]), array.dtype, _reader(path, array, lead)),
         kind="single" if count == 1 else "series",
-        source=Source(path, "omezarr", _files(path)),
+        source=Source(path, "omezarr", files),
         names=frame_names(Path(name), count),
+        notes=notes,
         pixel_nm=_pixel_nm(multiscale),
     )
 
@@ -129,6 +133,52 @@ def _reader(path: Path, array: Any, lead: tuple[int, ...]) -> Any:
             return np.asarray(array[(*np.unravel_index(i, lead),)] if lead else array[...])
 
     return tile
+
+
+def _not_stored(
+    path: Path, folder: Path, array: Any, files: tuple[Path, ...], *, whole: bool
+) -> tuple[str, ...]:
+    """What to say of chunks without a file, which Zarr reads as the fill value.
+
+    Parameters
+    ----------
+    path, folder : Path
+        Of the image and of its array.
+    array : zarr.Array
+    files : tuple of Path
+        All files of the image.
+    whole : bool
+        Written by this program, which writes every chunk of its tiles.
+
+    Raises
+    ------
+    ReadError
+        If chunks of a `whole` one are missing.
+    """
+    if whole and frame_reader(array, folder) is not None:
+        held = frozenset(files)
+        chunks = [folder / "c" / str(i) / "0" / "0" for i in range(array.shape[0])]
+        missing = [chunk for chunk in chunks if chunk not in held]
+        if missing:
+            first = missing[0].relative_to(path)
+            raise ReadError(
+                f"{path}: {first}: missing, {len(missing)} of {len(chunks)} chunks are; copy the "
+                "store again, or give the command that made it again to finish it"
+            )
+        return ()
+    expected = math.prod(-(-n // c) for n, c in zip(array.shape, _stored(array), strict=True))
+    found = sum(folder in file.parents and file.name not in _METADATA for file in files)
+    if found >= expected:
+        return ()
+    return (
+        f"{expected - found} of {expected} chunks are not stored and read as {array.fill_value}: "
+        "areas that the writer left out, or an incomplete copy; compare with the original",
+    )
+
+
+def _stored(array: Any) -> tuple[int, ...]:
+    """Size of what one file holds: a chunk, or a shard of several."""
+    return tuple(array.shards or array.chunks)
 
 
 def _files(path: Path) -> tuple[Path, ...]:
