@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_txm_bgcorr.core.beam_levels import BeamLevels, beam_plane
+from napari_txm_bgcorr.core.beam_levels import BeamLevels, Shown, beam_plane, shown_terms
+from napari_txm_bgcorr.core.legendre import terms
+from napari_txm_bgcorr.core.overview import Overview
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.simulate import simulate_mosaic
 from napari_txm_bgcorr.core.tile_median import TileMedian
@@ -96,3 +98,44 @@ def test_plane_follows_the_tiles_that_show_the_beam(tilt: float) -> None:
     assert trust[dense].max() < 0.3
     assert np.median(trust[~dense]) > 0.9
     assert middle == pytest.approx(0.3, abs=0.02)
+
+
+def small_overview(raw: np.ndarray) -> Overview:
+    """Tiles `(T, y, x)` of log counts about a flat shape, all lit."""
+    size = raw.shape[1:]
+    return Overview(
+        shape=np.zeros(size, np.float32), lit=np.ones(size, bool), raw=raw.astype(np.float16),
+        raw_level=np.full(len(raw), 8.0), rest=np.full((len(raw), 1, 1), np.nan, np.float32),
+        bin_px=1, pattern_kept=np.zeros(1),
+    )  # fmt: skip
+
+
+def test_terms_of_tiles_are_those_of_their_empty_parts() -> None:
+    y = np.linspace(-1, 1, 64)[:, None] * np.ones(64)
+    tilted = 0.1 + 0.05 * y
+    holding = tilted.copy()
+    holding[10:40, 5:40] -= 0.5  # a quarter of the field absorbs
+    shown = shown_terms(small_overview(np.stack([tilted, holding])), terms(2))
+    order = terms(2)
+    down = order.index((1, 0))
+    np.testing.assert_allclose(shown.terms[:, 0], 8.1, atol=0.004)
+    np.testing.assert_allclose(shown.terms[:, down], 0.05, atol=0.004)
+    assert shown.share[0] > 0.9
+    assert shown.share[1] == pytest.approx(1 - 30 * 35 / 64**2, abs=0.1)
+
+
+def test_what_neighbours_contradict_is_not_believed() -> None:
+    generator = np.random.default_rng(4)
+    count, usual = 60, np.full(3, 0.02)
+    slow = 0.02 * np.sin(np.arange(count) / 9)[:, None] * np.ones(3)
+    places = np.stack([np.arange(count) // 10, np.arange(count) % 10], axis=1).astype(float)
+    precise, wild = (
+        Shown(8 + slow + generator.normal(0, noise, slow.shape), np.ones(count))
+        for noise in (0.001, 0.03)
+    )
+    found, precision = precise.evidence(np.zeros_like(slow), places, usual)
+    np.testing.assert_allclose(found[:, 1], slow[:, 1] - np.median(slow[:, 1]), atol=0.005)
+    weak = wild.evidence(np.zeros_like(slow), places, usual)[1]
+    assert np.median(weak[:, 1]) < 0.1 * np.median(precision[:, 1])
+    few = Shown(precise.terms, np.full(count, 0.1))  # little of each tile explained
+    assert not few.evidence(np.zeros_like(slow), places, usual)[1][:, 1:].any()

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from napari_txm_bgcorr.core.legendre import Order, legendre
 from napari_txm_bgcorr.core.overview import Overview, bin_mean
 from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.core.shapes import upper
+from napari_txm_bgcorr.core.shapes import UPPER
 
-__all__ = ["TILE_H", "BeamLevels", "beam_plane", "hours_of", "shown_levels"]
+__all__ = ["TILE_H", "BeamLevels", "Shown", "beam_plane", "hours_of", "shown_terms"]
 
 Floats = NDArray[np.float64]
 
@@ -32,7 +33,15 @@ FIRST = 0.9  # quantile of the tiles' levels to begin with
 ROUNDS = 8
 WIDTHS = (0.1, 0.08, 0.06, 0.045, 0.035, 0.03, 0.025, USUAL, USUAL, USUAL)  # a plane's rounds
 STEEP = 0.15  # rms of such a plane from the middle to the edge, log
-CELLS = 32  # of a tile for its level
+CELLS = 32  # of a tile for its terms
+ALIKE = 64.0  # independent ones among them
+TILE_WIDTHS = (0.08, 0.06, 0.05, 0.04, 0.03, USUAL, USUAL, USUAL)  # a tile's rounds
+TERM = 0.03  # rms of a term of degree 1, log
+BLOCK = 64  # tiles at once
+LITTLE, MOST = 0.3, 0.7  # of a tile explained: from none to all of its terms are believed
+LEVEL_SURE, TERM_SURE = 0.25, 0.15  # of usual drift: least errors of what is shown
+SHOWN = 0.3  # of a tile's weight: neighbours in a row show the same specimen
+LEAST_STEPS = 6  # between tiles in a row that both show the beam
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,13 +99,91 @@ class BeamLevels:
         return beam + trust * (own - beam)
 
 
-def shown_levels(overview: Overview) -> Floats:
-    """Log level `(T,)` that each tile shows where it is emptiest, relative to the shared shape."""
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What tiles show where they are emptiest.
+
+    Attributes
+    ----------
+    terms : (T, K) float64
+        Legendre terms of the log counts there, relative to the shared shape; the first is the
+        level.
+    share : (T,) float64
+        Of a tile's cells that these terms explain.
+    """
+
+    terms: Floats
+    share: Floats
+
+    def evidence(self, drift: Floats, places: Floats, usual: Floats) -> tuple[Floats, Floats]:
+        """What the tiles that show the beam say of its drift, and with which precision.
+
+        How well a tile tells a term is seen from neighbours in time: what the overlaps left
+        undecided changes slowly from tile to tile, what a specimen leaks does not.
+
+        Parameters
+        ----------
+        drift : (T, K) float64
+            Terms found otherwise: the level up to a plane, the others up to a constant.
+        places : (T, 2) float64
+            Of the tiles.
+        usual : (K,) float64
+            Rms of usual drift.
+
+        Returns
+        -------
+        (T, K) float64, (T, K) float64
+            Terms, and one over their squared error; 0 where nothing is told.
+        """
+        off = self.terms - drift
+        trust, middle = beam_plane(off[:, 0], places)
+        whole = trust * np.clip((self.share - LITTLE) / (MOST - LITTLE), 0, 1)
+        faith = np.column_stack([trust, *[whole] * (len(usual) - 1)])
+        found, precision = self.terms.copy(), np.zeros_like(faith)
+        for k, least in enumerate(np.r_[LEVEL_SURE, [TERM_SURE] * (len(usual) - 1)] * usual):
+            good = faith[:, k] > 0.5
+            steps = np.diff(off[:, k])[good[1:] & good[:-1]]
+            if len(steps) < LEAST_STEPS:
+                continue
+            error = 1.4826 * float(np.median(np.abs(steps))) / np.sqrt(2)
+            precision[:, k] = SHOWN * faith[:, k] / (error**2 + least**2)
+            found[:, k] -= middle if k == 0 else float(np.median(off[good, k]))
+        return found, precision
+
+
+def shown_terms(overview: Overview, order: Order) -> Shown:
+    """Terms that each tile shows where it is emptiest: what absorbs is left out step by step."""
     lit = overview.lit_bins
     bins = max(1, min(lit.shape) // CELLS)
     whole = bin_mean(lit.astype(np.float32), bins) > 0.999
-    shown = [upper(bin_mean(raw, bins), whole) for raw in overview.raw]
-    return np.asarray(overview.raw_level + np.array(shown), np.float64)
+    y, x = (((np.arange(n) + 0.5) / n * 2 - 1) for n in whole.shape)
+    basis = legendre(order, np.repeat(y, len(x)), np.tile(x, len(y)))[whole.ravel()]
+    ridge = np.diag([(sum(o) ** 1.5 / TERM) ** 2 if sum(o) else 1e-6 for o in order])
+    terms, share = np.zeros((len(overview), len(order))), np.zeros(len(overview))
+    for first in range(0, len(overview), BLOCK):
+        part = slice(first, first + BLOCK)
+        cells = np.stack([bin_mean(raw, bins)[whole] for raw in overview.raw[part]])
+        terms[part], share[part] = _upper_terms(cells.astype(np.float64), basis, ridge)
+    terms[:, 0] += overview.raw_level
+    return Shown(terms, share)
+
+
+def _upper_terms(values: Floats, basis: Floats, ridge: Floats) -> tuple[Floats, Floats]:
+    """Terms of the upper edge of cells `(N, n)`, and the share of them that lies there."""
+    pairs = (basis[:, :, None] * basis[:, None, :]).reshape(len(basis), -1)
+    terms: Floats = np.zeros((len(values), basis.shape[1]))
+    terms[:, 0] = np.quantile(values, UPPER, axis=1)
+    share: Floats = np.full(len(values), 0.5)
+    for width in TILE_WIDTHS:
+        off = values - terms @ basis.T
+        trust = _shows_beam(off, share[:, None], width)
+        share = np.clip(np.asarray(trust.mean(axis=1), np.float64), 0.05, 0.95)
+        weights = trust * np.minimum(1, width / np.maximum(off, 1e-9))
+        weights *= ALIKE / len(basis) / width**2
+        matrix = (weights @ pairs).reshape(len(values), len(ridge), -1) + ridge
+        right = (weights * values) @ basis
+        terms = np.linalg.solve(matrix, right[:, :, None])[:, :, 0]
+    return terms, share
 
 
 def beam_plane(off: Floats, places: Floats) -> tuple[Floats, float]:
@@ -131,14 +218,14 @@ def beam_plane(off: Floats, places: Floats) -> tuple[Floats, float]:
     return trust, float(plane.mean())
 
 
-def _shows_beam(off: Floats, share: float, width: float = USUAL) -> Floats:
-    """Probability that tiles so far off the beam's level show it.
+def _shows_beam(off: Floats, share: float | Floats, width: float = USUAL) -> Floats:
+    """Probability that tiles, or cells of one, so far off the beam's level show it.
 
     Parameters
     ----------
-    off : (N,) float64
+    off : (...) float64
         Log level less the beam's.
-    share : float
+    share : float or float64 that broadcasts
         Of the tiles that do, beforehand.
     width : float
         Rms drift of the beam, log.

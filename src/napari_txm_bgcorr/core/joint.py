@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from napari_txm_bgcorr.core.joint_options import JointOptions
-from napari_txm_bgcorr.core.overlap_system import System, differences, scatter
+from napari_txm_bgcorr.core.overlap_system import MANY, System, differences, scatter
 from napari_txm_bgcorr.core.overlaps import Overlap, find_overlaps
 from napari_txm_bgcorr.core.overview import Overview
 from napari_txm_bgcorr.core.watch import SILENT, Watch
@@ -142,6 +142,11 @@ def solve(
         else:
             final = True
     after = scatter(system.residuals(found, drift))
+    if count >= MANY and after > options.greatest_seam:
+        return (
+            f"the overlaps of {count} tiles still differ by {100 * after:.0f} %: the illumination "
+            "changed its shape too much to be one; correct shorter parts by themselves"
+        )
     shares = np.array([share.get(k, 0.0) if k in left else 0.0 for k in range(number)])
     return Solution(
         found[len(left) - 1 :], system.terms_of(drift), system.method_level, len(overlaps), noise,

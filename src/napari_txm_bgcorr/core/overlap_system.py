@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse
 
-from napari_txm_bgcorr.core.beam_levels import TILE_H, beam_plane, shown_levels
+from napari_txm_bgcorr.core.beam_levels import TILE_H, shown_terms
 from napari_txm_bgcorr.core.bordered import solve_bordered
 from napari_txm_bgcorr.core.joint_options import JointOptions
 from napari_txm_bgcorr.core.legendre import Order, legendre, terms
 from napari_txm_bgcorr.core.overlaps import Overlap
 from napari_txm_bgcorr.core.overview import Overview
 
-__all__ = ["System", "differences", "scatter"]
+__all__ = ["MANY", "System", "differences", "scatter"]
 
 Floats = NDArray[np.float64]
 
@@ -25,7 +25,7 @@ ALIKE = 12.0  # blocks of one overlap count as this many independent ones, at mo
 HUBER = 1.5  # standard deviations
 AGREE = 1.0  # of usual drift: least error ascribed to a method's own differences
 MANY = 40  # tiles whose levels leave enough to judge by without a plane
-SHOWN = 0.3  # of a tile's weight: neighbours in a row show the same specimen
+SHOW = 20  # tiles that tell which of them show the beam
 FLOOR = 0.005  # least noise of a block, log
 
 
@@ -92,7 +92,7 @@ class System:
         self.own = _own_terms(overview, self.g_order)
         self.method_level = self.own[:, 0].copy()
         self.own -= np.nanmedian(self.own, axis=0)
-        self.shown = shown_levels(overview) if self.count >= MANY else None
+        self.shown = shown_terms(overview, self.g_order) if self.count >= SHOW else None
         self.prior = self._prior(_order_in_time(hours, self.count), options)
 
     def _rows(self, overlaps: Sequence[Overlap]) -> Floats:
@@ -135,7 +135,7 @@ class System:
         """Prior and right side with the method's own terms, by how they agree with `drift`.
 
         They agree by accident, too, so no more faith in them than in drift being usual; none
-        where the method was not asked. Of many tiles, those that show the beam tell their level,
+        where the method was not asked. Of many tiles, those that show the beam tell its drift,
         too, whatever the method says.
         """
         off = self.own - self.terms_of(drift)
@@ -148,11 +148,10 @@ class System:
         faith = np.isfinite(self.own) / (spread**2 + (AGREE * self.g_prior) ** 2)
         told = np.nan_to_num(self.own) * faith
         if self.shown is not None:
-            level = self.terms_of(drift)[:, 0]
-            trust, middle = beam_plane(self.shown - level, self.positions_px)
-            weight = SHOWN * trust / (AGREE * self.g_prior[0]) ** 2
-            faith[:, 0] += weight
-            told[:, 0] += weight * (self.shown - middle)
+            found = self.terms_of(drift)
+            shown, precision = self.shown.evidence(found, self.positions_px, self.g_prior)
+            faith += precision
+            told += precision * shown
         own = self.whole.T @ sparse.diags_array(faith.ravel()) @ self.whole
         border = sparse.csr_array((self.f_size, self.f_size))
         right = np.concatenate([self.expected, self.whole.T @ told.ravel()])
