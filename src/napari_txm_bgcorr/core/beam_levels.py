@@ -177,12 +177,12 @@ def _upper_terms(values: Floats, basis: Floats, ridge: Floats) -> tuple[Floats, 
     for width in TILE_WIDTHS:
         off = values - terms @ basis.T
         trust = _shows_beam(off, share[:, None], width)
-        share = np.clip(np.asarray(trust.mean(axis=1), np.float64), 0.05, 0.95)
+        share = np.asarray(np.clip(trust.mean(axis=1), 0.05, 0.95), np.float64)
         weights = trust * np.minimum(1, width / np.maximum(off, 1e-9))
         weights *= ALIKE / len(basis) / width**2
         matrix = (weights @ pairs).reshape(len(values), len(ridge), -1) + ridge
         right = (weights * values) @ basis
-        terms = np.linalg.solve(matrix, right[:, :, None])[:, :, 0]
+        terms = np.asarray(np.linalg.solve(matrix, right[:, :, None])[:, :, 0], np.float64)
     return terms, share
 
 
