@@ -91,7 +91,7 @@ def main() -> None:
     }
     by = max(1, given.tiles * given.size // 1000)
     truth = picture(drawn.transmissions[:], None, drawn.positions_px, by)
-    figure, axes = plt.subplots(2, 3, figsize=(15, 10.4), layout="constrained")
+    figure, axes = plt.subplots(2, 3, figsize=(15, 9.2), layout="constrained")
     raw = picture(scan.tiles, None, places, by)
     show(figure, axes[0, 0], raw, "raw counts", (np.nanmin(raw), np.nanmax(raw)))
     show(figure, axes[1, 0], truth, "true transmission", (0, 1.2))
@@ -107,7 +107,7 @@ def main() -> None:
         ratio = picture(same / np.median(same[valid]), valid & lit, at, by)
         title = f"corrected / true - 1 (background off by {off:.1f} %)"
         show(figure, axes[1, column], 100 * (ratio - 1), title, (-100 * SHOWN, 100 * SHOWN), "%")
-    figure.savefig(given.out, dpi=80)
+    figure.savefig(given.out, dpi=64)
     print(given.out)
 
 
