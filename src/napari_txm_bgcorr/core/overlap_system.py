@@ -24,8 +24,7 @@ SHARE = 0.5  # how far a candidate's share may lie from an equal one, as a stand
 ALIKE = 12.0  # blocks of one overlap count as this many independent ones, at most
 HUBER = 1.5  # standard deviations
 AGREE = 1.0  # of usual drift: least error ascribed to a method's own differences
-MANY = 40  # tiles whose levels leave enough to judge by without a plane
-SHOW = 20  # tiles that tell which of them show the beam
+MANY = 40  # tiles enough to judge levels by without a plane, and to tell which show the beam
 FLOOR = 0.005  # least noise of a block, log
 
 
@@ -92,7 +91,7 @@ class System:
         self.own = _own_terms(overview, self.g_order)
         self.method_level = self.own[:, 0].copy()
         self.own -= np.nanmedian(self.own, axis=0)
-        self.shown = shown_terms(overview, self.g_order) if self.count >= SHOW else None
+        self.shown = shown_terms(overview, self.g_order) if self.count >= MANY else None
         self.prior = self._prior(_order_in_time(hours, self.count), options)
 
     def _rows(self, overlaps: Sequence[Overlap]) -> Floats:
