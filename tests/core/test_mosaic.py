@@ -354,3 +354,17 @@ def test_blend_weights_sum_to_one() -> None:
     shown = np.isfinite(masked)
     np.testing.assert_allclose(masked[shown], image[shown], rtol=1e-5)
     assert shown.sum() <= seen.sum()
+
+
+def test_steps_aside_where_one_shape_does_not_fit() -> None:
+    drawn = simulate_mosaic(7, 6, size=64, specimen="empty", drift=2.0, seed=11)
+    scan = replace(drawn.scan, tiles=np.asarray(drawn.scan.tiles[:]))
+    given = scan.tiles.astype(np.float32).mean(axis=0, keepdims=True).repeat(len(scan), axis=0)
+    helped = joint(scan, given, drawn.positions_px)
+    assert helped.applied
+    left = float(helped.facts["seam_after"])
+    options = JointOptions(greatest_seam=0.9 * left)
+    done = joint(scan, given, drawn.positions_px, options=options)
+    assert not done.applied
+    assert "the overlaps of 42 tiles still differ by" in done.reason
+    assert done.backgrounds is given
