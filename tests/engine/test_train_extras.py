@@ -1,11 +1,14 @@
 """Energy, profiles and other places that take the curves; what a run tells of itself."""
 
 import json
+import os
 import socket
 import sys
 import threading
 import time
 import types
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -99,7 +102,7 @@ def test_a_run_adds_up_the_energy_of_its_parts(tmp_path, monkeypatch):
 def recorder():
     """A module named mlflow that remembers what it was asked."""
     told = []
-    names = ("log_params", "log_metrics", "log_image", "end_run")
+    names = ("log_params", "log_metrics", "log_image", "log_artifact", "end_run")
     fake = types.SimpleNamespace(
         **{name: lambda *a, _n=name, **k: told.append((_n, a, k)) for name in names}
     )
@@ -126,10 +129,62 @@ def test_mlflow_takes_curves_pictures_and_settings_and_goes_on_in_the_same_run(
     assert {"loss/l1", "loss/total", "validation/mean", "lr"} <= metrics[-1][1].keys()
     image, place = next(a for name, a, _ in told if name == "log_image")
     assert image.dtype == np.uint8 and place.endswith(".png")
-    assert told[-1] == ("end_run", ("FINISHED",), {})
+    assert told[-4] == ("end_run", ("FINISHED",), {})
+    kept = [Path(a[0]).name for name, a, k in told[-3:] if k == {"run_id": "abc"}]
+    assert kept == ["model.safetensors", "model.json", "config.yaml"]
     told.clear()
     run_training(toy_config(steps=15, loggers=["mlflow"]), run, device="cpu", resume=True)
     assert told[0][2]["run_id"] == "abc" and all(name != "log_params" for name, _, _ in told)
+
+
+@pytest.mark.parametrize(("end", "told_end"), [("stop", "KILLED"), ("break", "FAILED")])
+def test_mlflow_is_told_how_the_run_ended(tmp_path, monkeypatch, end, told_end):
+    fake, told = recorder()
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+
+    def on_step(step):
+        if step.step == 3 and end == "break":
+            raise ConfigError("broken")
+        if step.step == 3:
+            RunFolder(tmp_path).ask("stop")
+
+    with nullcontext() if end == "stop" else pytest.raises(ConfigError):
+        run_training(toy_config(loggers=["mlflow"]), tmp_path, device="cpu", on_step=on_step)
+    assert [a for name, a, _ in told if name == "end_run"] == [(told_end,)]
+    assert sum(name == "log_artifact" for name, _, _ in told) == 3
+
+
+@pytest.mark.parametrize(
+    "away", ["start_run", "log_params", "log_metrics", "log_image", "end_run", "log_artifact"]
+)
+def test_a_server_that_goes_away_costs_one_warning(tmp_path, monkeypatch, away):
+    fake, _ = recorder()
+    whole = ["start_run", "log_params", "log_metrics", "log_image", "end_run", "log_artifact"]
+
+    def gone(*args, **keys):
+        raise ConnectionError("no answer from\nhttp://me:secret@host:5000/api")
+
+    for name in whole[whole.index(away) :]:
+        monkeypatch.setattr(fake, name, gone)
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+    run_training(toy_config(loggers=["mlflow"]), tmp_path, device="cpu")
+    status = RunFolder(tmp_path).status()
+    assert (status.state, status.step) == ("finished", 20)
+    (said,) = status.warnings
+    assert said.startswith("mlflow: no answer from http://***@host:5000/api; the training goes on")
+    log = (tmp_path / "log.txt").read_text()
+    assert log.count("warning") == 1 and "secret" not in log
+
+
+def test_what_the_user_set_for_mlflow_holds(tmp_path, monkeypatch):
+    fake, _ = recorder()
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "300")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES")
+    run_training(toy_config(steps=1, loggers=["mlflow"]), tmp_path, device="cpu")
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "300"
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1"
 
 
 def test_a_logger_that_is_not_installed_is_named(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
@@ -67,7 +68,7 @@ class Keeper:
     def begin(self) -> None:
         """The trainer is ready: say so, and count from here."""
         trainer, config = self.trainer, self.trainer.config
-        self.loggers = build_loggers(self.folder.path, config, trainer.step)
+        self.loggers = build_loggers(self.folder.path, config, trainer.step, self._warn_quietly)
         self.meter.start()
         self._energy_before, self._first_step = dict(trainer.energy), trainer.step
         names = {device.name: device for device in list_devices()}
@@ -219,6 +220,11 @@ class Keeper:
     def warn(self, sentence: str) -> None:
         """Tell of something that went wrong and was dealt with, in log and status."""
         self.folder.note(f"warning: {sentence}")
+        self.heart.warn(sentence)
+
+    def _warn_quietly(self, sentence: str) -> None:
+        with contextlib.suppress(WriteError):  # that the disk is full is told elsewhere
+            self.folder.note(f"warning: {sentence}")
         self.heart.warn(sentence)
 
     def _tell_news(self) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,9 +19,18 @@ from napari_txm_bgcorr.engine.config import TrainConfig
 
 __all__ = ["LOGGERS", "Logger", "build_loggers"]
 
+# A server that is away is given up after two tries of 20 s; MLflow itself tries for minutes
+BOUNDS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+PARAMS_AT_ONCE = 100  # MLflow refuses more in one request
+KEPT = ("model.safetensors", "model.json", "config.yaml")
+END = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+
 
 class Logger(Protocol):
     """A place that takes curves and pictures."""
+
+    def open(self) -> None:
+        """Get ready; called once, before all others."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Take values by name (``loss/l1``, ``validation/none``, ``lr``) at a step."""
@@ -33,9 +46,13 @@ class _TensorBoard:
     """Event files in the run's ``tensorboard`` folder."""
 
     def __init__(self, run: Path, config: TrainConfig, step: int) -> None:
-        module = _load("torch.utils.tensorboard", "tensorboard", "monitor")
+        self._module = _load("torch.utils.tensorboard", "tensorboard", "monitor")
+        self._place, self._step = str(run / "tensorboard"), step
+        self._writer: Any = None
+
+    def open(self) -> None:
         # what an earlier process wrote beyond this step is hidden
-        self._writer = module.SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+        self._writer = self._module.SummaryWriter(self._place, purge_step=self._step + 1)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -46,23 +63,32 @@ class _TensorBoard:
             self._writer.add_image(f"preview/{name}", _grey(image), step, dataformats="HW")
 
     def close(self, state: str) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 class _MLflow:
     """A run of MLflow, named after the folder, at ``MLFLOW_TRACKING_URI``.
 
-    Its number is kept in the folder, so that a resumed training goes on in the same run.
+    Its number is kept in the folder, so that a resumed training goes on in the same run. What
+    ``MLFLOW_HTTP_REQUEST_*`` leave open is bounded by `BOUNDS`.
     """
 
     def __init__(self, run: Path, config: TrainConfig, step: int) -> None:
         self._mlflow = _load("mlflow", "mlflow", "mlflow")
-        held = run / "mlflow-run.txt"
+        self._folder, self._config, self._number = run, config, ""
+
+    def open(self) -> None:
+        for name, value in BOUNDS.items():
+            os.environ.setdefault(name, value)
+        held = self._folder / "mlflow-run.txt"
         known = held.read_text(encoding="utf-8").strip() if held.is_file() else None
-        started = self._mlflow.start_run(run_id=known, run_name=None if known else run.name)
+        run_name = None if known else self._folder.name
+        self._number = self._mlflow.start_run(run_id=known, run_name=run_name).info.run_id
         if known is None:
-            held.write_text(started.info.run_id, encoding="utf-8")
-            self._mlflow.log_params(_flat(config.model_dump(mode="json")))
+            held.write_text(self._number, encoding="utf-8")
+            for part in _parts(_flat(self._config.model_dump(mode="json")), PARAMS_AT_ONCE):
+                self._mlflow.log_params(part)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._mlflow.log_metrics(dict(values), step=step)
@@ -72,7 +98,50 @@ class _MLflow:
             self._mlflow.log_image(_grey(image), f"previews/{step:08d}-{name}.png")
 
     def close(self, state: str) -> None:
-        self._mlflow.end_run("FAILED" if state == "failed" else "FINISHED")
+        if not self._number:
+            return
+        # the state first: it needs the least time, and a scheduler may not leave much
+        self._mlflow.end_run(END[state])
+        for name in KEPT:
+            if (self._folder / name).is_file():
+                self._mlflow.log_artifact(str(self._folder / name), run_id=self._number)
+
+
+class _Guarded:
+    """A logger that can fail without ending the training.
+
+    After its first failure one warning is given and it is told nothing more but the end, which
+    reaches a server that is back by then.
+    """
+
+    def __init__(self, name: str, logger: Logger, warn: Callable[[str], None]) -> None:
+        self._name, self._logger, self._warn = name, logger, warn
+        self._lost = False
+
+    def open(self) -> None:
+        self._try(self._logger.open)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        if not self._lost:
+            self._try(partial(self._logger.log, step, values))
+
+    def picture(self, step: int, images: Mapping[str, NDArray[np.float32]]) -> None:
+        if not self._lost:
+            self._try(partial(self._logger.picture, step, images))
+
+    def close(self, state: str) -> None:
+        self._try(partial(self._logger.close, state))
+
+    def _try(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - whatever other packages raise
+            if not self._lost:
+                self._lost = True
+                self._warn(
+                    f"{self._name}: {_sentence(error)}; the training goes on without it, its "
+                    "curves are in metrics.jsonl"
+                )
 
 
 LOGGERS: dict[str, Callable[[Path, TrainConfig, int], Logger]] = {
@@ -81,8 +150,10 @@ LOGGERS: dict[str, Callable[[Path, TrainConfig, int], Logger]] = {
 }
 
 
-def build_loggers(run: Path, config: TrainConfig, step: int) -> list[Logger]:
-    """Open the loggers that the settings name.
+def build_loggers(
+    run: Path, config: TrainConfig, step: int, warn: Callable[[str], None]
+) -> list[Logger]:
+    """Open the loggers that the settings name; one that fails later does not raise.
 
     Parameters
     ----------
@@ -91,13 +162,20 @@ def build_loggers(run: Path, config: TrainConfig, step: int) -> list[Logger]:
     config : TrainConfig
     step : int
         Step that the training goes on from.
+    warn : callable
+        Takes a sentence, once for each logger that fails.
 
     Raises
     ------
     ConfigError
         If a package is missing.
     """
-    return [LOGGERS[name](run, config, step) for name in config.loggers]
+    made: list[Logger] = [
+        _Guarded(name, LOGGERS[name](run, config, step), warn) for name in config.loggers
+    ]
+    for logger in made:
+        logger.open()
+    return made
 
 
 def _load(module: str, package: str, extra: str) -> Any:
@@ -123,3 +201,16 @@ def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
         name = f"{before}{key}"
         flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
     return flat
+
+
+def _parts(values: Mapping[str, Any], size: int) -> Iterator[dict[str, Any]]:
+    rest: Iterable[tuple[str, Any]] = iter(values.items())
+    while part := dict(islice(rest, size)):
+        yield part
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says on one line of bounded length, without the password in an address."""
+    text = " ".join((str(error) or type(error).__name__).split())
+    text = re.sub(r"://[^/@\s]+@", "://***@", text)
+    return text if len(text) <= 300 else f"{text[:297]}..."
