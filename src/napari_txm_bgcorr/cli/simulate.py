@@ -99,12 +99,8 @@ def simulate(
     _refuse_place(out, overwrite)
     own: dict[str, Any] = {}
     if kind == "mosaic":
-        own = {
-            "grid": list(parse_grid(grid) or (5, 5)),
-            "overlap": overlap,
-            "jitter_px": jitter,
-            "covered_rows": covered,
-        }
+        own = {"grid": list(parse_grid(grid) or (5, 5)), "overlap": overlap}
+        own |= {"jitter_px": jitter, "covered_rows": covered}
     simulated = _simulated(kind, own, projections, common)
     write_simulation(simulated, out, {"kind": kind, **common, **own}, format)
     typer.echo(f"{len(simulated.scan)} simulated images: {out}")

@@ -7,7 +7,6 @@ asked for, and is the same for the same seed.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from napari_txm_bgcorr.core.illumination import FAMILIES, Family
 from napari_txm_bgcorr.core.random_fields import Floats
 from napari_txm_bgcorr.core.scan import Kind, LazyTiles, Scan, Source, raster_positions
 from napari_txm_bgcorr.core.simulated_session import Session, draw_session
+from napari_txm_bgcorr.core.specimen_canvas import cut_out, once
 from napari_txm_bgcorr.core.specimens import SPECIMENS, draw_specimen
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
 ]
 
 FIELD_NM = 15_000  # side of the field of view
-_CANVAS_PX = 2560  # a specimen larger than this is continued by mirroring
 _START = np.datetime64("2026-01-01T08:00:00", "s")
 _LAYERS = 4  # of a rotating specimen
 
@@ -83,7 +82,7 @@ def simulate_tile(
 ) -> SimulatedScan:
     """Simulate one image; see `simulate_mosaic` for the parameters."""
     stage = _Stage(size, specimen, family, drift, references, reference_hours, darks, seed)
-    canvas = _once(lambda: draw_specimen(stage.rng(1), (size, size), specimen))
+    canvas = once(lambda: draw_specimen(stage.rng(1), (size, size), specimen))
     return stage.scan("single", np.zeros(1), lambda _: canvas())
 
 
@@ -156,22 +155,9 @@ def simulate_mosaic(
     at = _true_positions(
         stage.rng(2), nominal, columns, jitter_px * size / 512, skew_px * size / 512
     )
-    whole = tuple(int(n) + size for n in at.max(axis=0))
-    most = max(size, min(_CANVAS_PX, 8 * size))
-    shape = (min(whole[0], most), min(whole[1], most))
-    canvas = _once(lambda: draw_specimen(stage.rng(1), shape, specimen, field_px=size))
-    slab = _once(lambda: draw_specimen(stage.rng(6), shape, "slab", field_px=size))
     start = (rows - covered_rows) // 2 * columns
-    under = at[start : start + covered_rows * columns, 0]
-    band = (float(under.min()), float(under.max()) + size) if covered_rows else (0.0, 0.0)
-
-    def cut(i: int) -> Floats:
-        corner = (int(at[i, 0]), int(at[i, 1]))
-        tile = _cut(canvas(), corner, size)
-        if not covered_rows or corner[0] > band[1] + size or corner[0] + size < band[0] - size:
-            return tile
-        return _covered(tile, _cut(slab(), corner, size), corner, band)
-
+    under = at[start : start + covered_rows * columns]
+    cut = cut_out(at, size, specimen, (stage.rng(1), stage.rng(6)), under)
     hours = np.arange(rows * columns, dtype=np.float64) * hours_per_tile
     return stage.scan(
         "mosaic",
@@ -221,7 +207,7 @@ def simulate_series(
         raise ConfigError(f"simulate: angles {angles_deg}: give angles within -70 to 70 degrees")
     stage = _Stage(size, specimen, family, drift, references, reference_hours, darks, seed)
     angles = np.linspace(*angles_deg, projections)
-    layers = _once(lambda: _draw_layers(stage.rng(1), size, specimen))
+    layers = once(lambda: _draw_layers(stage.rng(1), size, specimen))
     return stage.scan(
         "series",
         np.arange(projections, dtype=np.float64) * hours_per_tile,
@@ -318,20 +304,6 @@ def _seconds(hours: NDArray[np.floating]) -> NDArray[np.timedelta64]:
     return np.asarray(np.rint(hours * 3600), "timedelta64[s]")
 
 
-def _once(make: Callable[[], Any]) -> Callable[[], Any]:
-    """Call `make` on the first use only, whichever thread comes first."""
-    lock = threading.Lock()
-    made: list[Any] = []
-
-    def get() -> Any:
-        with lock:
-            if not made:
-                made.append(make())
-        return made[0]
-
-    return get
-
-
 def _true_positions(
     rng: np.random.Generator,
     nominal: NDArray[np.float64],
@@ -344,33 +316,6 @@ def _true_positions(
     at = np.rint(at)
     out: NDArray[np.float64] = at - at.min(axis=0)
     return out
-
-
-def _cut(canvas: Floats, corner: tuple[int, int], size: int) -> Floats:
-    """Tile of a canvas that goes on beyond its edges as its own mirror image."""
-    y, x = (
-        _mirrored(np.arange(start, start + size), length)
-        for start, length in zip(corner, canvas.shape, strict=True)
-    )
-    return canvas[np.ix_(y, x)]
-
-
-def _covered(
-    tile: Floats, slab: Floats, corner: tuple[int, int], band: tuple[float, float]
-) -> Floats:
-    """Transmission of a tile with a slab over the rows of a band, its edges uneven."""
-    size = len(tile)
-    y, x = (start + np.arange(size, dtype=np.float64) for start in corner)
-    uneven = 0.03 * size * (3 + sum(np.sin(x / (size * p) + p) for p in (0.9, 0.37, 0.13)))
-    depth = np.minimum(y[:, None] - band[0] + uneven, band[1] - y[:, None] + uneven)
-    inside = np.clip(1 + depth / (0.04 * size), 0, 1)  # whole at the edge of the band
-    thickness = inside * (0.35 - np.log(slab))
-    return np.maximum(tile * np.exp(-thickness), 0.02).astype(np.float32)
-
-
-def _mirrored(index: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-    folded = index % (2 * length)
-    return np.where(folded < length, folded, 2 * length - 1 - folded)
 
 
 def _draw_layers(

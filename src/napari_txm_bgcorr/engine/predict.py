@@ -33,7 +33,6 @@ from napari_txm_bgcorr.engine.priors import (
     measured,
     reference_prior,
     to_beam_level,
-    to_empty_level,
     to_prior_level,
 )
 from napari_txm_bgcorr.engine.recall import Recall, recall
@@ -284,9 +283,7 @@ class Generator:
         coarse = Coarse(raw.shape)
         ratio = coarse.log_cells(raw, None) - cells
         cells += np.float32(upper(ratio, np.ones(coarse.size, bool)))  # as `to_empty_level`
-        if self._prior.levels is not None:  # as `to_beam_level`
-            own = float(np.median(cells - known))
-            cells += np.float32(self._prior.levels.believed(own, index) - own)
+        cells += self._prior.beam_shift(cells - known, index)  # as `to_beam_level`
         return cells
 
     def _attempt(self, stack: Image, places: list[int | None]) -> Image | None:
@@ -322,8 +319,7 @@ class Generator:
         if self._prior is not None and self._prior.kind == "reference":
             to_prior_level(log_background, [self._prior.of(i) for i in places])
         elif self._prior is not None:
-            to_empty_level(log_background, stack)
-            to_beam_level(log_background, self._prior, places)
+            to_beam_level(log_background, stack, self._prior, places)
         out: Image = np.exp(log_background, out=log_background)
         return out
 

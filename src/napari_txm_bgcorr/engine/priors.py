@@ -90,6 +90,21 @@ class Prior:
     known: tuple[float, float] = BY_AGE
     levels: BeamLevels | None = None
 
+    def beam_shift(self, off: Image, place: int | None) -> np.float32:
+        """What brings a tile's own level to that of the beam, log.
+
+        Parameters
+        ----------
+        off : (y, x) float32
+            Its log background less the prior; the median counts.
+        place : int or None
+            Of the tile in the scan; 0 for those that it does not hold.
+        """
+        if self.levels is None or place is None:
+            return np.float32(0)
+        own = float(np.median(off))
+        return np.float32(self.levels.believed(own, place) - own)
+
 
 def log_counts(counts: Any, dark: Image | None) -> Image:
     """Logarithm of one image `(Y, X)`: dark removed, spikes clamped, floored at 2 % of median."""
@@ -313,25 +328,24 @@ def to_empty_level(log_backgrounds: Image, counts: Image) -> None:
         log_background += np.float32(upper(ratio, everywhere))
 
 
-def to_beam_level(log_backgrounds: Image, prior: Prior, places: Sequence[int | None]) -> None:
-    """Bring backgrounds, in place, from the level of each tile to that of the beam.
+def to_beam_level(
+    log_backgrounds: Image, counts: Image, prior: Prior, places: Sequence[int | None]
+) -> None:
+    """Bring backgrounds, in place, to the level of the beam.
 
-    Does nothing where the prior tells none, and to tiles that the scan does not hold.
+    That is the level where each tile is empty, unless the prior tells that none of it is.
 
     Parameters
     ----------
-    log_backgrounds : (N, Y, X) float32
-        Log counts, dark removed, after `to_empty_level`.
+    log_backgrounds, counts : (N, Y, X) float32
+        As in `to_empty_level`.
     prior : Prior
     places : sequence of int or None
         Of the tiles in the scan.
     """
-    if prior.levels is None:
-        return
+    to_empty_level(log_backgrounds, counts)
     for log_background, i in zip(log_backgrounds, places, strict=True):
-        if i is not None:
-            own = float(np.median((log_background - prior.of(i))[::4, ::4]))
-            log_background += np.float32(prior.levels.believed(own, i) - own)
+        log_background += prior.beam_shift((log_background - prior.of(i))[::4, ::4], i)
 
 
 def to_prior_level(log_backgrounds: Image, priors: Sequence[Image]) -> None:
