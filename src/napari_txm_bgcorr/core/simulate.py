@@ -152,9 +152,8 @@ def simulate_mosaic(
         raise ConfigError(f"simulate: overlap {overlap}: give a share from 0 to below 0.9")
     stage = _Stage(size, specimen, family, drift, references, reference_hours, darks, seed)
     nominal = raster_positions((rows, columns), (round(size * (1 - overlap)),) * 2)
-    at = _true_positions(
-        stage.rng(2), nominal, columns, jitter_px * size / 512, skew_px * size / 512
-    )
+    px = size / 512
+    at = _true_positions(stage.rng(2), nominal, columns, jitter_px * px, skew_px * px)
     start = (rows - covered_rows) // 2 * columns
     under = at[start : start + covered_rows * columns]
     cut = cut_out(at, size, specimen, (stage.rng(1), stage.rng(6)), under)
