@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from napari_txm_bgcorr.core.scan import LazyTiles, Scan, TileArray
 from napari_txm_bgcorr.core.shapes import product, to_counts
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 
-__all__ = ["Joined", "SmoothTerms", "joint", "lazy_backgrounds"]
+__all__ = ["Joined", "MosaicBackgrounds", "SmoothTerms", "joint"]
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -129,7 +129,7 @@ def joint(
         level = Level("relative", float(np.nanmedian(found.method_level - found.tiles[:, 0])))
     levels = found.tiles[:, 0] + level.shift
     shape = overview.shape + enlarge(pattern, overview.lit.shape, overview.bin_px)
-    lazy = lazy_backgrounds(scan, shape, overview.lit, smooth, levels)
+    lazy = MosaicBackgrounds(scan.dark(), shape, overview.lit, smooth, levels)
     facts = {
         "overlaps": found.overlaps,
         "seam_before": round(found.seam_before, 5),
@@ -174,18 +174,12 @@ class SmoothTerms:
         return product(axes[0] @ table, axes[1].T)
 
 
-def lazy_backgrounds(
-    scan: Scan,
-    shape: Image,
-    lit: Mask,
-    smooth: SmoothTerms,
-    levels: Floats,
-) -> LazyTiles:
+class MosaicBackgrounds(LazyTiles):
     """Backgrounds `(T, Y, X)` in counts: shared log shape, smooth terms, level.
 
     Parameters
     ----------
-    scan : Scan
+    dark : (Y, X) float32, counts, or None
     shape : (Y, X) float32
         Log, median 0.
     lit : (Y, X) bool
@@ -194,14 +188,45 @@ def lazy_backgrounds(
     levels : (T,) float64
         Log counts, dark removed.
     """
-    dark, size = scan.dark(), tuple(int(n) for n in scan.tiles.shape)
-    on_pixels = axes(shape.shape, smooth.degree)
 
-    def background(i: int) -> Image:
-        log: Image = smooth(i, on_pixels)
-        log *= lit
-        log += shape
-        log += np.float32(levels[i])
-        return to_counts(log, dark)
+    def __init__(
+        self, dark: Image | None, shape: Image, lit: Mask, smooth: SmoothTerms, levels: Floats
+    ) -> None:
+        rows, columns = shape.shape
+        super().__init__((len(levels), rows, columns), np.float32, self._background)
+        self._dark, self._log, self._lit = dark, shape, lit
+        self._smooth, self._levels = smooth, levels
+        self._axes = axes(shape.shape, smooth.degree)
 
-    return LazyTiles((size[0], size[1], size[2]), np.float32, background)
+    def _background(self, i: int) -> Image:
+        log: Image = self._smooth(i, self._axes)
+        log *= self._lit
+        log += self._log
+        log += np.float32(self._levels[i])
+        return to_counts(log, self._dark)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All that it holds, by name, for `of`."""
+        smooth = self._smooth
+        found: dict[str, NDArray[Any]] = {
+            "shape": self._log,
+            "lit": self._lit,
+            "shared": smooth.shared,
+            "tiles": smooth.tiles,
+            "degrees": np.array([smooth.shared_degree, smooth.tile_degree], np.int64),
+            "levels": self._levels,
+        }
+        return found if self._dark is None else found | {"dark": self._dark}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Make them from `arrays`; the same bits.
+
+        Raises
+        ------
+        KeyError
+            If one is missing.
+        """
+        shared_degree, tile_degree = (int(n) for n in arrays["degrees"])
+        smooth = SmoothTerms(arrays["shared"], arrays["tiles"], shared_degree, tile_degree)
+        return cls(arrays.get("dark"), arrays["shape"], arrays["lit"], smooth, arrays["levels"])

@@ -11,8 +11,9 @@ which see drift alone. Tilts cannot be told apart: a specimen that turns moves a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ from napari_txm_bgcorr.core.scan import LazyTiles, Scan, TileArray
 from napari_txm_bgcorr.core.shapes import Coarse, log_beam, spread_indices, to_counts
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 
-__all__ = ["SeriesOptions", "steady"]
+__all__ = ["SeriesBackgrounds", "SeriesOptions", "steady"]
 
 Image = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -132,19 +133,11 @@ def steady(
 
 
 def _joined(scan: Scan, overview: Overview, drift: _Drift, i0: float | None) -> Joined:
-    own = _Cells(drift.own, overview.shape.shape)
     levels = drift.g + drift.own.mean(axis=(1, 2))
     level = _level(scan, overview, levels, bool(len(drift.visits)), i0)
-    # By name, so that the overview itself is not kept.
-    dark, shape, g = scan.dark(), overview.shape + drift.pattern, drift.g + level.shift
-
-    def background(i: int) -> Image:
-        log: Image = own(i) + shape
-        log += np.float32(g[i])
-        return to_counts(log, dark)
-
-    size = tuple(int(n) for n in scan.tiles.shape)
-    lazy = LazyTiles((size[0], size[1], size[2]), np.float32, background)
+    lazy = SeriesBackgrounds(
+        scan.dark(), overview.shape + drift.pattern, drift.own, drift.g + level.shift
+    )
     facts = {
         "reference_visits": len(drift.visits),
         "specimen": drift.model,
@@ -158,6 +151,52 @@ def _level(scan: Scan, overview: Overview, levels: Floats, tied: bool, i0: float
     if i0 is None and tied:
         return Level("references")
     return find_level(scan, overview, None, i0=i0, found_level=float(np.median(levels)))
+
+
+class SeriesBackgrounds(LazyTiles):
+    """Backgrounds `(T, Y, X)` in counts: common log shape, cells of each projection, level.
+
+    Parameters
+    ----------
+    dark : (Y, X) float32, counts, or None
+    shape : (Y, X) float32
+        Log.
+    cells : (T, y, x) float32
+        Log, about `BACKGROUND_CELLS` across the field.
+    levels : (T,) float64
+        Log counts on top of these, dark removed.
+    """
+
+    def __init__(self, dark: Image | None, shape: Image, cells: Image, levels: Floats) -> None:
+        rows, columns = shape.shape
+        super().__init__((len(levels), rows, columns), np.float32, self._background)
+        self._dark, self._log, self._levels = dark, shape, levels
+        self._own = _Cells(cells, shape.shape)
+
+    def _background(self, i: int) -> Image:
+        log: Image = self._own(i) + self._log
+        log += np.float32(self._levels[i])
+        return to_counts(log, self._dark)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All that it holds, by name, for `of`."""
+        found: dict[str, NDArray[Any]] = {
+            "shape": self._log,
+            "cells": self._own.cells,
+            "levels": self._levels,
+        }
+        return found if self._dark is None else found | {"dark": self._dark}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Make them from `arrays`; the same bits.
+
+        Raises
+        ------
+        KeyError
+            If one is missing.
+        """
+        return cls(arrays.get("dark"), arrays["shape"], arrays["cells"], arrays["levels"])
 
 
 class _Cells:
