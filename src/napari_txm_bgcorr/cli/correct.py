@@ -118,6 +118,7 @@ def correct(
         quiet=as_json or not sys.stderr.isatty(),
         scheduler=scheduler,
         shard=shard,
+        told=not as_json,
         stitch=stitch,
         joint=joint,
         i0=i0,

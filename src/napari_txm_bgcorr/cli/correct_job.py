@@ -100,7 +100,7 @@ def correct_paths(paths: Sequence[Path], out: Path, options: CorrectOptions) -> 
         check_place(group, target, options.save, overwrite=again)
         if options.stitch:
             check_stitched_place(target, overwrite=options.overwrite)
-    with _runner(options) as runner:
+    with _runner(options, out) as runner:
         results = [correct_scans(group, runner, target, options) for group, target in jobs]
     if options.stitch:
         stitch_results(results, overwrite=options.overwrite, quiet=options.quiet)
@@ -153,6 +153,7 @@ def correct_scans(
     An interrupted run of the same job goes on where it stopped.
     """
     from napari_txm_bgcorr import io
+    from napari_txm_bgcorr.io.fit_file import remove_fits
 
     started = time.perf_counter()
     blind: list[str] = []
@@ -166,6 +167,8 @@ def correct_scans(
         out, provenance, format=options.format, save=options.save
     ):
         resumed = len(whole)  # one of several outputs, made before the others were interrupted
+        if options.shard is not None:
+            remove_fits(out)
     else:
         with _open(out, whole, provenance, options) as writer:
             resumed = len(writer.done)
@@ -272,7 +275,11 @@ def results_of(
         offset += len(scan)
 
 
-def _runner(options: CorrectOptions) -> AbstractContextManager[Runner]:
+def _runner(options: CorrectOptions, out: Path) -> AbstractContextManager[Runner]:
+    if options.shard is not None:  # there is one output
+        from napari_txm_bgcorr.cli.shared_fit import SharedFit
+
+        return nullcontext(SharedFit(method_of(options), out, options))
     if options.scheduler is None:
         return nullcontext(Here(method_of(options), quiet=options.quiet))
     from napari_txm_bgcorr.cli.distributed import connect

@@ -32,6 +32,8 @@ class CorrectOptions:
         Where other processes do the work; see `cli.distributed`.
     shard : str or None
         ``I/N``: this process does one share of N; ``join``: it only completes the output.
+    told : bool
+        Say on stderr that another share is waited for, even where nobody sits there.
     stitch : bool
         Also blend the corrected tiles of a mosaic into one picture.
     joint : bool or None
@@ -60,6 +62,7 @@ class CorrectOptions:
     write_positions: bool = False
     scheduler: str | None = None
     shard: str | None = None
+    told: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values outside the tables.

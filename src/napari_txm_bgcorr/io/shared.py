@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_txm_bgcorr.core.errors import WriteError
 from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.io.fit_file import remove_fits
 from napari_txm_bgcorr.io.guard import writing
 from napari_txm_bgcorr.io.job import DONE, JOB, NEW, Job, check_place, done_tiles
 from napari_txm_bgcorr.io.json_file import write_json
@@ -171,6 +172,7 @@ def join_shards(out: str | Path) -> Path:
     part = place.with_name(place.name + ".part")
     if not (part / JOB).is_file():
         if place.exists():
+            remove_fits(place)
             return place
         raise WriteError(f"{part}: no unfinished output; run the shards first")
     missing = _complete(place, int(_begun(part)["tiles"]))
@@ -211,13 +213,14 @@ def _complete(out: Path, count: int) -> int:
     with writing(part):
         done = done_tiles(part, count)
         if len(done) < count:
-            return 0 if out.exists() and not part.exists() else count - len(done)
+            if not out.exists() or part.exists():
+                return count - len(done)
+            remove_fits(out)
+            return 0
         with suppress(OSError):
             out.rmdir()  # an empty folder that the user made
-        try:
+        with suppress(FileNotFoundError):  # another process was faster
             os.rename(part, out)
-        except FileNotFoundError:
-            return 0  # another process was faster
         _clear(out)
     return 0
 
@@ -228,3 +231,4 @@ def _clear(out: Path) -> None:
         note.unlink(missing_ok=True)
     for folder in (out / NEW, *out.parent.glob(f"{out.name}.shard-????????.part")):
         shutil.rmtree(folder, ignore_errors=True)
+    remove_fits(out)
