@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,55 +37,91 @@ def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], LayerTuples] | None
 
 
 def read_layers(path: PathOrPaths) -> LayerTuples:
-    """Read each path as a scan; one that cannot be read is reported as a notification."""
+    """Read each path as a scan; one that cannot be read is reported as a notification.
+
+    The window is painted meanwhile, and the overview of a large mosaic fills when its layers
+    are on show. Where no event loop runs, as in a script, it is complete when this returns.
+    """
     from napari.utils.notifications import show_error
 
+    from napari_txm_bgcorr.gui.beside import beside
+
+    found = beside(lambda: _read(_paths(path))) or _Found()
+    _draw_overviews(found)
+    for error in found.errors:
+        show_error(error)
+    return found.layers or [(None,)]  # npe2's way to say: read, but nothing to show
+
+
+@dataclass
+class _Found:
+    """What was read: layers, overviews still to be drawn on them, and what could not be read."""
+
+    layers: LayerTuples = field(default_factory=list)
+    fills: list[tuple[tuple[Any, ...], str, int, Iterator[int]]] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+def _draw_overviews(found: _Found) -> None:
+    from napari_txm_bgcorr.core.errors import TxmError
+    from napari_txm_bgcorr.gui.fill_in import fill_in
+
+    for fill in found.fills:
+        try:
+            fill_in(*fill)
+        except TxmError as error:
+            found.errors.append(str(error))
+
+
+def _read(paths: Sequence[Path]) -> _Found:
+    import napari_txm_bgcorr.gui.fill_in  # noqa: F401 - takes its time; the window has none
     from napari_txm_bgcorr.core.errors import TxmError
     from napari_txm_bgcorr.gui.outputs import parts
     from napari_txm_bgcorr.gui.tasks import errors_in_words
 
-    layers: LayerTuples = []
-    for given in _paths(path):
+    found = _Found()
+    for given in paths:
         try:
             with errors_in_words(str(given)):
-                if result := _read_result(given):
-                    layers.extend(result)
+                if _read_result(given, found):
                     continue
         except TxmError as error:
-            show_error(str(error))
+            found.errors.append(str(error))
             continue
         for each, role, name in parts(given):
             try:
                 with errors_in_words(str(each)):
-                    layers.extend(_read_part(each, role, name))
+                    _read_part(each, role, name, found)
             except TxmError as error:
-                show_error(str(error))
-    return layers or [(None,)]  # npe2's way to say: read, but nothing to show
+                found.errors.append(str(error))
+    return found
 
 
-def _read_result(path: Path) -> LayerTuples:
-    """Layers of a finished output; none where the path is something else."""
+def _read_result(path: Path, found: _Found) -> bool:
+    """Read a finished output; False where the path is something else."""
     from napari_txm_bgcorr.gui.opened import saved_result
 
     result = saved_result(path)
     if result is None:
-        return []
-    for _ in result.fill():
-        pass
-    return [*result.layers()]
+        return False
+    found.layers += result.layers()
+    found.fills.append(((result, result.original), str(path), len(result), result.fill()))
+    return True
 
 
-def _read_part(path: Path, role: str | None, name: str | None) -> LayerTuples:
+def _read_part(path: Path, role: str | None, name: str | None, found: _Found) -> None:
     from napari_txm_bgcorr import io
     from napari_txm_bgcorr.gui.layers import scan_layer
     from napari_txm_bgcorr.gui.stitched import read_stitched
 
     if pictures := read_stitched(path):
-        return [*pictures]
-    layer, pyramid = scan_layer(io.read(path), role, name)
-    for _ in pyramid.fill() if pyramid is not None else ():
-        pass
-    return [layer]
+        found.layers += pictures
+        return
+    scan = io.read(path)
+    layer, pyramid = scan_layer(scan, role, name)
+    found.layers.append(layer)
+    if pyramid is not None:
+        found.fills.append(((scan,), str(path), len(scan), pyramid.fill()))
 
 
 def _paths(path: PathOrPaths) -> list[Path]:

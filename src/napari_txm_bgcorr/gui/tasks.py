@@ -49,6 +49,7 @@ from napari_txm_bgcorr.gui.stitched import read_stitched
 __all__ = [
     "correct_job",
     "device_label",
+    "draw_overview",
     "errors_in_words",
     "find_choices",
     "read_paths",
@@ -109,7 +110,7 @@ def read_paths(paths: Sequence[Path], stop: Event) -> Iterator[Message]:
 def reopen(result: OpenedResult, stop: Event) -> Iterator[Message]:
     """Show a finished output; a large mosaic's overview fills meanwhile."""
     yield Reopened(result, tuple(result.layers()))
-    yield from _overview(str(result.path), len(result), result.fill(), stop)
+    yield from draw_overview(str(result.path), len(result), result.fill(), stop)
 
 
 def _read_parts(given: Path, stop: Event) -> Iterator[Message]:
@@ -131,10 +132,11 @@ def _read_parts(given: Path, stop: Event) -> Iterator[Message]:
             continue
         yield Opened(scan, layer)
         if pyramid is not None:
-            yield from _overview(str(scan.source.path), len(scan), pyramid.fill(), stop)
+            yield from draw_overview(str(scan.source.path), len(scan), pyramid.fill(), stop)
 
 
-def _overview(subject: str, count: int, fill: Iterator[int], stop: Event) -> Iterator[Message]:
+def draw_overview(subject: str, count: int, fill: Iterator[int], stop: Event) -> Iterator[Message]:
+    """Draw a large mosaic's overview, one tile for each step of `fill`."""
     pace = Pace(count)
     try:
         with errors_in_words(subject):

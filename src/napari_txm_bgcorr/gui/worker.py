@@ -6,18 +6,19 @@ import atexit
 import sys
 from collections.abc import Callable, Iterator
 from threading import Event, Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QObject, Qt, QThread, Signal, Slot
 
-from napari_txm_bgcorr.gui.messages import Message, Tell
+if TYPE_CHECKING:
+    from napari_txm_bgcorr.gui.messages import Message, Tell
 
 __all__ = ["Runner", "Task", "threads_at_work", "wait_for_threads"]
 
 CLOSE_WAIT_MS = 30_000
 
-Task = Callable[[Event, Tell], Iterator[Message]]
+Task = Callable[[Event, "Tell"], Iterator["Message"]]
 
 
 class _ShortTurns:
