@@ -177,6 +177,19 @@ def test_ctrl_c_while_waiting_cleans_up(
     assert solved == []
 
 
+def test_a_fit_that_is_there_is_taken_at_once(
+    mosaic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, solved: list[int]
+) -> None:
+    """Though another share, which did not believe it, is at work on one of its own."""
+    place = place_of(mosaic, tmp_path / "out")
+    correct_paths([mosaic], place.out, replace(PLAIN, shard="3/3"))
+    monkeypatch.setattr(Turn, "wait", lambda self: pytest.fail("waits"))
+    with Turn(place, 1) as solving:
+        assert solving.take()
+        correct_paths([mosaic], place.out, replace(PLAIN, shard="2/3"))
+    assert len(solved) == 1
+
+
 def test_a_planted_file_costs_a_fit_and_one_line(
     mosaic: Path,
     whole: dict[str, bytes],
