@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Layer
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QSize, Qt, QTimer
-from qtpy.QtWidgets import (
-    QHBoxLayout,
-    QMessageBox,
-    QProgressBar,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtCore import QSize, QTimer
+from qtpy.QtWidgets import QMessageBox, QVBoxLayout, QWidget
 
 from napari_txm_bgcorr.core.errors import TxmError
 from napari_txm_bgcorr.gui.choices import ChoicesForm
@@ -45,7 +39,7 @@ from napari_txm_bgcorr.gui.outputs import saved_path
 from napari_txm_bgcorr.gui.preferences import preferences
 from napari_txm_bgcorr.gui.save_bar import SaveBar
 from napari_txm_bgcorr.gui.session import Session, resolve
-from napari_txm_bgcorr.gui.small_parts import TallArea, named_button, time_left, wrapped_label
+from napari_txm_bgcorr.gui.small_parts import TallArea, wrapped_label
 from napari_txm_bgcorr.gui.steps import Steps
 from napari_txm_bgcorr.gui.stitched import stitch_results, stitched_path
 from napari_txm_bgcorr.gui.tasks import (
@@ -55,6 +49,7 @@ from napari_txm_bgcorr.gui.tasks import (
     save_results,
 )
 from napari_txm_bgcorr.gui.watch_bar import WatchBar
+from napari_txm_bgcorr.gui.work_bar import WorkBar
 from napari_txm_bgcorr.gui.worker import Runner
 
 if TYPE_CHECKING:
@@ -63,7 +58,6 @@ if TYPE_CHECKING:
 __all__ = ["CorrectWidget"]
 
 REFRESH_MS = 200
-PROGRESS_S = 0.4  # Qt paints a progress bar at once, and with it the whole window
 BEATS_TO_PAINT = 3
 PANEL_WIDTH = 330
 
@@ -92,6 +86,8 @@ class CorrectWidget(Docked, TallArea):
         )
         self.book = LayerBook(napari_viewer)
         self._failures: list[str] = []
+        self._unread: list[str] = []
+        self._correcting, self._said = False, ""
         self._waiting: list[Path] = []
         self._reading = self._correct_when_read = False
         self._closed = False
@@ -113,17 +109,9 @@ class CorrectWidget(Docked, TallArea):
         self.watch_bar = WatchBar(self)
         self.input_label = wrapped_label("input_label")
         self.form = ChoicesForm(self.session, methods)
-        self.correct_button = named_button(
-            "correct_button", "Correct", "Correct the selected layers"
-        )
-        self.cancel_button = named_button(
-            "cancel_button", "Cancel", "Stop; tiles already done stay"
-        )
-        self.progress_bar = QProgressBar()
-        self.progress_bar.setObjectName("progress_bar")
-        self.progress_bar.setTextVisible(True)
-        self.status_label = wrapped_label("status_label")
-        self.status_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.work = WorkBar()
+        self.correct_button, self.cancel_button = self.work.correct_button, self.work.cancel_button
+        self.progress_bar, self.status_label = self.work.progress_bar, self.work.status_label
         self.notice = Notice(self.viewer, self)
         self.compare = CompareBar(self.book.pairs)
         self.save_bar = SaveBar(self.session)
@@ -132,22 +120,15 @@ class CorrectWidget(Docked, TallArea):
         self.model_combo = self.form.model_combo
         self.device_combo = self.form.device_combo
 
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.correct_button, 2)
-        buttons.addWidget(self.cancel_button, 1)
         inside = QWidget()
         layout = QVBoxLayout(inside)
         layout.setContentsMargins(8, 8, 8, 8)
         layout.setSpacing(7)
-        for part in (self.drop_zone, self.watch_bar, self.input_label, self.form):
-            layout.addWidget(part)
-        layout.addLayout(buttons)
-        below = (self.progress_bar, self.status_label, self.notice, self.compare, self.save_bar)
-        for part in below:
+        for part in (self.drop_zone, self.watch_bar, self.input_label, self.form, self.work,
+                     self.notice, self.compare, self.save_bar):  # fmt: skip
             layout.addWidget(part)
         layout.addStretch(1)
         self.hold(inside)
-        self._show_idle("")
 
     def sizeHint(self) -> QSize:
         """Ask for the height of the contents, so that no scroll bar is needed."""
@@ -160,7 +141,8 @@ class CorrectWidget(Docked, TallArea):
         self.cancel_button.clicked.connect(self.cancel)
         self.save_bar.chosen.connect(self.save)
         self.save_bar.stitch_chosen.connect(self.stitch)
-        for runner in (self.runner, self.reader, self.finder):
+        self.reader.message.connect(lambda message: self._steps.add(self._hear_reader(message)))
+        for runner in (self.runner, self.finder):
             runner.message.connect(lambda message: self._steps.add(self._hear(message)))
         self.runner.ended.connect(lambda broken: self._steps.add(self._run_ended(broken)))
         self.reader.ended.connect(lambda broken: self._steps.add(self._read_ended(broken)))
@@ -169,7 +151,7 @@ class CorrectWidget(Docked, TallArea):
         layers.events.inserted.connect(self._look)
         layers.events.removed.connect(self._look)
         self.viewer.events.theme.connect(self.notice.take_theme)
-        self._dirty, self._told_progress = False, 0.0
+        self._dirty = False
         self._timer = QTimer(self)
         self._timer.setInterval(REFRESH_MS)
         self._timer.timeout.connect(self._redraw)
@@ -196,7 +178,7 @@ class CorrectWidget(Docked, TallArea):
         except TxmError as error:
             self._complain(error)
             return
-        self._failures = []
+        self._failures, self._unread, self._correcting = [], [], True
         self._doubts: dict[str, None] = {}
         self.notice.tell(())
         self.book.remember(job)
@@ -210,8 +192,7 @@ class CorrectWidget(Docked, TallArea):
         self._waiting.clear()
         self.runner.cancel()
         self.reader.cancel()
-        self.cancel_button.setEnabled(False)
-        self.status_label.setText("Cancelling …")
+        self.work.show_cancelling()
 
     def save(self, folder: Path) -> None:
         """Write the latest results into a folder; ask before replacing earlier ones."""
@@ -243,13 +224,24 @@ class CorrectWidget(Docked, TallArea):
             answer = QMessageBox.question(self, "Replace?", question)
             if answer != QMessageBox.StandardButton.Yes:
                 return
-        self._failures = []
+        self._failures, self._unread, self._correcting = [], [], False
         self.runner.start(lambda stop, tell: task(bool(there), stop, tell))
         self._show_busy("Saving …")
 
+    def _hear_reader(self, message: Message) -> Iterator[None]:
+        """Hear of reading; while a correction or saving runs, the bar and the words are its."""
+        if isinstance(message, Failed):
+            self._unread.append(str(message.error))
+            self._complain(message.error)
+        elif isinstance(message, (Advanced, Preparing)) and self.runner.running:
+            self._dirty = True
+        else:
+            yield from self._hear(message)
+
     def _hear(self, message: Message) -> Iterator[None]:
         if isinstance(message, Advanced):
-            self._show_progress(message)
+            self._dirty = True
+            self.work.show_progress(message)
         elif isinstance(message, Preparing):
             self._show_busy(message.text)
         elif isinstance(message, Opened):
@@ -264,8 +256,7 @@ class CorrectWidget(Docked, TallArea):
                 yield
             self._shown.set()
         elif isinstance(message, Finished):
-            self.book.finish(message.result)
-            yield
+            yield from self.book.finish(message.result)
             self._redraw(force=True)
         elif isinstance(message, Failed):
             self._failures.append(str(message.error))
@@ -282,39 +273,37 @@ class CorrectWidget(Docked, TallArea):
         elif isinstance(message, Choices):
             self.form.show_choices(message)
 
-    def _show_progress(self, message: Advanced) -> None:
-        self._dirty = True
-        if time.monotonic() - self._told_progress < PROGRESS_S and message.done < message.total:
-            return
-        self._told_progress = time.monotonic()
-        self.progress_bar.setRange(0, message.total)
-        self.progress_bar.setValue(message.done)
-        self.progress_bar.setFormat(f"%v of %m tiles, {time_left(message.seconds_left)} left")
-        if message.text and self.cancel_button.isEnabled():
-            self.status_label.setText(message.text)
-
     def _run_ended(self, broken: bool) -> Iterator[None]:
-        self._show_idle(self._outcome(broken))
+        said = self._outcome(broken)
+        if self._reading:  # it goes on
+            self._said, self._unread = said, []
+            self._show_busy(said)
+        else:
+            self._show_idle(said)
         yield
 
     def _outcome(self, broken: bool) -> str:
         if broken:
             return "Stopped by a fault of the program; napari shows the details."
-        if self._failures:
-            return "\n".join(self._failures)
-        said = self.status_label.text()
-        return said if said.startswith("Saved") else self.book.outcome()
+        said = list(self._failures)
+        status = self.status_label.text()
+        if self._correcting:
+            came = self.book.outcome("Stopped" if said else "Cancelled")
+            said += [came] if came != "Stopped" else []
+        elif not said:
+            said.append(status if status.startswith("Saved") else "Cancelled")
+        return "\n".join([*said, *self._unread])
 
     def _read_ended(self, broken: bool) -> Iterator[None]:
         if self._waiting:
             self._read_next()
             return
-        self._redraw(force=True)
-        yield
+        yield from self.book.overviews_done()
         self._reading = False
         if not self.runner.running:
-            self._show_idle("\n".join(self._failures))
-        if self._correct_when_read and not broken and not self._failures:
+            self._show_idle("\n".join(each for each in (self._said, *self._unread) if each))
+        self._said = ""
+        if self._correct_when_read and not broken and not self._unread:
             self._correct_when_read = False
             self.correct()
         self._correct_when_read = False
@@ -324,7 +313,7 @@ class CorrectWidget(Docked, TallArea):
         paths, self._waiting = self._waiting, []
         self.book.begin_opening()
         if not self.runner.running:
-            self._failures = []
+            self._unread = []
         self.reader.start(lambda stop, tell: read_paths(paths, stop))
         if not self.runner.running:
             self._show_busy(f"Reading {paths[0].name} …")
@@ -345,23 +334,14 @@ class CorrectWidget(Docked, TallArea):
     def _show_busy(self, text: str) -> None:
         # While files are read Correct may be pressed: it follows the reading.
         reading = self._reading and not self.runner.running
-        self.correct_button.setEnabled(reading and not self._correct_when_read)
+        self.work.show_busy(text, may_correct=reading and not self._correct_when_read)
         self.save_bar.enable([])
-        self.cancel_button.setEnabled(True)
-        self.progress_bar.setRange(0, 0)
-        self.status_label.setText(text)
         self._timer.start()
 
     def _show_idle(self, text: str) -> None:
-        self.correct_button.setEnabled(True)
-        self.cancel_button.setEnabled(False)
+        self.work.show_idle(text)
         self.save_bar.enable(self.book.results())
-        self.progress_bar.setRange(0, 1)
-        self.progress_bar.setValue(0)
-        self.progress_bar.setFormat("")
-        self.status_label.setText(text)
-        if hasattr(self, "_timer"):
-            self._timer.stop()
+        self._timer.stop()
 
     def _complain(self, error: TxmError) -> None:
         self.status_label.setText(str(error))
@@ -373,7 +353,9 @@ class CorrectWidget(Docked, TallArea):
             return
         self._dirty = False
         began = time.monotonic()
-        self.book.redraw()
+        if self.runner.busy or force:
+            self.book.redraw_results()
+        self.book.redraw_opened()
         spent_ms = 1000 * (time.monotonic() - began)
         self._timer.setInterval(max(REFRESH_MS, int(8 * spent_ms)))
 

@@ -49,6 +49,7 @@ class LayerBook:
         self.viewer = viewer
         self._places: dict[int, _Place] = {}
         self._opened: list[Layer] = []
+        self._overviews: list[Layer] = []
         self._latest: list[Result] = []
 
     # -- input ------------------------------------------------------------------------------
@@ -83,6 +84,8 @@ class LayerBook:
     def opened(self, layer: Layer) -> None:
         """Add a layer that was read, and select it with the others of the same drop."""
         self.viewer.add_layer(layer)
+        if layer.multiscale:
+            self._overviews.append(layer)
         self._opened = [each for each in self._opened if each in self.viewer.layers] + [layer]
         self._select(self._opened)
 
@@ -163,32 +166,47 @@ class LayerBook:
             if layer.name in names and isinstance(owner_of(layer), Result):
                 self.viewer.layers.remove(layer)
 
-    def finish(self, result: Result) -> None:
-        """Write down in the layers how they were made."""
+    def finish(self, result: Result) -> Iterator[None]:
+        """Write down in the layers how they were made, one for each step."""
         if result.registered:
-            self._move(result)
+            yield from self._move(result)
         for layer in self._of(result):
             role = role_of(layer) or "corrected"
             layer.metadata.update(metadata(result.scan, role, result.provenance))
             draw_thumbnail(layer)
+            yield
 
-    def _move(self, result: Result) -> None:
+    def _move(self, result: Result) -> Iterator[None]:
         """Show the tiles at the places that were found for them, the raw ones too."""
         raw = self._raw_of(result)
         if raw is not None:
             raw.data = result.pictures["raw"]
+            yield
         for layer in self._of(result):
             layer.data = result.pictures[role_of(layer) or "corrected"]
+            yield
 
-    def redraw(self) -> None:
-        """Draw the layers of the latest results and of what was opened anew."""
+    def redraw_results(self) -> None:
+        """Draw the layers of the latest results anew."""
         for result in self._latest:
             for layer in self._of(result):
                 if layer.visible:
                     layer.refresh()
-        for layer in self._opened:
-            if layer.multiscale and layer in self.viewer.layers and layer.visible:
+
+    def redraw_opened(self) -> None:
+        """Draw the overviews of what was opened anew."""
+        for layer in self._overviews:
+            if layer in self.viewer.layers and layer.visible:
                 layer.refresh()
+
+    def overviews_done(self) -> Iterator[None]:
+        """Draw them for the last time, the small pictures of hidden layers too."""
+        done, self._overviews = self._overviews, []
+        for layer in done:
+            if layer in self.viewer.layers:
+                layer.refresh()
+                draw_thumbnail(layer)
+                yield
 
     def results(self) -> list[Result]:
         """List the latest results that are still shown; where there are none, opened ones."""
@@ -198,15 +216,15 @@ class LayerBook:
         owners = {id(o): o for each in self.viewer.layers if (o := owner_of(each)) is not None}
         return [owner for owner in owners.values() if isinstance(owner, OpenedResult)]
 
-    def outcome(self) -> str:
-        """Say how the latest run ended."""
+    def outcome(self, ended: str = "Cancelled") -> str:
+        """Say how the latest run ended; `ended` tells why where tiles are missing."""
         done = sum(int(result.done.sum()) for result in self._latest)
         total = sum(len(result) for result in self._latest)
         tiles = "1 tile" if done == 1 else f"{done} tiles"
         if not self._latest:
-            return "Cancelled"
+            return ended
         if done < total:
-            return f"Cancelled: {done} of {total} tiles corrected"
+            return f"{ended}: {done} of {total} tiles corrected"
         notes = dict.fromkeys(note for result in self._latest for note in result.notes)
         gone = [] if any(self.results()) else ["Its layers are gone, so it cannot be saved"]
         return "\n".join([f"Done: {tiles} corrected", *map(_sentence, notes), *gone])

@@ -25,6 +25,7 @@ from napari_txm_bgcorr.gui.small_parts import named_button, wrapped_label
 
 __all__ = ["JOINT_TIP", "REDO_TIP", "RESULT_TIP", "QualityForm"]
 
+WIDEST_OF = 60  # rows that decide on a column's width; all of them take seconds
 PANEL_SIZE = QSize(420, 560)
 RESULT_TIP = "The corrected scan to judge"
 REDO_TIP = "Correct the selected tiles again by this method"
@@ -114,6 +115,7 @@ class QualityForm(QWidget):
         table.verticalHeader().setDefaultSectionSize(table.fontMetrics().height() + 6)
         header = table.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
+        header.setResizeContentsPrecision(WIDEST_OF)
         header.setDefaultAlignment(Qt.AlignmentFlag.AlignCenter)
         table.setMinimumHeight(80)
         return table

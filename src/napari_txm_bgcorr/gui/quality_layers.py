@@ -18,6 +18,7 @@ from napari_txm_bgcorr.gui.tile_overlay import cells_layer, outlines_layer, tile
 __all__ = ["QualityLayers", "result_label", "shown_results"]
 
 OUTLINES, CELLS, CHOSEN = "tile outlines", "tile quality", "chosen tiles"
+TAKEN_OVER = ("contrast_limits", "metadata", "edge_width", "edge_color")
 
 
 def shown_results(viewer: Any) -> dict[str, Result]:
@@ -89,9 +90,20 @@ class QualityLayers:
         return self.result is not None and self.result.scan.kind == "mosaic"
 
     def _put(self, layer: tuple[Any, dict[str, Any], str]) -> Layer:
-        """Add an overlay or replace the one of its name; the user's selection stays."""
+        """Show an overlay in the layer of its name, or add it; the user's selection stays.
+
+        A new layer takes napari ten times as long as new data.
+        """
+        name = layer[1]["name"]
+        if name in self.viewer.layers and _fits(self.viewer.layers[name], layer):
+            there = self.viewer.layers[name]
+            there.data = layer[0]
+            for key in TAKEN_OVER:
+                if key in layer[1]:
+                    setattr(there, key, layer[1][key])
+            return there
+        self._remove(name)
         kept = set(self.viewer.layers.selection)
-        self._remove(layer[1]["name"])
         added = Layer.create(*layer)
         self.viewer.add_layer(added)
         self.viewer.layers.selection = {each for each in kept if each in self.viewer.layers}
@@ -151,6 +163,21 @@ class QualityLayers:
         camera.center = (0.0, float(y), float(x))
         across = 2.5 * max(self._layout.tile) * float(corrected.scale[-1])
         camera.zoom = min(_canvas_px(self.viewer)) / across
+
+
+def _fits(there: Layer, layer: tuple[Any, dict[str, Any], str]) -> bool:
+    """Whether a layer can take other data: of one kind and size, and in one place."""
+    data, arguments, kind = layer
+    alike = kind == "vectors" or tuple(there.data.shape) == tuple(data.shape)
+    return (
+        type(there).__name__.lower() == kind
+        and alike
+        and all(
+            np.allclose(getattr(there, key), arguments[key])
+            for key in ("scale", "translate")
+            if key in arguments
+        )
+    )
 
 
 def _show_legend(layer: Layer) -> None:

@@ -33,6 +33,7 @@ class QualityModel(QAbstractTableModel):
         super().__init__()
         self.quality: TileQuality | None = None
         self.raised: dict[str, NDArray[np.bool_]] = {}
+        self._order: list[list[float]] = []
         self.columns: list[str] = []
         self.show(quality)
 
@@ -44,7 +45,19 @@ class QualityModel(QAbstractTableModel):
         self.columns = (
             [] if quality is None else [k for k in COLUMNS if np.isfinite(quality.column(k)).any()]
         )
+        self._order = [self._keys(column) for column in range(self.columnCount())]
         self.endResetModel()
+
+    def _keys(self, column: int) -> list[float]:
+        """What a column is sorted by, for Qt asks for it row by row."""
+        if self.quality is None or FIRST[column : column + 1] == ("tile",):
+            return [float(i) for i in range(self.rowCount())]
+        if column < len(FIRST):  # most flags first
+            return [-float(len(self.flagged(i))) for i in range(self.rowCount())]
+        key = self.columns[column - len(FIRST)]
+        values = np.asarray(self.quality.column(key), np.float64) * COLUMNS[key].scale
+        # unknown values last when the worst come first
+        return [float(v) for v in np.where(np.isfinite(values), values, -np.inf)]
 
     def flagged(self, i: int) -> list[str]:
         """Keys of the flags raised for tile `i`."""
@@ -63,17 +76,19 @@ class QualityModel(QAbstractTableModel):
         if not index.isValid() or self.quality is None:
             return None
         i, column = index.row(), index.column()
+        if role == SORT_ROLE:
+            return self._order[column][i]
         if role == Role.BackgroundRole:
             return QBrush(FLAGGED) if self.flagged(i) else None
         if role == Role.TextAlignmentRole and column != FIRST.index("flags"):
             return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         if role == Role.ToolTipRole:
             return self._tip(i)
-        if role not in (Role.DisplayRole, SORT_ROLE):
+        if role != Role.DisplayRole:
             return None
         if column < len(FIRST):
-            return self._first(i, column, role)
-        return self._figure(i, self.columns[column - len(FIRST)], role)
+            return self._first(i, column)
+        return self._figure(i, self.columns[column - len(FIRST)])
 
     def headerData(
         self, section: int, orientation: Qt.Orientation, role: int = Role.DisplayRole
@@ -90,18 +105,15 @@ class QualityModel(QAbstractTableModel):
             return f"{column.label}\n{column.unit}".rstrip()
         return None
 
-    def _first(self, i: int, column: int, role: int) -> Any:
+    def _first(self, i: int, column: int) -> Any:
         if FIRST[column] == "tile":
             return i
-        keys = self.flagged(i)
-        return -len(keys) if role == SORT_ROLE else ", ".join(FLAGS[k].label for k in keys)
+        return ", ".join(FLAGS[k].label for k in self.flagged(i))
 
-    def _figure(self, i: int, key: str, role: int) -> Any:
+    def _figure(self, i: int, key: str) -> Any:
         if self.quality is None:
             return None
         value = float(self.quality.column(key)[i]) * COLUMNS[key].scale
-        if role == SORT_ROLE:  # unknown values last when the worst come first
-            return value if np.isfinite(value) else -np.inf
         return f"{value:.2f}" if np.isfinite(value) else "-"
 
     def _tip(self, i: int) -> str:

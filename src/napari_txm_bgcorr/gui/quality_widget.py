@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QFileDialog
 from napari_txm_bgcorr.core.errors import TxmError
 from napari_txm_bgcorr.core.tile_table import COLUMNS
 from napari_txm_bgcorr.gui.docked import Docked
-from napari_txm_bgcorr.gui.layers import draw_thumbnail
+from napari_txm_bgcorr.gui.layers import draw_thumbnail, owner_of
 from napari_txm_bgcorr.gui.messages import Advanced, Failed, Preparing, Reopened
 from napari_txm_bgcorr.gui.opened import OpenedResult
 from napari_txm_bgcorr.gui.preferences import preferences
@@ -226,9 +226,9 @@ class QualityWidget(Docked, QualityForm):
         elif isinstance(message, Preparing):
             self.status_label.setText(message.text)
         elif isinstance(message, Measured):
-            self._show_table(message)
+            yield from self._table_steps(message)
         elif isinstance(message, Redone):
-            self._redone(message)
+            yield from self._redone(message)
         elif isinstance(message, Exported):
             self.status_label.setText(f"Saved {message.path}")
         elif isinstance(message, Failed):
@@ -258,10 +258,11 @@ class QualityWidget(Docked, QualityForm):
         self.status_label.setText(str(error))
         show_error(str(error))
 
-    def _redone(self, message: Redone) -> None:
-        for layer in self.viewer.layers:
-            if layer.visible and getattr(layer, "data", None) is not None:
+    def _redone(self, message: Redone) -> Iterator[None]:
+        for layer in list(self.viewer.layers):
+            if layer.visible and owner_of(layer) is message.result:
                 layer.refresh()
+                yield
         count = len(message.indices)
         said = f"{'1 tile' if count == 1 else f'{count} tiles'} redone; press Measure to judge."
         if isinstance(message.result, OpenedResult):
@@ -269,15 +270,31 @@ class QualityWidget(Docked, QualityForm):
         self.status_label.setText(said)
         again = self.model.quality is not None and message.result is self.result
         if again:  # the figures on show are those of tiles that are gone
-            self._show_table(None)
+            yield from self._table_steps(None)
 
     # -- table, colours and canvas --------------------------------------------------------------
 
     def _show_table(self, measured: Measured | None) -> None:
+        for _ in self._table_steps(measured):
+            pass
+
+    def _table_steps(self, measured: Measured | None) -> Iterator[None]:
+        """Show figures, or none; the window is to be served in between."""
         self._measured = measured
         quality = None if measured is None else measured.quality
         self.model.show(quality)
+        yield
         self.overlay.choose([])
+        self._offer_colours()
+        yield
+        self._colour()
+        if quality is not None:
+            yield
+            self.table.resizeColumnsToContents()
+            self.status_label.setText(self._summary())
+        self._enable()
+
+    def _offer_colours(self) -> None:
         chosen = self.colour_combo.currentData() or DEFAULT_COLOUR
         self.colour_combo.blockSignals(True)
         self.colour_combo.clear()
@@ -287,11 +304,6 @@ class QualityWidget(Docked, QualityForm):
             self.colour_combo.addItem(COLUMNS[key].label + unit, key)
         self.colour_combo.setCurrentIndex(max(self.colour_combo.findData(chosen), 0))
         self.colour_combo.blockSignals(False)
-        self._colour()
-        if quality is not None:
-            self.table.resizeColumnsToContents()
-            self.status_label.setText(self._summary())
-        self._enable()
 
     def _summary(self) -> str:
         if self.model.quality is None:
