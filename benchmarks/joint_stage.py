@@ -151,7 +151,8 @@ def rows_of(drawn: SimulatedScan, raw: LazyTiles | np.ndarray, method: Joint) ->
         "tiles": len(scan), "level": "" if joined.level is None else joined.level.source,
         "registered": None if method.positions is None else
         [method.positions.used, len(method.positions.edges)],
-        "before": judge(drawn, scan, method.method), "after": judge(drawn, scan, method),
+        "before": judge(drawn, scan, method.method.fit(scan)),
+        "after": judge(drawn, scan, method),
     }  # fmt: skip
     if isinstance(method.method, ExternalBasic):
         row["BaSiCPy"] = {k: v for k, v in method.method.said.items() if k != "baseline"}

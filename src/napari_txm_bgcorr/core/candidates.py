@@ -6,7 +6,7 @@ without a prior, and a reference holds neither but is old. Overlaps show what ea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,23 +15,17 @@ from numpy.typing import NDArray
 from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.medians import median_of
 from napari_txm_bgcorr.core.overview import Overview, layers_of, shared_tiles
-from napari_txm_bgcorr.core.own_backgrounds import CandidateMethod, OwnBackgrounds
+from napari_txm_bgcorr.core.own_backgrounds import OwnBackgrounds
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.shapes import log_beam
 from napari_txm_bgcorr.core.shared_pattern import shared_pattern
 from napari_txm_bgcorr.core.threads import cpu_cores, spread
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 
-__all__ = ["candidates_of", "compare_shapes"]
+__all__ = ["compare_shapes"]
 
 Image = NDArray[np.float32]
 STAGE = "comparing backgrounds"
-
-
-def candidates_of(method: BackgroundMethod, scan: Scan) -> Mapping[str, BackgroundMethod]:
-    """Fitted methods by name; the method itself where it offers no others."""
-    offered = method.candidates(scan) if isinstance(method, CandidateMethod) else {}
-    return offered or {method.name: method}
 
 
 def compare_shapes(

@@ -13,12 +13,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.candidates import candidates_of, compare_shapes
+from napari_txm_bgcorr.core.candidates import compare_shapes
 from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.joint import JointOptions, too_few
 from napari_txm_bgcorr.core.overview import QUANTILES, Overview, survey
-from napari_txm_bgcorr.core.own_backgrounds import OwnBackgrounds
+from napari_txm_bgcorr.core.own_backgrounds import CandidateMethod, OwnBackgrounds
 from napari_txm_bgcorr.core.own_references import with_own_references
 from napari_txm_bgcorr.core.refined import Joined, joint
 from napari_txm_bgcorr.core.registration import Edge, Positions, nominal_positions, register
@@ -100,6 +100,7 @@ class Joint:
         self.positions: Positions | None = None
         self.joined: Joined | None = None
         self._given = positions_px
+        self._used = method  # or that of its candidates that the last fit took first
 
     @property
     def workers(self) -> int:
@@ -109,7 +110,7 @@ class Joint:
     @property
     def prior(self) -> Any:
         """What a learned method started from, or None."""
-        return getattr(self.method, "prior", None)
+        return getattr(self._used, "prior", None)
 
     @property
     def reason(self) -> str:
@@ -150,11 +151,21 @@ class Joint:
     def fit_watched(self, scan: Scan, watch: Watch) -> Self:
         """As `fit`, under a watch of its own."""
         self.positions = self.joined = None
-        fit_method(self.method, scan, watch)
-        scan = with_own_references(self.method, scan)
+        self._used = self.method
+        mosaic = scan.kind == "mosaic" and len(scan) > 1
+        offered = self._offered(scan) if mosaic else {}
+        if not offered:
+            fit_method(self.method, scan, watch)
+        whole, scan = scan, with_own_references(self.method, scan)
         own = OwnBackgrounds(scan, self.method)
-        if scan.kind == "mosaic":
-            found = self._mosaic(scan, own, watch)
+        if mosaic:
+            found = self._mosaic(scan, own, offered, watch)
+            if offered and found.applied:
+                self._used = next(iter(offered.values()))
+            elif offered:
+                fit_method(self.method, whole, watch)
+        elif scan.kind == "mosaic":
+            found = Joined(own, too_few(len(scan), self.options))
         elif scan.kind == "series":
             found = steady(scan, own, workers=self.workers, i0=self.i0, watch=watch)
         else:
@@ -164,10 +175,21 @@ class Joint:
         self.joined = found if found.applied else replace(found, backgrounds=nothing)
         return self
 
-    def _mosaic(self, scan: Scan, own: TileArray, watch: Watch) -> Joined:
-        if len(scan) < 2:
-            return Joined(own, too_few(len(scan), self.options))
-        candidates = candidates_of(self.method, scan)
+    def _offered(self, scan: Scan) -> Mapping[str, BackgroundMethod]:
+        """What the method may start from, for less than its own fit."""
+        if not isinstance(self.method, CandidateMethod):
+            return {}
+        self.method.prepare(scan)
+        return self.method.candidates(with_own_references(self.method, scan))
+
+    def _mosaic(
+        self,
+        scan: Scan,
+        own: TileArray,
+        offered: Mapping[str, BackgroundMethod],
+        watch: Watch,
+    ) -> Joined:
+        candidates = offered or {self.method.name: self.method}
         first, *others = candidates.values()
         overview = survey(scan, OwnBackgrounds(scan, first), workers=self.workers, watch=watch)
         if others:
@@ -199,7 +221,7 @@ class Joint:
         """
         done = self._done()
         if index is None or not done.applied:
-            return self.method.background(tiles, index)
+            return self._used.background(tiles, index)
         out = np.empty(tiles.shape, np.float32)
         for k, i in enumerate(index):
             out[k] = done.backgrounds[int(i)]
@@ -207,7 +229,7 @@ class Joint:
 
     def describe(self) -> dict[str, Any]:
         """Parameters for the provenance, JSON-ready."""
-        out: dict[str, Any] = {"method": self.method.name, **self.method.describe()}
+        out: dict[str, Any] = {"method": self.method.name, **self._used.describe()}
         stage: dict[str, Any] = {"options": asdict(self.options)}
         if self.positions is not None:
             stage["registration"] = self.positions.note

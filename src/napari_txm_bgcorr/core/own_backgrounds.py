@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,9 @@ class CoarseMethod(Protocol):
 @runtime_checkable
 class CandidateMethod(Protocol):
     """A background method that has several answers to what the tiles of a mosaic share."""
+
+    def prepare(self, scan: Scan) -> Self:
+        """What `candidates` needs of `fit`, which does it, too."""
 
     def candidates(self, scan: Scan) -> Mapping[str, BackgroundMethod]:
         """Fitted methods by name, for the overlaps to tell how much to take of each.

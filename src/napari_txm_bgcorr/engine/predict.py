@@ -54,8 +54,8 @@ class Generator:
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     prior : str
         ``auto`` (references where there are any, the scan's or else those that the model
-        carries, else the median over >= 5 tiles of a mosaic, else none; in a mosaic with both,
-        the one expected to be off by less), or one of these by name.
+        carries, else what the tiles of a mosaic share, else none; in a mosaic with both, the
+        one expected to be off by less), or one of these by name.
     batch : int
         Tiles computed at once on a GPU; halved when memory runs out. CPUs take one tile at a
         time, so that results do not depend on how tiles are grouped.
@@ -114,6 +114,15 @@ class Generator:
         """What the last fit starts from; None: nothing but the tile itself."""
         return self._prior
 
+    def prepare(self, scan: Scan) -> Self:
+        """Look for references; see `core.own_backgrounds.CandidateMethod`."""
+        self._dark, self._prior, self._last = scan.dark(), None, None
+        self._last_cells = self._references = self._recall = None
+        if self.prior_kind in ("auto", "reference"):
+            with guard(self.device):
+                self._recall = self._recalled(scan)
+        return self
+
     def fit(self, scan: Scan) -> Self:
         """Choose and prepare the prior.
 
@@ -122,24 +131,18 @@ class Generator:
         MethodError
             If the prior asked for is not to be had from this scan.
         """
-        self._dark, self._prior, self._last = scan.dark(), None, None
-        self._last_cells = self._references = self._recall = None
+        scan = self.prepare(scan).with_references(scan)
         with guard(self.device):
-            if self.prior_kind in ("auto", "reference"):
-                self._recall = self._recalled(scan)
-            scan = self.with_references(scan)
             self._prior = self._choice(scan).choose(self.prior_kind)
         return self
 
     def _recalled(self, scan: Scan) -> Recall | None:
         """What the references that the model carries come to, where the scan has none."""
         return recall(
-            scan,
-            self.model.references,
-            self._dark,
+            scan, self.model.references, self._dark,
             lambda with_them: self._choice(with_them, given=False).keeps_reference(),
             wanted=self.prior_kind == "reference",
-        )
+        )  # fmt: skip
 
     def with_references(self, scan: Scan) -> Scan:
         """The scan of the last fit with the model's own references, where that fit used them.
@@ -150,24 +153,20 @@ class Generator:
 
     def _choice(self, scan: Scan, given: bool = True) -> PriorChoice:
         return PriorChoice(
-            scan=scan,
-            dark=self._dark,
-            reference=lambda: self._reference(scan),
-            predict=self._predict_blind,
-            card=self.model.card,
-            workers=self.workers,
-            given=given,
-        )
+            scan, self._dark, lambda: self._reference(scan), self._predict_blind,
+            self.model.card, self.workers, given,
+        )  # fmt: skip
 
     def candidates(self, scan: Scan) -> dict[str, Generator]:
         """This generator from a mosaic's references and by itself, by the prior's kind.
 
         See `core.own_backgrounds.CandidateMethod` and `PriorChoice.candidates`. Empty where a
-        prior was asked for by name, or there is none.
+        prior was asked for by name.
         """
-        if self.prior_kind != "auto" or scan.kind != "mosaic" or self._prior is None:
+        if self.prior_kind != "auto" or scan.kind != "mosaic":
             return {}
-        offered = self._choice(scan).candidates()
+        with guard(self.device):
+            offered = self._choice(scan).candidates()
         return {name: self._from(prior) for name, prior in offered.items()}
 
     def _from(self, prior: Prior | None) -> Generator:
@@ -273,7 +272,7 @@ class Generator:
             return blind
         layer = self._prior.of(index)
         known = self._prior_cells(layer)
-        rms = torch.tensor([self._prior.rms(index)], device=self.device)
+        rms = torch.tensor([self._prior.told * self._prior.rms(index)], device=self.device)
         x = network_input(log_raw, self._coarse(layer), rms)
         change = self._forward(x.contiguous(memory_format=torch.channels_last)) - x[:, 1:2]
         cells: Image = known + functional.avg_pool2d(change, over)[0, 0].cpu().numpy()
@@ -314,7 +313,8 @@ class Generator:
             full = layers[0][None] if len(layers) == 1 else np.stack(layers)
             prior = torch.from_numpy(full)[:, None].to(self.device)
             coarse = torch.cat([self._coarse(layer) for layer in layers])
-            rms = torch.tensor([self._prior.rms(i) for i in places], device=self.device)
+            told = self._prior.told
+            rms = torch.tensor([told * self._prior.rms(i) for i in places], device=self.device)
         log_background = self._log_background(counts, prior, coarse, rms)[:, 0].cpu().numpy()
         if self._prior is not None and self._prior.kind == "reference":
             to_prior_level(log_background, [self._prior.of(i) for i in places])

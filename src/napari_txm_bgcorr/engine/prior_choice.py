@@ -22,12 +22,13 @@ from napari_txm_bgcorr.engine.priors import (
     spread_indices,
     tile_median,
 )
+from napari_txm_bgcorr.engine.shared_prior import shared_prior
 
 __all__ = ["LEFT", "PRIORS", "PriorChoice", "PriorKind"]
 
-PriorKind = Literal["auto", "none", "reference", "tile-median", "predicted-median"]
+PriorKind = Literal["auto", "none", "reference", "shared", "tile-median", "predicted-median"]
 PRIORS: tuple[str, ...] = get_args(PriorKind)
-ENOUGH_TILES = 5  # for a median over tiles
+ENOUGH_TILES = 5  # of what is no mosaic, for a shape that they share
 OLD, UNLIKE = 0.05, 0.4  # expected error from which a difference so large tells of another time
 LEFT = 0.75  # of a stale reference's error, in the result that starts from it
 
@@ -77,12 +78,14 @@ class PriorChoice:
             return None
         if kind == "reference":
             return self.reference()
-        count = len(self.scan)
-        if count < 3:
+        count, least = len(self.scan), 2 if kind == "shared" else 3
+        if count < least:
             raise MethodError(
-                f"{self.scan.source.path}: prior {kind} needs 3 tiles or more, there are {count}; "
-                "choose prior none"
+                f"{self.scan.source.path}: prior {kind} needs {least} tiles or more, there are "
+                f"{count}; choose prior none"
             )
+        if kind == "shared":
+            return shared_prior(self.scan, self.dark, self.predict, self.workers)
         if kind == "tile-median":
             return tile_median(self.scan, self.dark)
         return predicted_median(self.scan, self.dark, self.predict, self.workers)
@@ -90,23 +93,24 @@ class PriorChoice:
     def candidates(self) -> dict[str, Prior | None]:
         """What a mosaic's backgrounds may start from, by kind; the best for levels first.
 
-        A reference knows the levels of single tiles best; next does the network by itself: a
-        median over tiles takes the level from what is empty, which covered tiles are not. The
-        median's shape is among those that the joint stage takes from the tiles in any case.
+        A reference knows the levels of single tiles best; next does the network by itself.
+        Quantiles of the raw tiles are among the shapes that the joint stage tries in any case.
         """
         reference = self._unless_too_old(self.reference()) if self._has_flats() else None
         return {"none": None} if reference is None else {"reference": reference, "none": None}
 
     def _best(self) -> Prior | None:
         """As `auto` of `Generator` says."""
-        enough = len(self.scan) >= ENOUGH_TILES
+        mosaic = self.scan.kind == "mosaic"
         if self._has_flats():
-            if enough and self.scan.kind == "mosaic":
-                return self._better(self.reference(), tile_median(self.scan, self.dark))
-            return self._unless_too_old(self.reference())
-        # The specimen of a tomogram never leaves the field: it stays in a median.
-        median = enough and self.scan.kind != "series"
-        return self.choose("tile-median" if median else "none")
+            reference = self._unless_too_old(self.reference())
+            if mosaic and len(self.scan) > 1:
+                shared = self.choose("shared")
+                return shared if reference is None else self._better(reference, shared)
+            return reference
+        # The specimen of a tomogram never leaves the field: it stays in what its tiles share.
+        enough = len(self.scan) >= (2 if mosaic else ENOUGH_TILES)
+        return self.choose("shared" if enough and self.scan.kind != "series" else "none")
 
     def keeps_reference(self) -> bool:
         """Whether its references are expected to be better than nothing."""
@@ -136,9 +140,11 @@ class PriorChoice:
         stated = self.card.get("metrics", {}).get("validation_error_sf", {})
         return blind_error(stated if isinstance(stated, dict) else {})
 
-    def _better(self, one: Prior, other: Prior) -> Prior:
+    def _better(self, one: Prior, other: Prior | None) -> Prior | None:
         """The prior that is expected to be off by less."""
-        return one if self._expected(one) <= self._expected(other) else other
+        if other is None or self._expected(one) <= self._expected(other):
+            return one
+        return other
 
     def _expected(self, prior: Prior) -> float:
         """Its expected error, on average over the scan's tiles."""

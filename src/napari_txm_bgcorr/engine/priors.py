@@ -73,7 +73,7 @@ class Prior:
     Attributes
     ----------
     kind : str
-        ``reference``, ``tile-median`` or ``predicted-median``.
+        ``reference``, ``shared``, ``tile-median`` or ``predicted-median``.
     of : callable
         `of(i) -> (Y, X)` float32 log counts for tile `i` of the scan, or None: unknown tile.
     rms : callable
@@ -82,6 +82,8 @@ class Prior:
         Of a reference: logarithm of its true error over that; see `prior_error.belief`.
     levels : BeamLevels or None
         Of the beam, relative to the prior of each tile.
+    told : float
+        Of `rms`, what the network is told.
     """
 
     kind: str
@@ -89,6 +91,7 @@ class Prior:
     rms: Callable[[int | None], float]
     known: tuple[float, float] = BY_AGE
     levels: BeamLevels | None = None
+    told: float = 1.0
 
     def beam_shift(self, off: Image, place: int | None) -> np.float32:
         """What brings a tile's own level to that of the beam, log.

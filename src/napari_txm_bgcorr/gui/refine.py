@@ -65,6 +65,10 @@ class Stored:
         """Whether the joint stage asks about every tile."""
         return bool(getattr(self.method, "knows_drift", False))
 
+    def prepare(self, scan: Scan) -> Stored:
+        """Nothing to do."""
+        return self
+
     def candidates(self, scan: Scan) -> Mapping[str, BackgroundMethod]:
         """Those of the method that made them."""
         return self.method.candidates(scan) if isinstance(self.method, CandidateMethod) else {}

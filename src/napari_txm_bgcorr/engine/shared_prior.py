@@ -1,0 +1,109 @@
+"""What the tiles of a scan share, from two answers whose errors differ.
+
+The median of single predictions keeps what the network takes for illumination in most tiles; an
+upper quantile of the raw tiles keeps what the specimen absorbs wherever it never leaves. Half of
+each is better than either, and their difference tells how good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_txm_bgcorr.core.beam_levels import BeamLevels
+from napari_txm_bgcorr.core.medians import median_of, quantiles_of
+from napari_txm_bgcorr.core.pixels import lit_field
+from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core.shapes import Coarse, upper
+from napari_txm_bgcorr.engine.priors import TILE_DRIFT_RMS, Prior, log_counts, spread_indices
+
+__all__ = ["shared_prior"]
+
+Image = NDArray[np.float32]
+Predict = Callable[[Image], Image]
+
+MAX_TILES = 48
+MAX_PIXELS = 2**25  # of all tiles read: 128 MiB, and as much again for the predictions
+QUANTILE = 0.9
+FINE = 0.05  # of the field: what is finer comes from the tiles, not from the predictions
+OFF = 1.6  # error of the mean of both over half of their difference: they err alike in part
+TOLD = 1 / OFF  # the network does best where it changes such a prior little
+
+
+def shared_prior(scan: Scan, dark: Image | None, predict: Predict, workers: int = 1) -> Prior:
+    """Half the median of single predictions, half an upper quantile of the raw tiles.
+
+    Both at most over `MAX_TILES` tiles, spread over the scan; two are enough. The quantile is
+    taken with each tile at the level of the beam (of a mosaic: `core.beam_levels`).
+
+    Parameters
+    ----------
+    scan : Scan
+    dark : (Y, X) float32, counts, or None
+    predict : callable
+        `(Y, X)` log counts to the log background predicted without a prior.
+    workers : int
+        Threads; the same bits for any number.
+    """
+    size = int(np.prod(scan.tiles.shape[1:]))
+    chosen = spread_indices(len(scan), max(2, min(MAX_TILES, MAX_PIXELS // size)))
+    with ThreadPoolExecutor(workers) as pool:
+        logs = np.stack(list(pool.map(lambda i: log_counts(scan.tiles[i], dark), chosen)))
+        predicted = _predicted(logs, list(pool.map(predict, logs)), workers)
+    levels = _levels(scan, chosen, logs, predicted)
+    own = _own_levels(logs, predicted)
+    if levels is not None:
+        own = [levels.believed(level, i) for level, i in zip(own, chosen, strict=True)]
+    upper_edge = _quantile(logs, np.array(own, np.float32), workers)
+    lit = lit_field(np.exp(predicted))
+    difference = predicted - upper_edge
+    error = OFF * _rms(difference[lit]) / 2
+    shape: Image = np.asarray((predicted + upper_edge) / 2, np.float32)
+    rms = float(np.hypot(error, TILE_DRIFT_RMS))
+    found = _levels(scan, chosen, logs, shape)
+    return Prior("shared", lambda i: shape, lambda i: rms, levels=found, told=TOLD)
+
+
+def _predicted(logs: Image, shapes: list[Image], workers: int) -> Image:
+    """Median over tiles of predictions, and the fine pattern that all tiles show beside it."""
+    fine = median_of(logs - np.stack(shapes), workers)
+    fine -= ndimage.gaussian_filter(fine, FINE * min(fine.shape), mode="nearest")
+    layers = np.stack([shape - np.median(shape) for shape in shapes])
+    out: Image = median_of(layers, workers) + fine
+    return out
+
+
+def _own_levels(logs: Image, shape: Image) -> list[float]:
+    """Log level `(N,)` that each tile shows where it is emptiest, relative to a shape."""
+    coarse = Coarse(shape.shape)
+    cells, everywhere = coarse.mean(shape), np.ones(coarse.size, bool)
+    return [upper(coarse.mean(log) - cells, everywhere) for log in logs]
+
+
+def _levels(scan: Scan, chosen: list[int], logs: Image, shape: Image) -> BeamLevels | None:
+    """Of the beam; None where tiles may be of different exposures."""
+    if scan.kind != "mosaic":
+        return None
+    return BeamLevels.of(scan, chosen, np.array(_own_levels(logs, shape)))
+
+
+def _quantile(logs: Image, levels: Image, workers: int) -> Image:
+    """Upper edge `(Y, X)` of the tiles, each less its level."""
+
+    def layers(rows: slice) -> Image:
+        out: Image = logs[:, rows] - levels[:, None, None]
+        return out
+
+    size = (logs.shape[1], logs.shape[2])
+    edge: Image = quantiles_of(layers, size, (QUANTILE,), workers)[0]
+    return edge
+
+
+def _rms(values: Image) -> float:
+    """Scale-free, without the outermost 2 % on both sides."""
+    low, high = np.percentile(values, [2, 98])
+    return float(np.std(np.clip(values, low, high)))
