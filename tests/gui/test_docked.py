@@ -31,6 +31,18 @@ def test_panels_become_tabs_of_one_dock_the_newest_in_front(make_napari_viewer, 
         panel.leave_window()
 
 
+def test_titles_leave_out_the_plugins_name(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer()
+    panel = Panel()
+    dock = viewer.window.add_dock_widget(panel, name="Quality of tiles (the-plugin)")
+    qtbot.waitUntil(lambda: dock.windowTitle() == "Quality of tiles", timeout=5000)
+    assert dock.titleBarWidget().title.text() == "Quality of tiles"
+    dock.setFloating(True)  # napari makes a new title bar
+    qtbot.waitUntil(lambda: dock.titleBarWidget().title.text() == "Quality of tiles", timeout=5000)
+    panel.leave_window()
+    viewer.window.remove_dock_widget(dock)  # known under its whole name still
+
+
 def test_docks_of_others_are_left_where_they_are(make_napari_viewer, qtbot):
     viewer = make_napari_viewer()
     panel = Panel()

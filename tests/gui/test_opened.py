@@ -191,6 +191,24 @@ def test_without_the_dark_of_the_correction_nothing_is_redone(panel, qtbot, tmp_
     assert not panel.redo_button.isEnabled() and "dark" in panel.redo_button.toolTip()
 
 
+def test_every_overview_is_drawn_anew_when_it_is_complete(
+    make_napari_viewer, qtbot, tmp_path, monkeypatch
+):
+    from napari_txm_bgcorr.gui import canvas, correct_widget
+
+    monkeypatch.setattr(correct_widget, "find_choices", lambda stop: iter([]))
+    monkeypatch.setattr(canvas, "MULTISCALE_ABOVE_PX", 48)
+    monkeypatch.setattr(canvas, "COARSEST_PX", 10)
+    viewer = make_napari_viewer()
+    _, widget = viewer.window.add_plugin_dock_widget("napari-txm-bgcorr", "Background correction")
+    widget.open_paths([write(tmp_path)])
+    qtbot.waitUntil(lambda: len(viewer.layers) == 3 and not widget.busy, timeout=WAIT)
+    for layer in viewer.layers:
+        assert layer.multiscale and np.asarray(layer.data[-1]).all()
+        assert (layer.thumbnail[..., :3] > 0).any(), layer.name
+    widget.shut_down()
+
+
 def test_what_is_no_output_is_said(panel, qtbot, tmp_path):
     drop(panel, tmp_path)
     until_idle(qtbot, panel)

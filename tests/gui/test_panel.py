@@ -155,6 +155,7 @@ def test_corrected_layer_is_refused_until_the_box_is_ticked(panel, qtbot, add_sc
         (lambda v: v.add_labels(np.zeros((8, 8), int), name="seg"), "a labels layer"),
         (lambda v: v.add_image(np.zeros((40, 40, 3), "u1"), rgb=True), "colour image"),
         (lambda v: v.add_image(np.zeros((2, 2, 8, 8)), name="four"), "4 axes"),
+        (lambda v: v.add_image(np.eye(8, dtype=bool), name="mask"), "type bool are no counts"),
         (lambda v: None, "drop a file or folder here"),
     ],
 )

@@ -143,6 +143,24 @@ def test_a_chosen_row_brings_its_tile_into_view(measured, viewer):
     np.testing.assert_allclose(camera.center[-2:], corner * 0.0293, atol=0.0293)
 
 
+def test_other_tiles_and_figures_take_the_layers_that_are_there(viewer, qtbot, steady):
+    show(viewer, corrected())
+    _, panel = viewer.window.add_plugin_dock_widget("napari-txm-bgcorr", "Mosaic quality")
+    press(qtbot, panel, panel.measure_button)
+    panel.select(4)
+    cells, chosen = viewer.layers[CELLS], viewer.layers[CHOSEN]
+    before, frame = np.array(cells.data), np.array(chosen.data)
+    panel.select(0)
+    panel.colour_combo.setCurrentIndex(1 + (panel.colour_combo.currentIndex() == 1))
+    assert viewer.layers[CELLS] is cells and viewer.layers[CHOSEN] is chosen
+    assert not np.array_equal(cells.data, before, equal_nan=True)
+    assert not np.array_equal(chosen.data, frame) and chosen.data.shape == frame.shape
+    assert cells.metadata["figure"] in panel.colour_combo.currentText()
+    panel.table.clearSelection()
+    assert CHOSEN not in viewer.layers
+    panel.shut_down()
+
+
 def test_outlines_come_and_go(measured, viewer):
     measured.outline_box.setChecked(True)
     assert viewer.layers[OUTLINES].data.shape == (36, 2, 2)

@@ -8,7 +8,6 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Layer
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QSize, QTimer
 from qtpy.QtWidgets import QMessageBox, QVBoxLayout, QWidget
@@ -245,10 +244,9 @@ class CorrectWidget(Docked, TallArea):
         elif isinstance(message, Preparing):
             self._show_busy(message.text)
         elif isinstance(message, Opened):
-            data, arguments, kind = message.layer
-            self.book.opened(Layer.create(data, arguments, kind))
+            yield from self._show_first(self.book.reopened([message.layer]))
         elif isinstance(message, Reopened):
-            yield from self.book.reopened(message.layers)
+            yield from self._show_first(self.book.reopened(message.layers))
         elif isinstance(message, Started):
             self.compare.slider.setValue(100)
             yield from self.book.show(message.key, message.result)
@@ -272,6 +270,15 @@ class CorrectWidget(Docked, TallArea):
             self.notice.tell(tuple(self._doubts), message.references)
         elif isinstance(message, Choices):
             self.form.show_choices(message)
+
+    def _show_first(self, steps: Iterator[None]) -> Iterator[None]:
+        """Show layers; with the first one napari's controls narrow the canvas: fit it again."""
+        first = not len(self.viewer.layers)
+        yield from steps
+        if first:
+            for _ in range(BEATS_TO_PAINT):
+                yield
+            self.viewer.reset_view()
 
     def _run_ended(self, broken: bool) -> Iterator[None]:
         said = self._outcome(broken)

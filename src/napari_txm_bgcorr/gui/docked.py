@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from qtpy.QtCore import QEvent, QTimer
-from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
+from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow, QWidget
 
 __all__ = ["Docked"]
 
@@ -21,6 +21,7 @@ class Docked:
     # Held until `leave_window`: a window that Qt deletes when it closes takes the panel along,
     # before the panel has shut down.
     _main_window: QMainWindow | None = None
+    _titled: QDockWidget | None = None
 
     def event(self: Any, event: QEvent) -> bool:
         """Notice that the panel is taken out of its dock, or put into one."""
@@ -37,6 +38,29 @@ class Docked:
         with suppress(RuntimeError):  # closed, and deleted by Qt, before its first turn
             self._watch_window()
             self._join_the_others()
+            self._shorten_title()
+
+    def _shorten_title(self: Any, *moved: Any) -> None:
+        """Leave the plugin's name out of the title: with it, title and tabs are cut off."""
+        dock = _dock_of(self)
+        if dock is None:
+            return
+        short = dock.windowTitle().split(" (")[0]
+        dock.setWindowTitle(short)
+        words = getattr(dock.titleBarWidget(), "title", None)
+        if isinstance(words, QLabel):
+            words.setText(short)
+        if dock is not self._titled:  # napari makes a new title bar when the dock moves
+            self._titled = dock
+            dock.dockLocationChanged.connect(self._title_later)
+            dock.topLevelChanged.connect(self._title_later)
+
+    def _title_later(self: Any, *moved: Any) -> None:
+        QTimer.singleShot(0, self._settle_title)
+
+    def _settle_title(self: Any) -> None:
+        with suppress(RuntimeError):  # closed, and deleted by Qt
+            self._shorten_title()
 
     def _watch_window(self: Any) -> None:
         """Hear of the main window's closing; a floating dock's own is another."""

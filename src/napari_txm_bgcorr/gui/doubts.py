@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.gui.session import Job, model_label
 
-__all__ = ["doubts", "in_one", "references"]
+__all__ = ["doubts", "in_one", "references", "refuse_no_counts"]
 
 REMEDY = "check the result, or fine-tune"
+LOOK_AT = 5  # tiles
 HERE = "Check the result against a reference, or fine-tune the model on today's."
 
 
@@ -30,6 +34,25 @@ def doubts(job: Job, scan: Scan) -> list[str]:
     name = f"Model {model_label(job.model)}"
     found = fitness(read_card(resolve_model(job.model)), scan, name)
     return in_one(found + unlike_training(scan, job.model, name), name)
+
+
+def refuse_no_counts(scan: Scan, name: str) -> None:
+    """Refuse a scan that no light has reached, or whose pixels are no counts.
+
+    Raises
+    ------
+    MethodError
+        If no tile of a few has a median above zero: empty, all NaN, a logarithm, a difference.
+    """
+    for i in np.unique(np.linspace(0, len(scan) - 1, LOOK_AT).round().astype(int)):
+        tile = np.asarray(scan.tiles[int(i)])[::4, ::4]
+        known = tile[np.isfinite(tile)]
+        if known.size and float(np.median(known)) > 0:
+            return
+    raise MethodError(
+        f"{name}: most pixels are zero, below zero or not a number, so they are no counts; "
+        "select an image as the camera gave it"
+    )
 
 
 def in_one(found: Sequence[str], name: str) -> list[str]:

@@ -55,6 +55,7 @@ class QualityLayers:
         self.viewer = viewer
         self.result: Result | None = None
         self._layout: Layout | None = None
+        self._mine: dict[str, Layer] = {}
 
     def look_at(self, result: Result | None) -> None:
         """Take another result; overlays of the former go."""
@@ -70,6 +71,7 @@ class QualityLayers:
             self._remove(name)
 
     def _remove(self, name: str) -> None:
+        self._mine.pop(name, None)
         if name in self.viewer.layers:
             self.viewer.layers.remove(name)
 
@@ -95,8 +97,8 @@ class QualityLayers:
         A new layer takes napari ten times as long as new data.
         """
         name = layer[1]["name"]
-        if name in self.viewer.layers and _fits(self.viewer.layers[name], layer):
-            there = self.viewer.layers[name]
+        there = self._mine.get(name)
+        if there is not None and there in self.viewer.layers and _fits(there, layer):
             there.data = layer[0]
             for key in TAKEN_OVER:
                 if key in layer[1]:
@@ -104,7 +106,7 @@ class QualityLayers:
             return there
         self._remove(name)
         kept = set(self.viewer.layers.selection)
-        added = Layer.create(*layer)
+        added = self._mine[name] = Layer.create(*layer)
         self.viewer.add_layer(added)
         self.viewer.layers.selection = {each for each in kept if each in self.viewer.layers}
         return added

@@ -180,6 +180,11 @@ def _refuse_no_counts(info: InputInfo) -> None:
         raise ConfigError(
             f"{info.name}: a colour image has no counts to correct; select a grey image layer"
         )
+    if info.scan is not None and info.scan.tiles.dtype.kind not in "uif":
+        raise ConfigError(
+            f"{info.name}: pixels of type {info.scan.tiles.dtype} are no counts; "
+            "select an image of integers or floats"
+        )
     if info.ndim not in (2, 3):
         raise ConfigError(
             f"{info.name}: {info.ndim} axes; select an image (Y, X) or a series (T, Y, X)"

@@ -23,7 +23,7 @@ from napari_txm_bgcorr.core.own_references import method_notes
 from napari_txm_bgcorr.core.provenance import make_provenance, refuse_if_corrected
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.watch import fit_method
-from napari_txm_bgcorr.gui.doubts import doubts, references
+from napari_txm_bgcorr.gui.doubts import doubts, references, refuse_no_counts
 from napari_txm_bgcorr.gui.messages import (
     Choices,
     Doubted,
@@ -254,6 +254,7 @@ def _prepare(job: Job, item: JobInput) -> Scan:
     if scan.source.format == "napari layer" and scan.source.files and not job.again:
         _refuse_corrected_file(scan.source.files[0])
     refuse_if_corrected(scan, force=job.again)
+    refuse_no_counts(scan, item.name)
     scan = with_references(scan, job.references)
     if job.darks:
         darks, _ = io.read_references(job.darks, like=scan)
