@@ -1,8 +1,9 @@
-"""What the tiles of a scan share, from two answers whose errors differ.
+"""What the tiles of a scan share, from answers whose errors differ.
 
-The median of single predictions keeps what the network takes for illumination in most tiles; an
-upper quantile of the raw tiles keeps what the specimen absorbs wherever it never leaves. Half of
-each is better than either, and their difference tells how good.
+The median of single predictions keeps what the network takes for illumination in most tiles.
+Upper quantiles of the raw tiles keep what the specimen absorbs wherever it rarely leaves; how far
+two of them differ tells how far they can be trusted. At each pixel the middle one of the three
+counts: the prediction where it lies between the quantiles, else the quantile next to it.
 """
 
 from __future__ import annotations
@@ -28,17 +29,18 @@ Predict = Callable[[Image], Image]
 
 MAX_TILES = 48
 MAX_PIXELS = 2**25  # of all tiles read: 128 MiB, and as much again for the predictions
-QUANTILE = 0.9
+QUANTILES = (0.75, 0.95)
 FINE = 0.05  # of the field: what is finer comes from the tiles, not from the predictions
-OFF = 1.6  # error of the mean of both over half of their difference: they err alike in part
-TOLD = 1 / OFF  # the network does best where it changes such a prior little
+SPREAD, OF_FEW = 0.75, 2.6  # error over the rms difference of the quantiles, and over that / tiles
+TOLD = 0.6  # of it: the network does best where it changes such a prior little
 
 
 def shared_prior(scan: Scan, dark: Image | None, predict: Predict, workers: int = 1) -> Prior:
-    """Half the median of single predictions, half an upper quantile of the raw tiles.
+    """The middle one of predictions' median and two upper quantiles, at each pixel.
 
-    Both at most over `MAX_TILES` tiles, spread over the scan; two are enough. The quantile is
-    taken with each tile at the level of the beam (of a mosaic: `core.beam_levels`).
+    Of at most `MAX_TILES` tiles, spread over the scan; two are enough. The quantiles are taken
+    with each tile at the level of the beam (of a mosaic: `core.beam_levels`). Its error is
+    estimated from how far they differ; `benchmarks/shared_prior.py` prints the constants.
 
     Parameters
     ----------
@@ -58,11 +60,11 @@ def shared_prior(scan: Scan, dark: Image | None, predict: Predict, workers: int 
     own = _own_levels(logs, predicted)
     if levels is not None:
         own = [levels.believed(level, i) for level, i in zip(own, chosen, strict=True)]
-    upper_edge = _quantile(logs, np.array(own, np.float32), workers)
+    low, high = _quantiles(logs, np.array(own, np.float32), workers)
     lit = lit_field(np.exp(predicted))
-    difference = predicted - upper_edge
-    error = OFF * _rms(difference[lit]) / 2
-    shape: Image = np.asarray((predicted + upper_edge) / 2, np.float32)
+    answers = [image - np.median(image[lit]) for image in (predicted, low, high)]
+    shape: Image = np.median(np.stack(answers), axis=0).astype(np.float32)
+    error = (SPREAD + OF_FEW / len(chosen)) * _rms((high - low)[lit])
     rms = float(np.hypot(error, TILE_DRIFT_RMS))
     found = _levels(scan, chosen, logs, shape)
     return Prior("shared", lambda i: shape, lambda i: rms, levels=found, told=TOLD)
@@ -91,16 +93,15 @@ def _levels(scan: Scan, chosen: list[int], logs: Image, shape: Image) -> BeamLev
     return BeamLevels.of(scan, chosen, np.array(_own_levels(logs, shape)))
 
 
-def _quantile(logs: Image, levels: Image, workers: int) -> Image:
-    """Upper edge `(Y, X)` of the tiles, each less its level."""
+def _quantiles(logs: Image, levels: Image, workers: int) -> Image:
+    """Upper quantiles `(2, Y, X)` of the tiles, each less its level."""
 
     def layers(rows: slice) -> Image:
         out: Image = logs[:, rows] - levels[:, None, None]
         return out
 
     size = (logs.shape[1], logs.shape[2])
-    edge: Image = quantiles_of(layers, size, (QUANTILE,), workers)[0]
-    return edge
+    return quantiles_of(layers, size, QUANTILES, workers)
 
 
 def _rms(values: Image) -> float:
