@@ -31,8 +31,8 @@ MAX_TILES = 48
 MAX_PIXELS = 2**25  # of all tiles read: 128 MiB, and as much again for the predictions
 QUANTILES = (0.75, 0.95)
 FINE = 0.05  # of the field: what is finer comes from the tiles, not from the predictions
-SPREAD, OF_FEW = 0.75, 2.6  # error over the rms difference of the quantiles, and over that / tiles
-TOLD = 0.6  # of it: the network does best where it changes such a prior little
+SPREAD, OF_FEW = 0.85, 2.7  # error over the rms difference of the quantiles, and over that / tiles
+TOLD = 0.55  # of it: the network does best where it changes such a prior little
 
 
 def shared_prior(scan: Scan, dark: Image | None, predict: Predict, workers: int = 1) -> Prior:
