@@ -24,9 +24,9 @@ def gate(monkeypatch):
     monkeypatch.setattr(canvas, "COARSEST_PX", 10)
     gate, put = threading.Event(), Pyramid.put
 
-    def slowly(self, i, tile):
+    def slowly(*arguments):
         gate.wait(20)
-        put(self, i, tile)
+        put(*arguments)
 
     monkeypatch.setattr(Pyramid, "put", slowly)
     yield gate

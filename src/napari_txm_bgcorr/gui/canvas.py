@@ -23,10 +23,15 @@ __all__ = [
     "Picture",
     "Shown",
     "StackArray",
+    "Valid",
+    "paste",
+    "paste_known",
+    "reduce_mask",
     "reduce_tile",
 ]
 
 MULTISCALE_ABOVE_PX = 4096
+Valid = Callable[[int], NDArray[np.bool_]]
 LAZY_STEPS = (1, 2)
 COARSEST_PX = 1024
 CACHE_BYTES = 96 * 2**20
@@ -207,6 +212,9 @@ class StackArray(Picture):
 class MosaicArray(Picture):
     """Tiles of a mosaic on one canvas `(H, W)`, later tiles over earlier ones.
 
+    Pixels that are not to be trusted, as in the corners that an aperture cuts off, lie below
+    those of any other tile.
+
     Parameters
     ----------
     tiles : (T, Y, X) array-like
@@ -219,6 +227,8 @@ class MosaicArray(Picture):
         Returns the value where there is no tile.
     owner : object
         See `Picture`.
+    valid : callable or None
+        Returns which pixels of a tile can be trusted, (Y, X) bool; None: all.
     """
 
     def __init__(
@@ -230,9 +240,10 @@ class MosaicArray(Picture):
         done: NDArray[np.bool_] | None = None,
         fill: Callable[[], float] = lambda: 0.0,
         owner: Any = None,
+        valid: Valid | None = None,
     ) -> None:
         self._tiles, self._layout, self._step = Shown(tiles), layout, step
-        self._done, self._fill = done, fill
+        self._done, self._fill, self._valid = done, fill, valid
         self.shape = layout.level_shape(step)
         self.dtype = np.dtype(tiles.dtype)
         self.owner = owner
@@ -253,6 +264,7 @@ class MosaicArray(Picture):
         """Put the block from `start` to `stop`, (y, x) in pixels of this level, together."""
         shape = (max(stop[0] - start[0], 0), max(stop[1] - start[1], 0))
         out = np.full(shape, self._fill(), self.dtype)
+        known = None if self._valid is None else np.zeros(shape, bool)
         step, tile = self._step, self._layout.tile
         first = -(-self._layout.corners // step)
         last = -(-(self._layout.corners + tile) // step)
@@ -260,8 +272,14 @@ class MosaicArray(Picture):
         if self._done is not None:
             hit &= self._done
         for i in np.flatnonzero(hit):
-            paste(out, reduce_tile(self._tiles[int(i)], self._layout.corners[i], step),
-                  first[i] - start)  # fmt: skip
+            corner = self._layout.corners[i]
+            part, place = reduce_tile(self._tiles[int(i)], corner, step), first[i] - start
+            if self._valid is None or known is None:
+                paste(out, part, place)
+            else:
+                paste_known(
+                    out, known, part, reduce_mask(self._valid(int(i)), corner, step), place
+                )
         return out
 
 
@@ -298,12 +316,55 @@ def reduce_tile(tile: Any, corner: NDArray[np.int64], step: int) -> NDArray[Any]
     return mean.astype(tile.dtype) if tile.dtype != np.float32 else mean
 
 
+def reduce_mask(
+    valid: NDArray[np.bool_], corner: NDArray[np.int64], step: int
+) -> NDArray[np.bool_]:
+    """Blocks of a tile whose pixels can all be trusted, as `reduce_tile` makes them."""
+    if step == 1:
+        return valid
+    return reduce_tile(valid.view(np.uint8).astype(np.float32), corner, step) > 0.999
+
+
 def paste(canvas: NDArray[Any], tile: NDArray[Any], corner: NDArray[np.int64]) -> None:
     """Write a tile into a canvas; what lies outside is cut off."""
-    y, x = int(corner[0]), int(corner[1])
-    inside = tile[max(-y, 0) : canvas.shape[0] - y, max(-x, 0) : canvas.shape[1] - x]
-    y, x = max(y, 0), max(x, 0)
-    canvas[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+    inside, place = _cut(canvas.shape, tile.shape, corner)
+    canvas[place] = tile[inside]
+
+
+def paste_known(
+    canvas: NDArray[Any],
+    known: NDArray[np.bool_],
+    tile: NDArray[Any],
+    valid: NDArray[np.bool_],
+    corner: NDArray[np.int64],
+) -> None:
+    """Write a tile into a canvas, where it can be trusted or nothing better is known.
+
+    Parameters
+    ----------
+    canvas : (H, W) array
+    known : (H, W) bool
+        Pixels of the canvas that can be trusted; grows.
+    tile, valid : (Y, X) array
+        The tile, and its pixels that can be trusted.
+    corner : (2,) int
+        Place of the tile on the canvas.
+    """
+    inside, place = _cut(canvas.shape, tile.shape, corner)
+    np.copyto(canvas[place], tile[inside], where=valid[inside] | ~known[place])
+    known[place] |= valid[inside]
+
+
+def _cut(
+    canvas: tuple[int, ...], tile: tuple[int, ...], corner: NDArray[np.int64]
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Part of a tile that lies on the canvas, and its place there."""
+    spans = []
+    for room, side, at in zip(canvas, tile, corner.tolist(), strict=True):
+        first, last = max(-at, 0), max(min(side, room - at), max(-at, 0))
+        spans.append((slice(first, last), slice(first + at, last + at)))
+    (rows, y), (columns, x) = spans
+    return (rows, columns), (y, x)
 
 
 def _span(key: Any, length: int) -> tuple[int, int, Any]:

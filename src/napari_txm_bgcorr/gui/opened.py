@@ -103,6 +103,7 @@ class OpenedResult(Result):
         super().__init__(output.scan, name)
         self._dark = output.scan.dark()
         self.done[:] = True
+        self._valid[:] = 255  # known when a tile is drawn
         self._redone = [*output.provenance.get("redone", [])]
         self.finish(output.provenance)
         if self._dark is None and output.provenance.get("darks_sha256"):
@@ -139,7 +140,9 @@ class OpenedResult(Result):
         """Draw every tile on the overviews, one for each step of the iterator."""
         if any(pyramid.coarse for _, pyramid in self._pyramids):
             for i in range(len(self)):
-                self.draw(self.tile(i))
+                tile = self.tile(i)
+                self._valid[i] = np.packbits(tile.valid)
+                self.draw(tile)
                 yield i
 
     def layers(self) -> list[LayerTuple]:

@@ -22,7 +22,10 @@ from napari_txm_bgcorr.gui.canvas import (
     Layout,
     MosaicArray,
     StackArray,
+    Valid,
     paste,
+    paste_known,
+    reduce_mask,
     reduce_tile,
 )
 
@@ -82,6 +85,8 @@ class Pyramid:
         Value where no tile is yet.
     owner : object
         See `canvas.Picture`.
+    valid : callable or None
+        Which pixels of a tile can be trusted; see `canvas.MosaicArray`.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class Pyramid:
         done: NDArray[np.bool_] | None = None,
         gap: float = 0.0,
         owner: Any = None,
+        valid: Valid | None = None,
     ) -> None:
         self.tiles, self.layout, self.gap = tiles, layout, gap
         self.steps = layout.steps()
@@ -100,9 +106,18 @@ class Pyramid:
             for step in self.steps
             if step not in LAZY_STEPS
         }
+        self._known = (
+            {} if valid is None else {k: np.zeros(v.shape, bool) for k, v in self.coarse.items()}
+        )
         lazy = {
             step: MosaicArray(
-                tiles, layout, step=step, done=done, fill=lambda: self.gap, owner=owner
+                tiles,
+                layout,
+                step=step,
+                done=done,
+                fill=lambda: self.gap,
+                owner=owner,
+                valid=valid,
             )
             for step in self.steps
             if step in LAZY_STEPS
@@ -114,11 +129,16 @@ class Pyramid:
         """What napari takes as a layer's data: one array, or a list of levels."""
         return self.levels if len(self.levels) > 1 else self.levels[0]
 
-    def put(self, i: int, tile: NDArray[Any]) -> None:
+    def put(self, i: int, tile: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> None:
         """Draw tile `i` on the levels that are kept in memory."""
         corner = self.layout.corners[i]
         for step, canvas in self.coarse.items():
-            paste(canvas, reduce_tile(tile, corner, step), -(-corner // step))
+            part, place = reduce_tile(tile, corner, step), -(-corner // step)
+            if step in self._known and valid is not None:
+                mask = reduce_mask(valid, corner, step)
+                paste_known(canvas, self._known[step], part, mask, place)
+            else:
+                paste(canvas, part, place)
 
     def fill(self) -> Iterator[int]:
         """Draw every tile on the coarse levels, one for each step of the iterator."""
@@ -219,7 +239,7 @@ class Result:
             "corrected": result.transmission,
         }
         for role, pyramid in self._pyramids:
-            pyramid.put(result.index, parts[role])
+            pyramid.put(result.index, parts[role], result.valid)
 
     def relocate(self, scan: Scan) -> None:
         """Take the places that were found for the tiles.
@@ -246,15 +266,19 @@ class Result:
 
     def tile(self, i: int) -> TileResult:
         """Give one tile back as the correction made it."""
-        shape = self.background.shape[1:]
-        valid = np.unpackbits(self._valid[i], count=shape[0] * shape[1])
         return TileResult(
             index=i,
             raw=np.asarray(self.scan.tiles[i]),
             background=np.array(self.background[i]),
             transmission=np.array(self.corrected[i]),
-            valid=valid.reshape(shape).astype(bool),
+            valid=self.valid(i),
         )
+
+    def valid(self, i: int) -> NDArray[np.bool_]:
+        """Pixels of a tile that can be trusted, (Y, X) bool."""
+        height, width = (int(n) for n in self.scan.tiles.shape[1:])
+        bits = np.unpackbits(self._valid[i], count=height * width)
+        return bits.view(bool).reshape(height, width)
 
     def note_redone(
         self, indices: Sequence[int], method: str, parameters: Mapping[str, Any]
@@ -280,8 +304,9 @@ class Result:
     def _picture(self, role: str, store: Any) -> Any:
         if self.scan.kind == "mosaic":
             pyramid = Pyramid(
-                store, Layout.of(self.scan), done=self.done, gap=self._gap, owner=self
-            )
+                store, Layout.of(self.scan), done=self.done, gap=self._gap, owner=self,
+                valid=self.valid if role == "corrected" else None,
+            )  # fmt: skip
             self._pyramids.append((role, pyramid))
             return pyramid.data
         frames = LazyTiles(
