@@ -3,6 +3,12 @@
 Run on a screen of 1366 x 768 pixels (`Xvfb :1 -screen 0 1366x768x24` will do):
 
     python docs/images/take_screenshots.py FOLDER_OF_REAL_DATA [METHOD]
+    python docs/images/take_screenshots.py --large FOLDER_OF_TILES
+
+The second takes those of a large mosaic, for example of
+
+    txm-bgcorr simulate mosaic --grid 31x31 --size 256 --family bl01b --covered-rows 3 \\
+        --seed 12 -o mosaic31
 """
 
 import sys
@@ -48,14 +54,47 @@ def session(path: Path, method: str, name: str, theme: str = "dark") -> None:
     viewer.close()
 
 
+def large(path: Path) -> None:
+    """Take pictures of a mosaic before, amid and after its correction, and of its quality."""
+    viewer = napari.Viewer()
+    viewer.window.resize(1366, 768)
+    _, panel = viewer.window.add_plugin_dock_widget("napari-txm-bgcorr", "Background correction")
+
+    def take(name: str) -> None:
+        viewer.screenshot(str(HERE / f"{name}.png"), canvas_only=False, flash=False)
+        print(name, panel.status_label.text(), flush=True)
+
+    panel.open_paths([path])
+    wait(panel)
+    take("mosaic31-raw")
+    panel.correct_button.click()
+    results = panel.book.results
+    live(lambda: bool(results()) and results()[0].done.mean() > 0.5)
+    take("mosaic31-running")
+    wait(panel)
+    take("mosaic31-corrected")
+    _, quality = viewer.window.add_plugin_dock_widget("napari-txm-bgcorr", "Mosaic quality")
+    quality.measure()
+    live(lambda: not quality.busy and quality.model.quality is not None)
+    quality.select(quality.sorted.mapToSource(quality.sorted.index(0, 0)).row())
+    live(lambda: False, seconds=1)
+    take("quality31")
+    viewer.close()
+
+
+def live(done, seconds: float = LONGEST_S) -> None:
+    """Let the window live until `done()`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not done():
+        QApplication.processEvents()
+        time.sleep(0.01)
+
+
 def judge(viewer: napari.Viewer) -> None:
     """Measure the result in the panel "Mosaic quality" and take a picture."""
     _, panel = viewer.window.add_plugin_dock_widget("napari-txm-bgcorr", "Mosaic quality")
     panel.measure()
-    end = time.monotonic() + LONGEST_S
-    while time.monotonic() < end and (panel.busy or panel.model.quality is None):
-        QApplication.processEvents()
-        time.sleep(0.01)
+    live(lambda: not panel.busy and panel.model.quality is not None)
     panel.outline_box.setChecked(True)
     panel.select(0)
     for _ in range(40):
@@ -65,6 +104,9 @@ def judge(viewer: napari.Viewer) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "--large":
+        large(Path(sys.argv[2]))
+        sys.exit()
     data = Path(sys.argv[1])
     chosen = sys.argv[2] if len(sys.argv) > 2 else "auto"
     session(data / "bl01b_sb_2x2", chosen, "mosaic")

@@ -403,3 +403,40 @@ def test_keyboard_reaches_everything_in_order(panel):
     places = [chain.index(each) for each in order]
     assert places == sorted(places)
     assert all(each.focusPolicy() & Qt.FocusPolicy.TabFocus for each in order)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_the_view_follows_the_registered_places_unless_it_was_moved(
+    panel, qtbot, add_scan, monkeypatch, moved
+):
+    from dataclasses import replace
+
+    from napari_txm_bgcorr.gui import tasks
+    from napari_txm_bgcorr.gui.quality_layers import _camera, view_of
+
+    def refine(result, *ignored):
+        result.relocate(replace(result.scan, positions_px=result.scan.positions_px * 2))
+        yield from ()
+
+    monkeypatch.setattr(tasks, "refine", refine)
+    panel.session.joint = True
+    add_scan(make_scan())
+    panel._fit()
+    camera = _camera(panel.viewer)
+    if moved:
+        camera.zoom *= 1.5
+    before = view_of(panel.viewer)
+    press(qtbot, panel.correct_button)
+    until_idle(qtbot, panel)
+    assert layer(panel, "sample corrected").data.shape == (80, 80)
+    assert (view_of(panel.viewer) == before) is moved
+
+
+def test_the_first_layer_fits_the_canvas_beside_naparis_controls(panel, qtbot, txm_data):
+    from napari_txm_bgcorr.gui.quality_layers import view_of
+
+    drop(panel.drop_zone, txm_data / "bl01b_sb_2x2")
+    until_idle(qtbot, panel)
+    seen = view_of(panel.viewer)
+    panel.viewer.reset_view()
+    assert view_of(panel.viewer) == seen

@@ -36,6 +36,7 @@ from napari_txm_bgcorr.gui.messages import (
 from napari_txm_bgcorr.gui.notice import Notice
 from napari_txm_bgcorr.gui.outputs import saved_path
 from napari_txm_bgcorr.gui.preferences import preferences
+from napari_txm_bgcorr.gui.quality_layers import view_of
 from napari_txm_bgcorr.gui.save_bar import SaveBar
 from napari_txm_bgcorr.gui.session import Session, resolve
 from napari_txm_bgcorr.gui.small_parts import TallArea, wrapped_label
@@ -58,7 +59,7 @@ __all__ = ["CorrectWidget"]
 
 REFRESH_MS = 200
 BEATS_TO_PAINT = 3
-PANEL_WIDTH = 330
+PANEL_WIDTH = 340
 
 
 class CorrectWidget(Docked, TallArea):
@@ -87,6 +88,7 @@ class CorrectWidget(Docked, TallArea):
         self._failures: list[str] = []
         self._unread: list[str] = []
         self._correcting, self._said = False, ""
+        self._fitted: tuple[float, ...] = ()
         self._waiting: list[Path] = []
         self._reading = self._correct_when_read = False
         self._closed = False
@@ -256,6 +258,8 @@ class CorrectWidget(Docked, TallArea):
         elif isinstance(message, Finished):
             yield from self.book.finish(message.result)
             self._redraw(force=True)
+            if message.result.registered and self._fitted == view_of(self.viewer):
+                self._fit()
         elif isinstance(message, Failed):
             self._failures.append(str(message.error))
             self._complain(message.error)
@@ -278,7 +282,12 @@ class CorrectWidget(Docked, TallArea):
         if first:
             for _ in range(BEATS_TO_PAINT):
                 yield
-            self.viewer.reset_view()
+            self._fit()
+
+    def _fit(self) -> None:
+        """Bring everything into view, and note what is in view then."""
+        self.viewer.reset_view()
+        self._fitted = view_of(self.viewer)
 
     def _run_ended(self, broken: bool) -> Iterator[None]:
         said = self._outcome(broken)

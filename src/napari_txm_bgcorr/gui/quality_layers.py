@@ -15,7 +15,7 @@ from napari_txm_bgcorr.gui.opened import OpenedResult
 from napari_txm_bgcorr.gui.results import Result
 from napari_txm_bgcorr.gui.tile_overlay import cells_layer, outlines_layer, tile_at
 
-__all__ = ["QualityLayers", "result_label", "shown_results"]
+__all__ = ["QualityLayers", "result_label", "shown_results", "view_of"]
 
 OUTLINES, CELLS, CHOSEN = "tile outlines", "tile quality", "chosen tiles"
 TAKEN_OVER = ("contrast_limits", "metadata", "edge_width", "edge_color")
@@ -193,6 +193,12 @@ def _camera(viewer: Any) -> Any:
     """The viewer's camera, which napari 0.9 has moved into the scene."""
     scene = getattr(viewer, "scene", None)
     return viewer.camera if scene is None else scene.camera
+
+
+def view_of(viewer: Any) -> tuple[float, ...]:
+    """What the camera sees: its centre and zoom, to tell whether the user has moved it."""
+    camera = _camera(viewer)
+    return (*(float(each) for each in camera.center), float(camera.zoom))
 
 
 def _canvas_px(viewer: Any) -> tuple[int, int]:

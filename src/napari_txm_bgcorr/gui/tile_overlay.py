@@ -12,7 +12,8 @@ from napari_txm_bgcorr.gui.canvas import Layout
 
 __all__ = ["cell_picture", "cells_layer", "frame", "outlines_layer", "tile_at"]
 
-CELL_PX = 16  # pixels along a tile in the picture of coloured cells
+CELL_PX = 16  # least pixels along a tile in the picture of coloured cells
+PICTURE_PX = 1000  # along that picture, where its cells allow it
 
 
 def frame(layout: Layout, i: int) -> NDArray[np.float64]:
@@ -105,7 +106,7 @@ def cell_picture(
     step : float
         Pixels of the canvas along a pixel of the picture.
     """
-    step = max(min(layout.tile) // CELL_PX, 1)
+    step = max(min(min(layout.tile) // CELL_PX, max(layout.shape) // PICTURE_PX), 1)
     shape = (layout.shape[0] // step, layout.shape[1] // step)  # nothing beyond the mosaic
     picture = np.full(shape, np.nan, np.float32)
     nearest = np.full(shape, np.inf, np.float32)
