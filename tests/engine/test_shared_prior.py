@@ -144,4 +144,4 @@ def test_of_a_large_scan_only_some_tiles_are_read():
     tiles = Counting()
     scan = replace(mosaic_of(2), tiles=tiles, names=("x",) * 500, grid=(1, 500))
     shared_prior(scan, None, smooth_truth)
-    assert 10 < tiles.reads <= 48 and MAX_PIXELS // 1024**2 == 32
+    assert 10 < tiles.reads <= 48 and MAX_PIXELS // 1024**2 == 24

@@ -28,7 +28,7 @@ Image = NDArray[np.float32]
 Predict = Callable[[Image], Image]
 
 MAX_TILES = 48
-MAX_PIXELS = 2**25  # of all tiles read: 128 MiB, and as much again for the predictions
+MAX_PIXELS = 3 * 2**23  # of all tiles read: 96 MiB, and as much again for the predictions
 QUANTILES = (0.75, 0.95)
 FINE = 0.05  # of the field: what is finer comes from the tiles, not from the predictions
 SPREAD, OF_FEW = 0.85, 2.7  # error over the rms difference of the quantiles, and over that / tiles
