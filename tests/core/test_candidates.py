@@ -25,8 +25,13 @@ class Given:
     def __init__(self, log: np.ndarray, others: Mapping[str, Given] | None = None) -> None:
         self.name, self.log, self.others = "given", log, dict(others or {})
         self.asked: list[int] = []
+        self.fits = 0
+
+    def prepare(self, scan: Scan) -> Self:
+        return self
 
     def fit(self, scan: Scan) -> Self:
+        self.fits += 1
         return self
 
     def background(self, tiles: np.ndarray, index: Sequence[int] | None = None) -> np.ndarray:
@@ -34,7 +39,7 @@ class Given:
         return np.broadcast_to(np.exp(self.log), tiles.shape).astype(np.float32)
 
     def describe(self) -> dict[str, Any]:
-        return {}
+        return {"fits": self.fits, "others": len(self.others)}
 
     def candidates(self, scan: Scan) -> dict[str, Given]:
         return self.others
@@ -101,6 +106,28 @@ def test_one_candidate_alone_is_the_method_itself() -> None:
     plain = joint(scan, np.broadcast_to(np.exp(method.log), scan.tiles.shape), scan.positions_px)
     assert "shares" not in stage.describe()["joint"]
     np.testing.assert_array_equal(stage.joined.backgrounds[3], plain.backgrounds[3])
+
+
+@pytest.mark.usefixtures("no_quantiles")
+def test_a_fit_that_the_stage_does_not_use_is_not_made() -> None:
+    shares, stage, _, scan = shares_of(traces(1), traces(2))
+    assert len(shares) == 1 and stage.method.fits == 0
+    told = stage.describe()
+    assert told["others"] == 0  # what the first candidate says of itself
+    unseen = stage.background(np.asarray(scan.tiles[:1]))  # of no tile of the scan
+    np.testing.assert_allclose(unseen[0], np.exp(stage.method.others["c0"].log), rtol=1e-5)
+
+
+def test_the_method_is_fitted_where_the_stage_steps_aside() -> None:
+    scan, true, _ = make_scan(np.zeros((16, SIZE, SIZE)))
+    method = Given(true[0], {"c0": Given(true[0] + 1)})
+    options = JointOptions(least_tiles=99)
+    stage = Joint(method, options, positions_px=scan.positions_px).fit(scan)
+    assert stage.reason and method.fits == 1 and stage.describe()["others"] == 1
+    own = stage.background(np.asarray(scan.tiles[:1]), np.array([0]))
+    np.testing.assert_allclose(own[0], np.exp(true[0]), rtol=1e-5)
+    alone = Given(true[0])  # which offers nothing
+    assert Joint(alone, positions_px=scan.positions_px).fit(scan).method.fits == 1
 
 
 @pytest.mark.usefixtures("no_quantiles")
