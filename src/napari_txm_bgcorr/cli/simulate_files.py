@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_txm_bgcorr.core.errors import WriteError
+from napari_txm_bgcorr.core.files import remove_folder, rename
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,15 +63,16 @@ def write_simulation(
         part.mkdir(parents=True)
         times = {"times": simulated.scan.times, "flat_times": simulated.scan.flat_times}
         texts = {k: [str(t) for t in v] for k, v in times.items() if v is not None}
-        (part / SETTINGS).write_text(json.dumps({**settings, **texts}, indent=1) + "\n")
+        text = json.dumps({**settings, **texts}, indent=1) + "\n"
+        (part / SETTINGS).write_text(text, encoding="utf-8")
         _write_truth(simulated, part)
         if format == "xrm":
             _write_xradia(simulated.scan, part, settings["kind"])
         else:
             _write_tiff(simulated.scan, part)
         if out.exists():
-            shutil.rmtree(out)
-        part.rename(out)
+            remove_folder(out)
+        rename(part, out)
     except OSError as error:
         reason = error.strerror or f"{error} (is the disk full?)"
         raise WriteError(f"{out}: {reason}; choose another folder") from error
@@ -159,4 +161,4 @@ def _write_table(folder: Path, scan: Scan, positions_px: NDArray[np.float64]) ->
 
     names = [f"{name}.tif" for name in scan.names]
     text = tile_configuration_text(names, positions_px)
-    (folder / "TileConfiguration.txt").write_text(text)
+    (folder / "TileConfiguration.txt").write_text(text, encoding="utf-8")

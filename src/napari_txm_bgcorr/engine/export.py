@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import ConfigError, ModelError, WriteError
+from napari_txm_bgcorr.core.files import replace_file
 from napari_txm_bgcorr.core.simulate import simulate_tile
 from napari_txm_bgcorr.engine.card import left_out, without_places
 from napari_txm_bgcorr.engine.checkpoint import Model, load_model, resolve_model
@@ -264,4 +264,4 @@ def whole_file(out: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}-") as folder:
         part = Path(folder) / out.name
         yield part
-        os.replace(part, out)
+        replace_file(part, out)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from napari_txm_bgcorr.core.errors import ModelError, WriteError
+from napari_txm_bgcorr.core.files import remove_file
+from napari_txm_bgcorr.core.files import rename as rename_file
 from napari_txm_bgcorr.engine.checkpoint import (
     list_models,
     load_model,
@@ -170,9 +171,9 @@ def rename_model(name: str, new: str) -> Path:
     """
     path, target = _own(name), _new_place(new)
     card = path.with_suffix(".json")
+    rename_file(path, target)  # first: without its card it is seen, a card alone is not
     if card.exists():
-        shutil.move(card, target.with_suffix(".json"))
-    shutil.move(path, target)
+        rename_file(card, target.with_suffix(".json"))
     return target
 
 
@@ -185,8 +186,8 @@ def remove_model(name: str) -> Path:
         If there is no such model, or it is a shipped one.
     """
     path = _own(name)
-    path.unlink()
-    path.with_suffix(".json").unlink(missing_ok=True)
+    remove_file(path)
+    remove_file(path.with_suffix(".json"))
     return path
 
 

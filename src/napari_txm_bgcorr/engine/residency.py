@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from napari_txm_bgcorr.core.errors import ConfigError, TxmError
+from napari_txm_bgcorr.core.files import standing
 from napari_txm_bgcorr.core.pixels import lit_field
 from napari_txm_bgcorr.core.training_data import ImageStack
 from napari_txm_bgcorr.engine.config import DataConfig
@@ -289,9 +290,9 @@ def choose_residency(
     if size <= HOST_SHARE * free:
         return "cache"
     place = Path(folder) if folder else Path(tempfile.gettempdir())
-    while not place.exists():
-        place = place.parent
-    return "persistent" if 2 * size <= shutil.disk_usage(place).free else "smart-cache"
+    there = standing(place)
+    room = 0 if there is None else shutil.disk_usage(there).free
+    return "persistent" if 2 * size <= room else "smart-cache"
 
 
 def hold(

@@ -20,6 +20,7 @@ import yaml
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import ConfigError, ModelError, WriteError
+from napari_txm_bgcorr.core.files import discard, remove_file
 from napari_txm_bgcorr.engine.config import TrainConfig, parse_config
 from napari_txm_bgcorr.engine.run_status import RunStatus, read_status, write_atomic
 
@@ -103,9 +104,9 @@ class RunFolder:
         if place.exists():
             _refuse_changes(self.config(), config, place)
         for name in ("stop", "pause"):
-            (self.path / name).unlink(missing_ok=True)
+            remove_file(self.path / name)
         for part in self.path.rglob(".*.part"):  # of a process killed while it wrote
-            part.unlink(missing_ok=True)
+            discard(part)
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
         write_atomic(place, text.encode())
 
@@ -151,16 +152,16 @@ class RunFolder:
             if not old:
                 raise
             for file in old:
-                file.unlink(missing_ok=True)
+                discard(file)
             write_checkpoint(place, state)
         for file in self._checkpoint_files()[:-keep]:
-            file.unlink(missing_ok=True)
+            discard(file)
 
     def drop_checkpoints_after(self, step: int) -> None:
         """Remove checkpoints beyond `step`: the run goes on from there, another way."""
         for file in self._checkpoint_files():
             if file.name > f"step_{step:08d}.ckpt":
-                file.unlink(missing_ok=True)
+                remove_file(file)
 
     def newest(self) -> tuple[dict[str, Any] | None, list[str]]:
         """Newest checkpoint that is whole, and a sentence for each damaged one passed over."""
@@ -182,7 +183,7 @@ class RunFolder:
         for name in (f"step_{step:08d}", "latest"):
             write_atomic(self.previews / f"{name}.npz", buffer.getvalue(), durable=False)
         for old in sorted(self.previews.glob("step_*.npz"))[1:-KEEP_PREVIEWS]:
-            old.unlink(missing_ok=True)
+            discard(old)
 
     def wish(self) -> Literal["", "stop", "pause"]:
         """What somebody asks of the run, by a file of that name in the folder."""
@@ -225,7 +226,7 @@ class RunFolder:
 
     def withdraw(self, wish: Literal["stop", "pause"]) -> None:
         """Take the wish back; a run that waits goes on."""
-        (self.path / wish).unlink(missing_ok=True)
+        remove_file(self.path / wish)
 
     def read_metrics(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
         """Whole lines of ``metrics.jsonl`` from a byte on, and the byte to go on from.
@@ -239,8 +240,10 @@ class RunFolder:
                 offset = offset if offset <= size else 0
                 stream.seek(offset)
                 data = stream.read()
-        except OSError:
+        except FileNotFoundError:
             return [], 0
+        except OSError:  # open elsewhere for a moment, or a share that is away
+            return [], offset
         whole, found, _ = data.rpartition(b"\n")
         lines = []
         for text in whole.splitlines():

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from napari_txm_bgcorr.core.errors import WriteError
+from napari_txm_bgcorr.core.files import discard, patiently, replace_file
 
 __all__ = ["ACTIVE", "STATES", "Heartbeat", "RunStatus", "read_status", "write_atomic"]
 
@@ -142,7 +143,8 @@ def read_status(path: Path) -> RunStatus | None:
         The run's folder. Keys that this version does not know are left out.
     """
     try:
-        values = json.loads((Path(path) / "status.json").read_text(encoding="utf-8"))
+        place = Path(path) / "status.json"
+        values = json.loads(patiently(lambda: place.read_text(encoding="utf-8"), 0.5))
     except (OSError, ValueError):
         return None
     if not isinstance(values, dict) or values.get("state") not in STATES:
@@ -246,7 +248,7 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
             if durable:
                 stream.flush()
                 os.fsync(stream.fileno())
-        part.replace(path)
+        replace_file(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        discard(part)
         raise WriteError(f"{path}: cannot be written ({error}); free or choose a place") from error

@@ -5,7 +5,6 @@ Each is one Blosc frame of little-endian pixels (docs/decisions/0006).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ import zarr
 from numcodecs.blosc import Blosc
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec
+
+from napari_txm_bgcorr.core.files import discard, replace_file
 
 __all__ = ["CODEC", "frame_reader", "read_chunk", "write_chunk"]
 
@@ -38,9 +39,9 @@ def write_chunk(path: Path, pixels: NDArray[Any]) -> None:
         except FileNotFoundError:
             part.parent.mkdir(parents=True, exist_ok=True)
             part.write_bytes(packed)
-        os.replace(part, path)
+        replace_file(part, path)
     except OSError:
-        part.unlink(missing_ok=True)
+        discard(part)
         raise
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.correction import TileResult
 from napari_txm_bgcorr.core.errors import ReadError, WriteError
+from napari_txm_bgcorr.core.files import discard, replace_file
 from napari_txm_bgcorr.core.scan import Scan, Source, TileArray
 from napari_txm_bgcorr.io.dispatch import read
 from napari_txm_bgcorr.io.embedded import KEY
@@ -211,9 +212,9 @@ class Patch:
             chunk.parent.mkdir(parents=True, exist_ok=True)
             try:
                 new.write_bytes(_BLOSC.encode(little))
-                os.replace(new, chunk)
+                replace_file(new, chunk)
             finally:
-                new.unlink(missing_ok=True)
+                discard(new)
 
     def close_complete(self) -> None:
         """Mark the record as complete.

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from napari_txm_bgcorr.core.errors import ReadError
+from napari_txm_bgcorr.core.files import replace_file
 
 __all__ = ["NEW_FLAGS", "READ_FLAGS", "Fit", "FitPlace", "FitRefusedError", "remove_fits"]
 
@@ -112,7 +113,7 @@ class FitPlace:
                 stream.write(MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
                 stream.flush()
                 os.fsync(descriptor)
-            os.replace(path, self.path)
+            replace_file(path, self.path)
         finally:
             with suppress(OSError):
                 path.unlink()

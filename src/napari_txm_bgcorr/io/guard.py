@@ -15,11 +15,13 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from napari_txm_bgcorr.core.errors import ReadError, TxmError, WriteError
+from napari_txm_bgcorr.core.files import is_busy, standing
 
 __all__ = ["MAX_PIXELS", "check_frame", "one_line", "reading", "require_file", "writing"]
 
 MAX_PIXELS = 2**28  # of one tile; larger than any camera, small enough to be read at all
 
+_TOO_LONG, _LONG = (2, 3, 206), 180  # what Windows says of a path beyond 260 with what we add
 _FULL = 2**20  # bytes; a disk with less room than this is full
 
 # Everything seen from tifffile, h5py, zarr and their decoders on damaged input. Not listed:
@@ -114,6 +116,16 @@ def writing(path: Path) -> Iterator[None]:
                 f"{path}: disk full ({_free(path)} bytes free); make room and run again, "
                 "what is written is kept"
             ) from error
+        if is_busy(error):
+            raise WriteError(
+                f"{path}: no permission to write, or another program has it open; close it there "
+                "(in napari: its layers) and run again, what is written is kept"
+            ) from error
+        if getattr(error, "winerror", None) in _TOO_LONG and len(str(path)) > _LONG:
+            raise WriteError(
+                f"{path}: the path is too long for Windows; choose a shorter folder, or switch "
+                "long paths on (how-to: install)"
+            ) from error
         if isinstance(error, PermissionError) or error.errno == errno.EROFS:
             raise WriteError(f"{path}: no permission to write; choose another folder") from error
         raise WriteError(f"{path}: {one_line(error)}; choose another folder") from error
@@ -121,8 +133,8 @@ def writing(path: Path) -> Iterator[None]:
 
 def _free(path: Path) -> int:
     """Free bytes on the disk that holds `path` or its nearest existing parent."""
-    place = next(p for p in (path, *path.parents) if p.exists())
-    return shutil.disk_usage(place).free
+    place = standing(path)
+    return 0 if place is None else shutil.disk_usage(place).free
 
 
 def require_file(path: Path) -> None:

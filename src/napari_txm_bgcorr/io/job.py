@@ -17,6 +17,14 @@ import numpy as np
 import psutil
 
 from napari_txm_bgcorr.core.errors import WriteError
+from napari_txm_bgcorr.core.files import (
+    discard,
+    patiently,
+    remove_file,
+    remove_folder,
+    rename,
+    standing,
+)
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.io.embedded import KEY, make_block, scan_record
 from napari_txm_bgcorr.io.guard import writing
@@ -48,6 +56,9 @@ ROLES: dict[str, str | None] = {
 """What can be saved, and the type of its pixels; None: that of the raw tiles."""
 
 JOB, DONE, LOCK = ".txm-bgcorr-job.json", ".txm-bgcorr-done", ".txm-bgcorr-lock"
+_RESERVED = re.compile(
+    r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)"
+)  # by Windows, whatever follows
 NEW = ".txm-bgcorr-new"  # folder of chunks that one of several processes is about to put in place
 
 
@@ -87,6 +98,7 @@ class Job:
     def names(self) -> tuple[str, ...]:
         """One file name a tile, without suffix, unique and allowed on every system."""
         clean = [re.sub(r'[\x00-\x1f/\\:*?"<>|;]', "_", n).strip(" .") for n in self.scan.names]
+        clean = [_RESERVED.sub(r"\g<0>_", name) for name in clean]
         folded = [name.casefold() for name in clean]
         if "" in folded or len(set(folded)) < len(folded):
             digits = max(4, len(str(len(clean))))
@@ -186,8 +198,8 @@ def claim(job: Job, *, overwrite: bool) -> frozenset[int]:
                     f"{part}: another, unfinished job is there; "
                     "finish it with its own settings, remove it, or pass --overwrite"
                 )
-            shutil.rmtree(part)
-        part.mkdir(parents=True, exist_ok=True)
+            remove_folder(part)
+        patiently(lambda: part.mkdir(parents=True, exist_ok=True))
         _take_lock(part)
         write_json(part / JOB, {"key": job.key, "provenance": dict(job.provenance)})
     return frozenset()
@@ -244,7 +256,7 @@ def _take_lock(part: Path) -> None:
     if lock.is_file():
         try:
             owner = _read_owner(lock)
-            alive = psutil.Process(owner[0]).create_time() == owner[1]
+            alive = abs(psutil.Process(owner[0]).create_time() - owner[1]) < 2
         except (psutil.Error, ValueError, KeyError, TypeError):
             alive = False
         if alive:
@@ -260,7 +272,7 @@ def _read_owner(lock: Path) -> tuple[int, float]:
 
 def release(part: Path) -> None:
     """Give the lock back; the unfinished output stays."""
-    (part / LOCK).unlink(missing_ok=True)
+    remove_file(part / LOCK)
 
 
 def replace_output(job: Job) -> None:
@@ -273,19 +285,23 @@ def replace_output(job: Job) -> None:
     """
     out, old = job.out, job.out.with_name(f"{job.out.name}.old-{os.getpid()}")
     with writing(out):
-        for name in (JOB, DONE, LOCK):
-            (job.part / name).unlink(missing_ok=True)
         shutil.rmtree(job.part / NEW, ignore_errors=True)
-        if out.exists():
-            os.rename(out, old)
         try:
-            os.rename(job.part, out)
+            if out.exists():
+                rename(out, old)
+            try:
+                rename(job.part, out)
+            except OSError:
+                if old.exists():
+                    rename(old, out)
+                raise
         except OSError:
-            if old.exists():
-                os.rename(old, out)
+            release(job.part)  # the notes stay: the next run finds all done, and renames
             raise
+        for name in (JOB, DONE, LOCK):
+            discard(out / name)
         if old.exists():
-            shutil.rmtree(old)
+            remove_folder(old)
 
 
 def check_place(out: Path, scan: Scan, save: Sequence[str], *, overwrite: bool) -> None:
@@ -328,7 +344,9 @@ def check_place(out: Path, scan: Scan, save: Sequence[str], *, overwrite: bool) 
 
 def _refuse_unwritable(out: Path) -> None:
     """Tell before any work is done where no output can be made."""
-    parent = next(p for p in out.absolute().parents if p.exists())
+    parent = standing(out.absolute().parent)
+    if parent is None:
+        raise WriteError(f"{out}: the drive or share is not there; choose another folder")
     if not parent.is_dir():
         raise WriteError(f"{out}: {parent} is a file, not a folder; choose another place")
     if not os.access(parent, os.W_OK | os.X_OK):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from napari_txm_bgcorr.core.errors import ReadError
+from napari_txm_bgcorr.core.files import replace_file
 from napari_txm_bgcorr.io.guard import reading
 
 __all__ = ["read_json", "write_json"]
@@ -33,4 +33,4 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object under another name first, so that no half file is ever seen."""
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    replace_file(part, path)

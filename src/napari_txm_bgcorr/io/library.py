@@ -9,7 +9,6 @@ there. When it is complete the arrays' attributes repeat the lines of their imag
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from napari_txm_bgcorr.core.errors import ReadError, WriteError
+from napari_txm_bgcorr.core.files import remove_folder, replace_file
 from napari_txm_bgcorr.core.scan import LazyTiles
 from napari_txm_bgcorr.core.training_data import ACQUISITION, ImageStack
 from napari_txm_bgcorr.io.guard import reading, writing
@@ -151,7 +151,7 @@ class Library:
         """
         if overwrite and can_read(path):
             with writing(path):
-                shutil.rmtree(path)
+                remove_folder(path)
         if can_read(path):
             head, lines = _journal(path)
             if head["settings"] != dict(settings):
@@ -180,7 +180,7 @@ class Library:
         part = self.path / f".{JOURNAL}.part"
         with writing(self.path):
             part.write_text(text, encoding="utf-8")
-            part.replace(self.path / JOURNAL)
+            replace_file(part, self.path / JOURNAL)
 
     def _append(self, line: Line) -> None:
         with writing(self.path), (self.path / JOURNAL).open("a", encoding="utf-8") as stream:

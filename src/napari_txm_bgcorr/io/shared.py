@@ -6,6 +6,7 @@ Either one process holds the output (`open_output`) and others write chunks for 
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from napari_txm_bgcorr.core.errors import WriteError
+from napari_txm_bgcorr.core.files import discard, rename
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.io.fit_file import remove_fits
 from napari_txm_bgcorr.io.guard import writing
@@ -199,7 +201,7 @@ def _lay_out(job: Job) -> None:
         ZarrSink(ours).create()
         record = {"key": job.key, "provenance": dict(job.provenance)}
         write_json(ours.part / JOB, record | {"shards": True, "tiles": len(job.scan)})
-        os.rename(ours.part, job.part)
+        rename(ours.part, job.part)
     except OSError:
         if not (job.part / JOB).is_file():  # not another process: the disk, or what lies there
             raise
@@ -220,7 +222,7 @@ def _complete(out: Path, count: int) -> int:
         with suppress(OSError):
             out.rmdir()  # an empty folder that the user made
         with suppress(FileNotFoundError):  # another process was faster
-            os.rename(part, out)
+            rename(part, out)
         _clear(out)
     return 0
 
@@ -228,7 +230,7 @@ def _complete(out: Path, count: int) -> int:
 def _clear(out: Path) -> None:
     """Remove the notes of the processes, and what killed ones left behind."""
     for note in (*out.glob(f"{DONE}*"), out / JOB):
-        note.unlink(missing_ok=True)
-    for folder in (out / NEW, *out.parent.glob(f"{out.name}.shard-????????.part")):
+        discard(note)  # of a process that has just written its last tile
+    for folder in (out / NEW, *out.parent.glob(f"{glob.escape(out.name)}.shard-????????.part")):
         shutil.rmtree(folder, ignore_errors=True)
     remove_fits(out)

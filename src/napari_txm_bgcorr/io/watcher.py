@@ -219,7 +219,8 @@ def _walk(
                 if os.path.realpath(inner) not in ignore and inner.suffix != ".part":
                     yield from _walk(inner, ignore, top=False)
             elif entry.is_file():
-                yield Path(entry.path), entry.stat()
+                # not entry.stat(): what Windows lists of an open file is old until it is closed
+                yield Path(entry.path), os.stat(entry.path)
         except OSError:
             continue  # removed between two looks
 

@@ -17,6 +17,7 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
+from napari_txm_bgcorr.core.files import remove_file
 from napari_txm_bgcorr.io.chunk_file import CODEC, read_chunk, write_chunk
 from napari_txm_bgcorr.io.embedded import KEY, make_block
 from napari_txm_bgcorr.io.job import Job
@@ -200,7 +201,7 @@ class ZarrPyramid:
         """Write a chunk file whole or not at all; none where nothing is known."""
         job = self._job
         if np.isnan(image).all():
-            self._place(role, level, at).unlink(missing_ok=True)
+            remove_file(self._place(role, level, at))
             return
         pixels = _padded(job.encode(role, image), job.chunk, job.fill(role))
         write_chunk(self._place(role, level, at), pixels)

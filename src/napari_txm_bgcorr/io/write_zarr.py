@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from numcodecs.blosc import Blosc
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
+from napari_txm_bgcorr.core.files import replace_file
 from napari_txm_bgcorr.io.embedded import KEY
 from napari_txm_bgcorr.io.job import NEW, Job
 
@@ -114,7 +114,7 @@ class ZarrSink:
         for folder in (new.parent, *reversed(chunk.parents[:3])):
             folder.mkdir(exist_ok=True)  # never OUT.part itself: it may have been renamed
         new.write_bytes(data)
-        os.replace(new, chunk)
+        replace_file(new, chunk)
 
     def finish(self) -> None:
         """Nothing is left to do."""
