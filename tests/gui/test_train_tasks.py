@@ -1,12 +1,14 @@
 """Watching a run's folder and starting its process, without a window."""
 
 import json
+import os
 import sys
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from napari_txm_bgcorr.core.errors import DeviceError, WriteError
@@ -24,7 +26,7 @@ from napari_txm_bgcorr.gui.train_tasks import (
     start_run,
     watch_run,
 )
-from tests.gui.train_helpers import FakeRun
+from tests.gui.train_helpers import GONE_PID, FakeRun
 
 
 @pytest.fixture
@@ -168,9 +170,32 @@ def test_an_earlier_process_word_is_not_taken_for_ours(fake, instead):
     assert all(news.status is None for news in told)
 
 
-def test_the_process_goes_on_without_us_in_a_session_of_its_own(tmp_path, instead):
-    import os
+def test_the_python_behind_a_launcher_is_ours_and_an_earlier_one_is_not(fake, instead):
+    """In a virtual environment on Windows the process started is not the one that trains."""
+    instead("import time; time.sleep(30)")
+    process = RunProcess(fake.path, [])
+    try:
+        began = psutil.Process(process.pid).create_time()
+        for number, started, host, ours in (
+            (process.pid, 0.0, "elsewhere", True),
+            (GONE_PID, began + 0.5, None, True),
+            (GONE_PID, began - 30, None, False),
+            (GONE_PID, began + 0.5, "elsewhere", False),
+        ):
+            facts = {"pid": number, "process_started": started} | ({"host": host} if host else {})
+            fake.says("running", **facts)
+            assert process.wrote(fake.folder.status()) is ours
+        assert not process.wrote(None)
+        launched = {"pid": os.getpid(), "process_started": began + 0.5}
+        fake.says("running", **launched)
+        news = next(watch(fake.path, process))
+        assert news.state != "starting" and news.status.pid == os.getpid()
+    finally:
+        process.end()
+    process.wait()
 
+
+def test_the_process_goes_on_without_us_in_a_session_of_its_own(tmp_path, instead):
     instead("import os, time; print(os.getsid(0), flush=True); time.sleep(30)")
     process = RunProcess(tmp_path / "new", [])
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated, Any, NoReturn
 
@@ -71,6 +72,9 @@ def _root(
 
 def main() -> None:
     """Run the command; a user's error is one line on standard error and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a pipe on Windows knows one code page only
+            stream.reconfigure(errors="backslashreplace")
     try:
         # not standalone: typer would say its own errors in four lines, and an interrupt in none
         code = app(standalone_mode=False)

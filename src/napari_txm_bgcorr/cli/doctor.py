@@ -77,14 +77,31 @@ def _version(package: str) -> str:
 
 
 def _devices() -> dict[str, Any]:
-    from napari_txm_bgcorr.engine.devices import list_devices
+    try:
+        import torch
 
-    return {device.name: f"{device.label}, {device.memory_gb:.1f} GB" for device in list_devices()}
+        from napari_txm_bgcorr.engine.devices import list_devices
+    except (ImportError, OSError) as error:  # a library that torch needs: what the report is for
+        return {"torch": _not_loaded(error)}
+    cuda = torch.version.cuda or torch.version.hip
+    found = {
+        device.name: f"{device.label}, {device.memory_gb:.1f} GB" for device in list_devices()
+    }
+    return {"torch is built for": f"CUDA {cuda}" if cuda else "CPU, not for CUDA", **found}
+
+
+def _not_loaded(error: Exception) -> str:
+    remedy = (
+        "; install the Microsoft Visual C++ Redistributable" if sys.platform == "win32" else ""
+    )
+    return f"cannot be loaded ({' '.join(str(error).split())}){remedy}"
 
 
 def _models() -> dict[str, Any]:
-    from napari_txm_bgcorr.engine.checkpoint import list_models
-
+    try:
+        from napari_txm_bgcorr.engine.checkpoint import list_models
+    except (ImportError, OSError) as error:
+        return {"torch": _not_loaded(error)}
     return {name: str(path) for name, path in list_models().items()}
 
 

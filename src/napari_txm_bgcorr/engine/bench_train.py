@@ -26,7 +26,7 @@ from napari_txm_bgcorr.engine.bench_train_data import (
     write_pairs,
 )
 from napari_txm_bgcorr.engine.bench_train_step import Rig, Setting, make_networks, settings_for
-from napari_txm_bgcorr.engine.devices import choose_device, guard, list_devices
+from napari_txm_bgcorr.engine.devices import choose_device, guard, list_devices, on_device
 from napari_txm_bgcorr.engine.energy import EnergyConfig, EnergyMeter, describe
 
 __all__ = [
@@ -168,9 +168,9 @@ def bench_train(
     batches = options.batches or ((4,) if device == "cpu" else (8, 32))
     settings = settings_for(device, batches)
     began = time.monotonic()
-    with TemporaryDirectory(prefix="txm-bench-") as folder, guard(device):
+    with TemporaryDirectory(prefix="txm-bench-") as folder, guard(device), on_device(device):
         sources = Sources(simulate_pairs(options.pairs, options.field_px, 7), Path(folder), device)
-        timings, shares, rounds = _rounds(settings, sources, device, options, say)
+        timings, shares, rounds, failed = _rounds(settings, sources, device, options, say)
     label = next((d.label for d in list_devices() if d.name == device), device)
     return {
         "device": device,
@@ -184,7 +184,7 @@ def bench_train(
         "recipe": "10,000 pairs x 300 epochs",
         "published": list(PUBLISHED),
         "fft_cost": shares,
-        "rows": _table(settings, timings, options.energy, EnergyMeter(device).source),
+        "rows": _table(settings, timings, options.energy, EnergyMeter(device).source, failed),
     }
 
 
@@ -202,20 +202,25 @@ def _rounds(
     device: str,
     options: BenchOptions,
     say: Callable[[str], None],
-) -> tuple[dict[Key, Timing], list[dict[str, Any]], int]:
-    """Visit all rows again and again until the time is up."""
+) -> tuple[dict[Key, Timing], list[dict[str, Any]], int, dict[str, str]]:
+    """Visit all rows again and again until the time is up; and why some cannot be done here."""
     kind = torch.device(device).type
     networks = make_networks(device, ngf=options.ngf)
     timings: dict[Key, Timing] = {}
+    failed: dict[str, str] = {}
     shares: dict[int, list[float]] = {}
     seconds = 60 * options.minutes
     began, rounds, longest = time.monotonic(), 0, 0.0
     usable = [s for s in settings if kind == "cuda" or not s.needs_cuda]
     while rounds == 0 or (kind == "cpu" and time.monotonic() - began + longest < seconds):
         start = time.monotonic()
-        for setting in usable:
+        for setting in [s for s in usable if s.name not in failed]:
             with _tf32_off():
-                _visit(setting, networks, sources[setting.source], device, timings, shares)
+                why = _attempt(setting, networks, sources[setting.source], device, timings, shares)
+            if why:
+                failed[setting.name] = why
+                say(f"round {rounds + 1}  {setting.name}: {why}")
+                continue
             done = timings[setting.name, False].seconds[-1]
             say(f"round {rounds + 1}  {setting.name}: {setting.batch / done:.3g} samples/s")
         longest = max(longest, time.monotonic() - start)
@@ -227,10 +232,39 @@ def _rounds(
         step = min(
             min(timings[s.name, False].seconds)
             for s in usable
-            if s.batch == cost["batch"] and s.one_forward
+            if s.batch == cost["batch"] and s.one_forward and (s.name, False) in timings
         )
         cost["percent_of_fastest_step"] = round(cost["fft_ms"] / step / 10, 3)
-    return timings, costs, rounds
+    return timings, costs, rounds, failed
+
+
+def _attempt(
+    setting: Setting,
+    networks: Networks,
+    source: Source,
+    device: str,
+    timings: dict[Key, Timing],
+    shares: dict[int, list[float]],
+) -> str:
+    """Visit a row; why this machine cannot do it (no memory, no compiler), else nothing.
+
+    torch.compile needs Triton and a C++ compiler, which few Windows machines have.
+    """
+    try:
+        _visit(setting, networks, source, device, timings, shares)
+        return ""
+    except RuntimeError as error:
+        if setting.name == "naive loop":  # all others are measured against it
+            raise
+        first = next((line for line in str(error).splitlines() if line), type(error).__name__)
+    # out of the except block: its traceback holds the row's tensors
+    for fft in (False, True):
+        timings.pop((setting.name, fft), None)
+    for network in networks:
+        network.requires_grad_(True).zero_grad(set_to_none=True)
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    return f"not on this machine ({first[:100]})"
 
 
 def _visit(
@@ -252,26 +286,26 @@ def _visit(
     for _ in range(1 if kind == "cpu" else GPU_REPEATS):
         for fft in (False, True):
             meter = EnergyMeter(device).start()
-            taken, steps = _timed(lambda flag=fft: rig.step(flag), kind)  # type: ignore[misc]
+            taken, steps = _timed(lambda flag=fft: rig.step(flag), device)  # type: ignore[misc]
             timing = timings.setdefault((setting.name, fft), Timing())
             timing.add(taken, steps, setting.batch, meter.joules())
     if setting.one_forward:
         alone = rig.fft_alone()
         alone()
-        seconds = [_timed(alone, kind) for _ in range(5)]
+        seconds = [_timed(alone, device) for _ in range(5)]
         shares.setdefault(setting.batch, []).append(min(t / n for t, n in seconds))
     rig.release()
 
 
-def _timed(step: Callable[[], None], kind: str) -> tuple[float, int]:
+def _timed(step: Callable[[], None], device: str) -> tuple[float, int]:
     """Seconds and number of steps; a GPU repeats the step to fill `GPU_SECONDS`."""
-    least = 0.0 if kind == "cpu" else GPU_SECONDS
-    _wait(kind)
+    least = 0.0 if device == "cpu" else GPU_SECONDS
+    _wait(device)
     began, steps, chunk = time.perf_counter(), 0, 1
     while True:
         for _ in range(chunk):
             step()
-        _wait(kind)
+        _wait(device)
         steps += chunk
         taken = time.perf_counter() - began
         if taken >= least:
@@ -279,10 +313,10 @@ def _timed(step: Callable[[], None], kind: str) -> tuple[float, int]:
         chunk = max(1, min(1000, int(steps * (least / taken - 1)) + 1))
 
 
-def _wait(kind: str) -> None:
-    if kind == "cuda":
-        torch.cuda.synchronize()
-    elif kind == "mps":
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    elif device == "mps":
         torch.mps.synchronize()
 
 
@@ -305,6 +339,7 @@ def _table(
     timings: dict[Key, Timing],
     factors: EnergyConfig,
     source: str,
+    failed: dict[str, str],
 ) -> list[dict[str, Any]]:
     rows = []
     for setting in settings:
@@ -315,7 +350,8 @@ def _table(
                 nothing = dict.fromkeys(
                     ("samples_per_s", "x_naive", "x_equal_batch", "hours_published_recipe")
                 )
-                rows.append(row | nothing | {"note": "needs an NVIDIA GPU", "energy": None})
+                note = failed.get(setting.name, "needs an NVIDIA GPU")
+                rows.append(row | nothing | {"note": note, "energy": None})
                 continue
             rate = setting.batch / min(timing.seconds)
             energy = describe(timing.joules, source, timing.samples, factors)
@@ -337,8 +373,10 @@ def _ratio(rate: float, timings: dict[Key, Timing], name: str, batch: int, fft: 
     return round(rate * min(timings[name, fft].seconds) / batch, 3)
 
 
-def _equal(rate: float, timings: dict[Key, Timing], batch: int, fft: bool) -> float:
+def _equal(rate: float, timings: dict[Key, Timing], batch: int, fft: bool) -> float | None:
     name = "naive loop" if batch == 1 else f"naive loop, batch {batch}"
+    if (name, fft) not in timings:
+        return None
     return _ratio(rate, timings, name, batch, fft)
 
 

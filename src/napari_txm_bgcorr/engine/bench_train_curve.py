@@ -13,7 +13,7 @@ import torch
 from napari_txm_bgcorr.engine.bench_train import BenchOptions, Sources, network_name
 from napari_txm_bgcorr.engine.bench_train_data import normalised, simulate_pairs
 from napari_txm_bgcorr.engine.bench_train_step import Rig, Setting, make_networks, settings_for
-from napari_txm_bgcorr.engine.devices import choose_device, guard, list_devices
+from napari_txm_bgcorr.engine.devices import choose_device, guard, list_devices, on_device
 from napari_txm_bgcorr.engine.tensors import scale_free_rms
 
 __all__ = ["bench_curves", "equal_error_table"]
@@ -48,7 +48,7 @@ def bench_curves(
     device = choose_device(options.device)
     batches = options.batches or ((4,) if device == "cpu" else (8, 32))
     chosen = [s for s in settings_for(device, batches) if _is_shown(s, device)]
-    with TemporaryDirectory(prefix="txm-bench-") as folder, guard(device):
+    with TemporaryDirectory(prefix="txm-bench-") as folder, guard(device), on_device(device):
         pairs = simulate_pairs(max(options.pairs, 64), options.field_px, 7)
         sources = Sources(pairs, Path(folder), device)
         held_out = simulate_pairs(VALIDATION_PAIRS, options.field_px, 990_007)
@@ -95,9 +95,9 @@ def _turn(
         rig.step(fft=True)
         steps += 1
         if device.startswith("cuda") and steps % 20 == 0:
-            torch.cuda.synchronize()  # steps are only queued: keep to the time
+            torch.cuda.synchronize(device)  # steps are only queued: keep to the time
     if device.startswith("cuda"):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     taken = time.perf_counter() - began
     points.append(
         {

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import torch
@@ -18,10 +19,22 @@ __all__ = [
     "choose_device",
     "cpu_cores",
     "guard",
+    "has_bf16",
     "is_out_of_memory",
     "list_devices",
+    "on_device",
     "one_thread",
 ]
+
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",  # CPU, Linux
+    "not enough memory",  # CPU, Windows and macOS
+    "alloc_failed",  # cuBLAS and cuDNN
+    "paging file is too small",  # Windows, while a library is loaded
+)
+AMPERE = 8  # the first generation of NVIDIA GPUs that computes in bfloat16; others emulate it
 
 
 @dataclass(frozen=True)
@@ -94,7 +107,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text
+    return any(words in text for words in OUT_OF_MEMORY)
+
+
+def has_bf16(device: str | torch.device) -> bool:
+    """Whether a device computes in bfloat16 itself, and faster than in float32."""
+    place = torch.device(device)
+    if place.type != "cuda":
+        return False
+    return bool(torch.version.hip) or torch.cuda.get_device_capability(place)[0] >= AMPERE
+
+
+def on_device(device: str | torch.device) -> AbstractContextManager[Any]:
+    """Inside, a GPU is CUDA's current one, which streams, graphs and pinned memory go by."""
+    place = torch.device(device)
+    return torch.cuda.device(place) if place.type == "cuda" else nullcontext()
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from napari_txm_bgcorr.core.errors import ConfigError
-from napari_txm_bgcorr.engine.devices import choose_device
+from napari_txm_bgcorr.engine.devices import choose_device, on_device
 from napari_txm_bgcorr.engine.tensors import Batch
 
 __all__ = ["ALONE", "World", "join"]
@@ -116,6 +116,12 @@ def unsynced(network: nn.Module, wanted: bool) -> AbstractContextManager[None]:
     return nullcontext()
 
 
+def _backend(place: str) -> str:
+    """What processes talk by; Windows has no NCCL, gloo does it by way of the CPU."""
+    nccl = place.startswith("cuda") and distributed.is_nccl_available()
+    return "cpu:gloo,cuda:nccl" if nccl else "gloo"
+
+
 @contextmanager
 def join(device: str) -> Iterator[tuple[World, str]]:
     """Take part in the run that `torchrun` started, or be alone.
@@ -133,7 +139,9 @@ def join(device: str) -> Iterator[tuple[World, str]]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield ALONE, choose_device(device)
+        place = choose_device(device)
+        with on_device(place):
+            yield ALONE, place
         return
     local, local_size = (int(os.environ.get(k, "0")) for k in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
     place = choose_device(device)
@@ -144,9 +152,10 @@ def join(device: str) -> Iterator[tuple[World, str]]:
                 "one for each GPU"
             )
         place = f"cuda:{local}"
-        torch.cuda.set_device(local)
+    if place.startswith("cuda"):
+        torch.cuda.set_device(place)
     # small values that all agree on travel between CPUs, gradients between the devices
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if "cuda" in place else "gloo")
+    distributed.init_process_group(_backend(place))
     try:
         yield World(int(os.environ["RANK"]), size, local_size), place
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -21,12 +22,24 @@ PHASES = ("data", "generator", "discriminator", "fft", "update", "log")
 SKIPPED, RECORDED = 5, 10  # steps: caches and kernels settle first
 
 
+@cache
+def _has_nvtx() -> bool:
+    """Whether there is a GPU and torch was built with NVTX, which some builds lack."""
+    if not torch.cuda.is_available():
+        return False
+    try:
+        torch.cuda.nvtx.mark("txm-bgcorr")  # type: ignore[no-untyped-call]
+    except (RuntimeError, OSError):
+        return False
+    return True
+
+
 @contextmanager
 def phase(name: str) -> Iterator[None]:
     """Mark what runs inside as one of `PHASES`."""
     with ExitStack() as stack:
         stack.enter_context(record_function(name))
-        if torch.cuda.is_available():
+        if _has_nvtx():
             stack.enter_context(torch.cuda.nvtx.range(name))
         yield
 

@@ -116,9 +116,18 @@ def field_of(counts: Tensor, field_px: int) -> Tensor:
     size = (field_px, field_px)
     if counts.shape[-2] >= field_px and counts.shape[-1] >= field_px:
         if tuple(counts.shape[-2:]) != size:
-            clean = functional.interpolate(clean, size, mode="area")
+            clean = _area(clean, size)
         return clean
     return functional.interpolate(clean, size, mode="bilinear", align_corners=False)
+
+
+def _area(counts: Tensor, size: tuple[int, int]) -> Tensor:
+    """Area average; Apple GPUs cannot do it where the sizes are no multiples: then the CPU."""
+    if counts.device.type == "mps" and any(
+        n % f for n, f in zip(counts.shape[-2:], size, strict=True)
+    ):
+        return functional.interpolate(counts.cpu(), size, mode="area").to(counts.device)
+    return functional.interpolate(counts, size, mode="area")
 
 
 def floored_log(field: Tensor) -> Tensor:

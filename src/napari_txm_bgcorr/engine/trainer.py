@@ -13,7 +13,7 @@ from napari_txm_bgcorr.core.errors import DeviceError
 from napari_txm_bgcorr.engine.blend import blend_of
 from napari_txm_bgcorr.engine.checkpoint import load_model, resolve_model
 from napari_txm_bgcorr.engine.config import TrainConfig
-from napari_txm_bgcorr.engine.devices import choose_device, is_out_of_memory
+from napari_txm_bgcorr.engine.devices import choose_device, has_bf16, is_out_of_memory
 from napari_txm_bgcorr.engine.distributed import ALONE, World, unsynced
 from napari_txm_bgcorr.engine.losses import (
     LOSSES,
@@ -118,7 +118,7 @@ class Trainer:
 
     def _autocast(self) -> AbstractContextManager[Any]:
         wanted = self.config.precision
-        if wanted == "bf16" or (wanted == "auto" and self.device.type == "cuda"):
+        if wanted == "bf16" or (wanted == "auto" and has_bf16(self.device)):
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
 
@@ -167,7 +167,8 @@ class Trainer:
         if adversary:
             with phase("discriminator"):
                 critic["discriminator"] = self._discriminator_step(parts, first, rate)
-        _set_rate(self.optimizer, self.config.lr * rate)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * rate
         self.optimizer.zero_grad(set_to_none=True)
         for k, part in enumerate(parts):
             with unsynced(self._generate, k + 1 < len(parts)):
@@ -194,7 +195,8 @@ class Trainer:
         return [Batch(*part) for part in split]
 
     def _moved(self, part: Batch) -> Batch:
-        x, true, weight = (t.to(self.device, non_blocking=True) for t in part)
+        cuda = self.device.type == "cuda"  # elsewhere the source may be gone too early
+        x, true, weight = (t.to(self.device, non_blocking=cuda) for t in part)
         return Batch(x.contiguous(memory_format=torch.channels_last), true, weight)
 
     def _predict(self, part: Batch) -> Tensor:
@@ -228,7 +230,8 @@ class Trainer:
         """Update the discriminator on the generator's present predictions; its loss."""
         if self._critic_loss is not None and self._critic_loss[0] == self.step:
             return self._critic_loss[1]  # done before memory ran out in the same step
-        _set_rate(self.optimizer_d, self.config.discriminator_lr * rate)
+        for group in self.optimizer_d.param_groups:
+            group["lr"] = self.config.discriminator_lr * rate
         self.optimizer_d.zero_grad(set_to_none=True)
         count = sum(part.target.shape[0] for part in parts)
         total = torch.zeros((), device=self.device)
@@ -291,15 +294,10 @@ class Trainer:
         """Find, before several processes work in step, how many tiles fit on every device."""
         if self.world.size == 1:
             return
-        rows, random = self.world.part(batch), torch.get_rng_state()
-        fits = 0
+        rows, random, fits = self.world.part(batch), torch.get_rng_state(), 0
         while not fits:
             try:
-                part = self._parts(rows)[0]
-                with self._autocast():
-                    pred = self.generator(self._moved(part).inputs).float()
-                self._losses(part, pred, self.discriminator is not None)["total"].backward()  # type: ignore[no-untyped-call]
-                fits = self.micro_batch
+                fits = self._tried(self._parts(rows)[0])
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or self.micro_batch == 1:
                     raise
@@ -307,6 +305,13 @@ class Trainer:
         self._drop_gradients()
         torch.set_rng_state(random)
         self.micro_batch = self.world.least(fits)
+
+    def _tried(self, part: Batch) -> int:
+        """Number of tiles that may go through; what an attempt holds ends with it."""
+        with self._autocast():
+            pred = self.generator(self._moved(part).inputs).float()
+        self._losses(part, pred, self.discriminator is not None)["total"].backward()  # type: ignore[no-untyped-call]
+        return self.micro_batch
 
     def tame_discriminator(self) -> str:
         """Train a discriminator that has won less often, or switch it off; says which."""
@@ -393,8 +398,3 @@ COUNTERS = (
     "rollbacks", "discriminator_every", "pending_steps", "energy",
 )  # fmt: skip
 FOURIER = frozenset({"fft_l1", "fft_amplitude", "focal_frequency", "frc"})
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr

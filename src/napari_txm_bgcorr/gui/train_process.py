@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
+
 from napari_txm_bgcorr.core.errors import DeviceError, WriteError
+from napari_txm_bgcorr.engine.run_status import RunStatus
 
 __all__ = ["CONSOLE", "RunProcess", "train_command"]
 
@@ -66,6 +71,7 @@ class RunProcess:
             raise WriteError(
                 f"{run}: cannot be written ({error.strerror}); choose another run folder"
             ) from error
+        began = time.time()
         with console:
             try:
                 self._process = subprocess.Popen(
@@ -84,6 +90,22 @@ class RunProcess:
                 ) from error
         _started.append(self._process)
         self.pid = self._process.pid
+        try:
+            self._began = psutil.Process(self.pid).create_time()
+        except psutil.Error:  # it is over already
+            self._began = began
+
+    def wrote(self, status: RunStatus | None) -> bool:
+        """Whether a status is from this process, or from the one that it has launched.
+
+        In a virtual environment on Windows ``python.exe`` only launches the Python that trains,
+        so the training has another number; it began later than its launcher, what an earlier
+        process left behind began before.
+        """
+        if status is None:
+            return False
+        here = status.host == socket.gethostname() and status.process_started >= self._began
+        return status.pid == self.pid or here
 
     def poll(self) -> int | None:
         """Exit code, or None while it runs."""

@@ -151,7 +151,7 @@ def watch_run(run: Path, stop: Event, process: RunProcess | None = None) -> Iter
             None if process is None else process.poll()
         )  # before the status: it writes, then ends
         status = tail.folder.status()
-        ours = process is None or (status is not None and status.pid == process.pid)
+        ours = process is None or process.wrote(status)
         state = "none" if status is None else status.seen_state()
         if not ours:  # of an earlier process; ours has not spoken yet
             state = "starting" if code is None else "failed"
