@@ -132,12 +132,11 @@ def test_the_description_says_where_the_prior_is_from(tuned, stack):
     assert "prior_from" not in given and not method_notes(given)
 
 
-def test_a_mosaic_that_trusts_its_tiles_more_says_so(tuned):
-    """Nine tiles of a flat specimen tell their background better than references of a year."""
+def test_a_mosaic_that_starts_from_its_tiles_too_says_so(tuned):
     scan = scan_of(np.linspace(8000, 8000.5, 9), kind="mosaic", grid=(3, 3))
     told = Generator(tuned, "cpu").fit(scan).describe()
-    assert told["prior"] == "tile-median" and "prior_from" not in told
-    assert "count beside what the tiles themselves show" in told["notes"][0]
+    assert told["prior"] == "mixed" and "references of the model" in told["prior_from"]
+    assert told["notes"][0].endswith("and what the tiles share")
 
 
 def test_references_of_the_user_win(tuned, plain):

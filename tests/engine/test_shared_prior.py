@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from napari_txm_bgcorr.core.scan import Scan, Source
-from napari_txm_bgcorr.engine.priors import TILE_DRIFT_RMS, to_beam_level
-from napari_txm_bgcorr.engine.shared_prior import MAX_PIXELS, shared_prior
+from napari_txm_bgcorr.engine.priors import TILE_DRIFT_RMS, Prior, to_beam_level
+from napari_txm_bgcorr.engine.shared_prior import MAX_PIXELS, mixed_prior, shared_prior
 
 SIZE = 64
 
@@ -145,3 +145,25 @@ def test_of_a_large_scan_only_some_tiles_are_read():
     scan = replace(mosaic_of(2), tiles=tiles, names=("x",) * 500, grid=(1, 500))
     shared_prior(scan, None, smooth_truth)
     assert 10 < tiles.reads <= 48 and MAX_PIXELS // 1024**2 == 24
+
+
+def test_a_mixture_is_better_than_both_and_keeps_the_level_of_the_reference():
+    rng = np.random.default_rng(0)
+    off = rng.normal(0, 1, (2, SIZE, SIZE)).astype(np.float32) * [[[0.02]], [[0.04]]]
+    truth = np.log(beam())
+    reference = Prior("reference", lambda i: truth + off[0] - 0.3, lambda i: 0.02)
+    shared = Prior("shared", lambda i: truth + off[1], lambda i: 0.04)
+    prior = mixed_prior(reference, shared)
+    expected = 0.02 * 0.04 / np.hypot(0.02, 0.04)
+    assert prior.rms(3) == pytest.approx(expected)
+    assert scale_free(prior.of(3)) == pytest.approx(expected, rel=0.05)
+    assert np.median(prior.of(3) - reference.of(3)) == pytest.approx(0, abs=0.005)
+    assert prior.knows_level and not shared.knows_level
+
+
+def test_an_old_reference_counts_little_and_a_fresh_one_much():
+    shared = Prior("shared", lambda i: np.zeros((8, 8), np.float32), lambda i: 0.03)
+    ramp = np.tile(np.linspace(-1, 1, 8, dtype=np.float32), (8, 1))
+    reference = Prior("reference", lambda i: ramp, lambda i: (0.003, 0.3)[i])
+    fresh, old = (np.ptp(mixed_prior(reference, shared).of(i)) for i in (0, 1))
+    assert fresh > 0.98 * 2 and old < 0.02 * 2

@@ -54,8 +54,8 @@ class Generator:
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     prior : str
         ``auto`` (references where there are any, the scan's or else those that the model
-        carries, else what the tiles of a mosaic share, else none; in a mosaic with both, the
-        one expected to be off by less), or one of these by name.
+        carries, else what the tiles of a mosaic share, else none; of a mosaic with both, a
+        mixture), or one of these by name.
     batch : int
         Tiles computed at once on a GPU; halved when memory runs out. CPUs take one tile at a
         time, so that results do not depend on how tiles are grouped.
@@ -276,7 +276,7 @@ class Generator:
         x = network_input(log_raw, self._coarse(layer), rms)
         change = self._forward(x.contiguous(memory_format=torch.channels_last)) - x[:, 1:2]
         cells: Image = known + functional.avg_pool2d(change, over)[0, 0].cpu().numpy()
-        if self._prior.kind == "reference":  # as `to_prior_level`
+        if self._prior.knows_level:  # as `to_prior_level`
             cells -= np.float32(np.median(change.cpu().numpy()))
             return cells
         coarse = Coarse(raw.shape)
@@ -316,7 +316,7 @@ class Generator:
             told = self._prior.told
             rms = torch.tensor([told * self._prior.rms(i) for i in places], device=self.device)
         log_background = self._log_background(counts, prior, coarse, rms)[:, 0].cpu().numpy()
-        if self._prior is not None and self._prior.kind == "reference":
+        if self._prior is not None and self._prior.knows_level:
             to_prior_level(log_background, [self._prior.of(i) for i in places])
         elif self._prior is not None:
             to_beam_level(log_background, stack, self._prior, places)

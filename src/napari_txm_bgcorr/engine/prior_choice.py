@@ -22,7 +22,7 @@ from napari_txm_bgcorr.engine.priors import (
     spread_indices,
     tile_median,
 )
-from napari_txm_bgcorr.engine.shared_prior import shared_prior
+from napari_txm_bgcorr.engine.shared_prior import mixed_prior, shared_prior
 
 __all__ = ["LEFT", "PRIORS", "PriorChoice", "PriorKind"]
 
@@ -105,8 +105,7 @@ class PriorChoice:
         if self._has_flats():
             reference = self._unless_too_old(self.reference())
             if mosaic and len(self.scan) > 1:
-                shared = self.choose("shared")
-                return shared if reference is None else self._better(reference, shared)
+                return self._with_tiles(reference)
             return reference
         # The specimen of a tomogram never leaves the field: it stays in what its tiles share.
         enough = len(self.scan) >= (2 if mosaic else ENOUGH_TILES)
@@ -140,11 +139,10 @@ class PriorChoice:
         stated = self.card.get("metrics", {}).get("validation_error_sf", {})
         return blind_error(stated if isinstance(stated, dict) else {})
 
-    def _better(self, one: Prior, other: Prior | None) -> Prior | None:
-        """The prior that is expected to be off by less."""
-        if other is None or self._expected(one) <= self._expected(other):
-            return one
-        return other
+    def _with_tiles(self, reference: Prior | None) -> Prior:
+        """What the tiles of a mosaic share, and its reference."""
+        shared = shared_prior(self.scan, self.dark, self.predict, self.workers)
+        return shared if reference is None else mixed_prior(reference, shared)
 
     def _expected(self, prior: Prior) -> float:
         """Its expected error, on average over the scan's tiles."""

@@ -73,7 +73,7 @@ class Prior:
     Attributes
     ----------
     kind : str
-        ``reference``, ``shared``, ``tile-median`` or ``predicted-median``.
+        ``reference``, ``shared``, ``mixed`` (of these), ``tile-median`` or ``predicted-median``.
     of : callable
         `of(i) -> (Y, X)` float32 log counts for tile `i` of the scan, or None: unknown tile.
     rms : callable
@@ -92,6 +92,11 @@ class Prior:
     known: tuple[float, float] = BY_AGE
     levels: BeamLevels | None = None
     told: float = 1.0
+
+    @property
+    def knows_level(self) -> bool:
+        """Whether its level is that of the beam, as a reference's is."""
+        return self.kind in ("reference", "mixed")
 
     def beam_shift(self, off: Image, place: int | None) -> np.float32:
         """What brings a tile's own level to that of the beam, log.

@@ -67,9 +67,10 @@ class Recall:
         """What it adds to the method's description, after a fit that came to `prior`."""
         if self.refused:
             return {"notes": [f"{self.source}, are left aside: {self.refused}"]}
-        if prior is None or prior.kind != "reference":
+        if prior is None or not prior.knows_level:
             return {"notes": [f"{self.source}, count beside what the tiles themselves show"]}
-        return {"prior_from": self.source, "notes": [f"prior: {self.source}"]}
+        tiles = " and what the tiles share" if prior.kind == "mixed" else ""
+        return {"prior_from": self.source, "notes": [f"prior: {self.source}{tiles}"]}
 
 
 def spelt(references: Carried) -> str:

@@ -22,7 +22,7 @@ from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.shapes import Coarse, upper
 from napari_txm_bgcorr.engine.priors import TILE_DRIFT_RMS, Prior, log_counts, spread_indices
 
-__all__ = ["shared_prior"]
+__all__ = ["mixed_prior", "shared_prior"]
 
 Image = NDArray[np.float32]
 Predict = Callable[[Image], Image]
@@ -32,7 +32,7 @@ MAX_PIXELS = 3 * 2**23  # of all tiles read: 96 MiB, and as much again for the p
 QUANTILES = (0.75, 0.95)
 FINE = 0.05  # of the field: what is finer comes from the tiles, not from the predictions
 SPREAD, OF_FEW = 0.85, 2.7  # error over the rms difference of the quantiles, and over that / tiles
-TOLD = 0.55  # of it: the network does best where it changes such a prior little
+TOLD, TOLD_MIXED = 0.55, 0.75  # of it: the network does best where it changes such a prior little
 
 
 def shared_prior(scan: Scan, dark: Image | None, predict: Predict, workers: int = 1) -> Prior:
@@ -68,6 +68,30 @@ def shared_prior(scan: Scan, dark: Image | None, predict: Predict, workers: int 
     rms = float(np.hypot(error, TILE_DRIFT_RMS))
     found = _levels(scan, chosen, logs, shape)
     return Prior("shared", lambda i: shape, lambda i: rms, levels=found, told=TOLD)
+
+
+def mixed_prior(reference: Prior, shared: Prior) -> Prior:
+    """A reference and what the tiles share, by the errors expected of them in each tile.
+
+    They err in different ways: one is old, the other holds specimen. Level and drift of the
+    tiles are those that the reference tells.
+    """
+
+    def share(i: int | None) -> float:
+        own, other = reference.rms(i) ** 2, shared.rms(i) ** 2
+        return other / (own + other)
+
+    def of(i: int | None) -> Image:
+        known = reference.of(i)
+        off = shared.of(i) - known
+        out: Image = known + np.float32(1 - share(i)) * (off - np.median(off[::4, ::4]))
+        return out
+
+    def rms(i: int | None) -> float:
+        part = share(i)
+        return float(np.hypot(part * reference.rms(i), (1 - part) * shared.rms(i)))
+
+    return Prior("mixed", of, rms, told=TOLD_MIXED)
 
 
 def _predicted(logs: Image, shapes: list[Image], workers: int) -> Image:
