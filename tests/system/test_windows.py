@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from napari_txm_bgcorr.cli import doctor
+from napari_txm_bgcorr.cli import clusters, doctor
+from napari_txm_bgcorr.cli.many_values import expanded
 
 
 def test_names_beyond_the_code_page_of_a_pipe_are_printed(tmp_path):
@@ -66,3 +67,29 @@ def test_doctor_tells_what_torch_was_built_for(monkeypatch):
     assert doctor._devices()["torch is built for"] == "CUDA 12.8"
     monkeypatch.setattr(torch.version, "cuda", None)
     assert "not for CUDA" in doctor._devices()["torch is built for"]
+
+
+def test_wildcards_that_no_shell_expands(tmp_path, monkeypatch):
+    """PowerShell and cmd leave them; typer would expand a pattern meant for `watch`, too."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("ref_1.xrm", "ref_2.xrm", "a1.xrm", "a[1].xrm"):
+        (tmp_path / name).touch()
+    given = ["correct", "a[1].xrm", "--force", "a?.xrm", "none*", "--reference", "ref*.xrm"]
+    wanted = ["correct", "a[1].xrm", "--force", "a1.xrm", "none*"]
+    wanted += ["--reference", "ref_1.xrm", "--reference", "ref_2.xrm"]
+    assert expanded(given) == wanted
+    assert expanded(["watch", ".", "--pattern", "*.xrm"]) == ["watch", ".", "--pattern", "*.xrm"]
+    assert expanded(["--references", "ref*", "-o", "x"]) == [
+        "--references", "ref_1.xrm", "ref_2.xrm", "-o", "x",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"), [(None, ["0", "1"]), ("2,3", ["2", "3"]), ("GPU-a, GPU-b", None)]
+)
+def test_local_workers_take_the_devices_that_are_ours(monkeypatch, given, wanted):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert clusters._visible(2) == (wanted or ["GPU-a", "GPU-b"])
+    assert clusters._visible(0) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import Annotated, Any, NoReturn
 
@@ -24,7 +25,7 @@ from napari_txm_bgcorr.cli import (
     train,
     watch,
 )
-from napari_txm_bgcorr.cli.many_values import many_values
+from napari_txm_bgcorr.cli.many_values import expanded, many_values
 from napari_txm_bgcorr.core.errors import TxmError
 
 __all__ = ["app", "main"]
@@ -77,7 +78,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         # not standalone: typer would say its own errors in four lines, and an interrupt in none
-        code = app(standalone_mode=False)
+        words = expanded(sys.argv[1:]) if os.name == "nt" else sys.argv[1:]
+        code = app(words, standalone_mode=False, windows_expand_args=False)
     except TxmError as error:
         _give_up(str(error))
     except OSError as error:

@@ -199,7 +199,7 @@ def _count(where: str, text: str) -> int:
 def _local(count: int) -> Any:
     """Scheduler and `count` worker processes on this machine, a GPU each where there are some."""
     distributed = _package("distributed")
-    gpus = _gpus()
+    gpus = _visible(_gpus())
     threads = max(1, _cores() // count)
     workers = {
         k: {
@@ -208,7 +208,7 @@ def _local(count: int) -> Any:
                 "nthreads": 1 if gpus else threads,
                 "memory_limit": 0,  # tiles stream through; nothing is kept that dask could spill
                 "dashboard": False,
-                "env": {"CUDA_VISIBLE_DEVICES": str(k % gpus)} if gpus else {},
+                "env": {"CUDA_VISIBLE_DEVICES": gpus[k % len(gpus)]} if gpus else {},
                 "silence_logs": "CRITICAL",
                 "preload": ["napari_txm_bgcorr.cli.worker_start"],
             },
@@ -236,6 +236,13 @@ def _gpus() -> int:
     from napari_txm_bgcorr.engine.devices import list_devices
 
     return sum(device.name.startswith("cuda") for device in list_devices())
+
+
+def _visible(count: int) -> list[str]:
+    """What ``CUDA_VISIBLE_DEVICES`` calls each device: some may be others' already."""
+    given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    named = [name for name in given if name]
+    return named[:count] if named else [str(k) for k in range(count)]
 
 
 @contextmanager

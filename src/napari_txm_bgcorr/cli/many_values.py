@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import glob
+import os
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from typer.core import TyperCommand
 
-__all__ = ["many_values", "repeated"]
+__all__ = ["expanded", "many_values", "repeated"]
+
+AGAIN = ("--reference", "--dark")  # given once for each of their values
+KEPT = ("--pattern", "--set")  # what follows is no path
+
+
+def expanded(words: Sequence[str]) -> list[str]:
+    """Words of a command line with wildcards expanded, for Windows, whose shells do not.
+
+    Left as they are: files that have such characters in their names, patterns that match no
+    file, and what follows an option of `KEPT`.
+    """
+    out: list[str] = []
+    before = ""
+    for word in words:
+        wild = any(c in word for c in "*?[") and not os.path.exists(word)
+        found = sorted(glob.glob(word)) if wild and before not in KEPT else []
+        for path in found or [word]:
+            if path != (found or [word])[0] and before in AGAIN:
+                out.append(before)
+            out.append(path)
+        before = word
+    return out
 
 
 def repeated(arguments: Sequence[str], names: Collection[str]) -> list[str]:

@@ -187,7 +187,7 @@ def _read_all(
 
 def _examine(path: Path, root: Path, options: HarvestOptions) -> Found:
     """Lines of a file's images; with the image where nothing is wrong with it."""
-    name = str(path.relative_to(root))
+    name = path.relative_to(root).as_posix()  # a library may be read on another system
     try:
         scan = read(path)
         itself = scan.flats is None or (scan.source.format == "xradia" and scan.kind == "single")
