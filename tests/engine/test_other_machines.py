@@ -13,13 +13,17 @@ import torch
 
 from napari_txm_bgcorr.core import files
 from napari_txm_bgcorr.core.errors import WriteError
+from napari_txm_bgcorr.core.training_data import TrainingData
 from napari_txm_bgcorr.engine import bench_train as bench
 from napari_txm_bgcorr.engine import devices, distributed, profiling, residency, tensors, trainer
 from napari_txm_bgcorr.engine.bench_train_step import Setting, make_networks
 from napari_txm_bgcorr.engine.distributed import World, join
+from napari_txm_bgcorr.engine.mixed import MixedPairs
+from napari_txm_bgcorr.engine.pairs import to_batch
 from napari_txm_bgcorr.engine.run_folder import RunFolder
 from napari_txm_bgcorr.engine.run_status import Heartbeat, read_status, write_atomic
 from napari_txm_bgcorr.engine.trainer import Trainer
+from tests.engine.test_mixed import config, stack
 from tests.engine.toy import ToyPairs, toy_config
 
 
@@ -201,13 +205,37 @@ def test_apple_gpus_leave_uneven_averages_to_the_cpu():
     assert Apple.moved == 1
 
 
+def test_ages_leave_an_apple_gpu_before_they_are_doubles(monkeypatch):
+    """Which it does not know."""
+    real, doubled = torch.Tensor.cpu, []
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda t: real(t).as_subclass(OnCpu))
+    double = torch.Tensor.double
+
+    def checked(t):
+        doubled.append(isinstance(t, OnCpu))
+        return double(t)
+
+    monkeypatch.setattr(torch.Tensor, "double", checked)
+    times = np.array(["2026-05-01T00", "2026-05-01T06"], "datetime64[s]")
+    only = {"p_no_prior": 0.0, "p_tile_median": 0.0, "p_smooth": 0.0}
+    data = TrainingData(references=(stack(2, 2, times=times),))
+    source = MixedPairs(config({"references": 1.0}, **only), data, torch.device("cpu"))
+    for i in range(3):
+        source.draw(i)
+    assert len(doubled) > 3 and all(doubled)
+
+
+class OnCpu(torch.Tensor):
+    """Was asked to come to the CPU."""
+
+
 # -- training --------------------------------------------------------------------------------
 
 
 def test_an_attempt_that_ran_out_of_memory_holds_nothing_in_the_next(monkeypatch):
     """Else half a batch would not fit where the whole one's tensors still lie."""
-    config = toy_config(batch=4)
-    made = Trainer(config, "cpu")
+    toy = toy_config(batch=4)
+    made = Trainer(toy, "cpu")
     made.world = World(0, 2, 2)
     monkeypatch.setattr(World, "part", lambda self, batch: batch)
     monkeypatch.setattr(World, "least", lambda self, value: value)
@@ -223,19 +251,15 @@ def test_an_attempt_that_ran_out_of_memory_holds_nothing_in_the_next(monkeypatch
 
     made.micro_batch = 4
     monkeypatch.setattr(Trainer, "_losses", losses)
-    from napari_txm_bgcorr.engine.pairs import to_batch
-
-    made.agree_on_memory(to_batch(ToyPairs(config).draw(0)))
+    made.agree_on_memory(to_batch(ToyPairs(toy).draw(0)))
     assert len(held) == 3 and made.micro_batch == 1
 
 
 def test_only_cuda_copies_do_not_wait(monkeypatch):
     """The source of a copy that does not wait must live on, which CUDA's allocator sees to."""
-    config = toy_config()
-    made, seen, real = Trainer(config, "cpu"), [], torch.Tensor.to
-    from napari_txm_bgcorr.engine.pairs import to_batch
-
-    batch = to_batch(ToyPairs(config).draw(0))
+    toy = toy_config()
+    made, seen, real = Trainer(toy, "cpu"), [], torch.Tensor.to
+    batch = to_batch(ToyPairs(toy).draw(0))
     monkeypatch.setattr(
         torch.Tensor, "to", lambda t, *a, **k: seen.append(k) or real(t, torch.device("cpu"))
     )

@@ -218,7 +218,7 @@ class Composer:
         hours = log_uniform(draw.random, len(rows), self.data.min_age_h, self.data.max_age_h)
         noisy = shot.log_beam[rows] - shot.cleaner[rows]
         noisy = noisy + drift_of(shot.log_beam[rows], hours.flatten(), draw.random)
-        old, ages = noisy.exp() + shot.offset[rows], hours.flatten().double().cpu().numpy()
+        old, ages = noisy.exp() + shot.offset[rows], hours.flatten().cpu().double().numpy()
         others = self._others(shot.chosen[rows], draw)
         if swap := [k for k, other in enumerate(others) if other >= 0]:
             chosen, place = np.array([others[k] for k in swap]), [rows[k] for k in swap]
@@ -228,7 +228,7 @@ class Composer:
             old[swap] = counts - held + shot.offset[place]
             at = self.references.hours
             apart = np.abs(at[chosen] - at[shot.chosen[place]])
-            ages[swap] = apart + shot.hours[place].double().cpu().numpy()
+            ages[swap] = apart + shot.hours[place].cpu().double().numpy()
         return floored_log(old), ages
 
     def _others(self, chosen: NDArray[np.int64], draw: Draw) -> list[int]:
