@@ -22,6 +22,7 @@ from napari_txm_bgcorr.engine.devices import (
     choose_device,
     cpu_cores,
     guard,
+    has_bf16,
     is_out_of_memory,
     one_thread,
 )
@@ -60,7 +61,7 @@ class Generator:
         Tiles computed at once on a GPU; halved when memory runs out. CPUs take one tile at a
         time, so that results do not depend on how tiles are grouped.
     precision : {"auto", "fp32", "bf16"}
-        ``auto`` is bf16 on CUDA, fp32 elsewhere.
+        ``auto`` is bf16 on GPUs that compute in it (NVIDIA Ampere and later), else fp32.
 
     Raises
     ------
@@ -361,7 +362,7 @@ class Generator:
 
     def _forward(self, x: Tensor) -> Tensor:
         wanted = self.precision
-        if wanted == "bf16" or (wanted == "auto" and self.device.startswith("cuda")):
+        if wanted == "bf16" or (wanted == "auto" and has_bf16(self.device)):
             with torch.autocast(torch.device(self.device).type, torch.bfloat16):
                 half: Tensor = self._network(x)  # the prior is added in float32
             return half.float()
