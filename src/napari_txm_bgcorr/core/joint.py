@@ -143,15 +143,19 @@ def solve(
             final = True
     after = scatter(system.residuals(found, drift))
     if count >= MANY and after > options.greatest_seam:
-        return (
-            f"the overlaps of {count} tiles still differ by {100 * after:.0f} %: the illumination "
-            "changed its shape too much to be one; correct shorter parts by themselves"
-        )
+        return _no_one_shape(count, after)
     shares = np.array([share.get(k, 0.0) if k in left else 0.0 for k in range(number)])
     return Solution(
         found[len(left) - 1 :], system.terms_of(drift), system.method_level, len(overlaps), noise,
         before, after, shares,
     )  # fmt: skip
+
+
+def _no_one_shape(count: int, seam: float) -> str:
+    return (
+        f"the overlaps of {count} tiles still differ by {100 * seam:.0f} %: the illumination "
+        "changed its shape too much to be one; correct shorter parts by themselves"
+    )
 
 
 class _Rounds:
