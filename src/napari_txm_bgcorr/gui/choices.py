@@ -29,7 +29,7 @@ METHOD_HELP = {
     "auto": "The network, with the best prior at hand: a reference, or the scan's own tiles",
     "generator": "The network alone, one tile at a time",
     "captured": "Reference images: one, or several interpolated in time",
-    "tile-median": "Median of all tiles of a mosaic; needs five tiles or more",
+    "tile-median": "Median of all tiles of a mosaic; needs three tiles or more",
     "smooth": "A smooth surface through each tile; no reference needed",
     "envelope": "A polynomial over the brightest parts of each tile; no reference needed",
     "eigen-flats": "Principal components of several references, fitted to each tile",

@@ -141,7 +141,13 @@ class QualityLayers:
         values = quality.column(key) * column.scale
         layer = cells_layer(self._layout, values, placement(corrected), CELLS, _limits(values))
         layer[1]["metadata"] = {"figure": column.label, "unit": column.unit}
-        _show_legend(self._put(layer))
+        self._put(layer)
+
+    def show_legend(self) -> None:
+        """Show the values of the colours on the canvas, where napari can (0.7 and later)."""
+        legend = getattr(self._mine.get(CELLS), "colorbar", None)
+        if legend is not None and not legend.visible:
+            legend.visible = legend.box = True
 
     def tile_under(self, world: Any) -> int | None:
         """Tile of the result at a place of the canvas in world coordinates."""
@@ -180,13 +186,6 @@ def _fits(there: Layer, layer: tuple[Any, dict[str, Any], str]) -> bool:
             if key in arguments
         )
     )
-
-
-def _show_legend(layer: Layer) -> None:
-    """Show the values of the colours on the canvas, where napari can (0.7 and later)."""
-    legend = getattr(layer, "colorbar", None)
-    if legend is not None:
-        legend.visible = legend.box = True
 
 
 def _camera(viewer: Any) -> Any:

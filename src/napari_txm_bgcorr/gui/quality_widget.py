@@ -287,7 +287,9 @@ class QualityWidget(Docked, QualityForm):
         self.overlay.choose([])
         self._offer_colours()
         yield
-        self._colour()
+        self.overlay.colour(self.model.quality, self.colour_combo.currentData())
+        yield
+        self.overlay.show_legend()
         if quality is not None:
             yield
             self.table.resizeColumnsToContents()
@@ -314,6 +316,7 @@ class QualityWidget(Docked, QualityForm):
 
     def _colour(self) -> None:
         self.overlay.colour(self.model.quality, self.colour_combo.currentData())
+        self.overlay.show_legend()
 
     def selected(self) -> list[int]:
         """Tiles whose rows are selected."""
