@@ -155,3 +155,28 @@ def test_correct_stitches_mosaics_and_goes_on_where_it_stopped(tmp_path: Path) -
     again = json.loads(succeed(*arguments))["results"][0]
     assert again["resumed"] == 6 and content(place) == before
     assert open_pyramid(place).levels["corrected"][0].shape == tuple(done["shape"])
+
+
+def test_join_stitches_what_shares_have_made(tmp_path: Path) -> None:
+    raw, out = tmp_path / "sample-m2x3", tmp_path / "out.ome.zarr"
+    succeed("simulate", "mosaic", "--grid", "2x3", "--size", 64, "-o", raw)
+    shares = ("correct", raw, "-o", out, "--method", "tile-median", "--save", "corrected,mask")
+    for share in ("1/2", "2/2"):
+        succeed(*shares, "--shard", share)
+    place = tmp_path / "out-stitched.ome.zarr"
+    printed = succeed("correct", raw, "-o", out, "--shard", "join", "--stitch")
+    assert f"stitched: {place}" in printed
+    assert json.loads((place / "zarr.json").read_text())  # renamed when whole
+    again = command("correct", raw, "-o", out, "--shard", "join", "--stitch")
+    assert again.returncode == 2 and "exists" in again.stderr
+    one = tmp_path / "one.ome.zarr"
+    succeed("correct", raw, "-o", one, "--method", "tile-median", "--stitch")
+    assert same_pixels(place, tmp_path / "one-stitched.ome.zarr")
+
+
+def same_pixels(first: Path, second: Path) -> bool:
+    """Equal values, unknown ones included, on every level."""
+    one, two = open_pyramid(first).levels["corrected"], open_pyramid(second).levels["corrected"]
+    return len(one) == len(two) and all(
+        np.array_equal(a[:], b[:], equal_nan=True) for a, b in zip(one, two, strict=True)
+    )

@@ -142,6 +142,8 @@ def _say(summary: dict[str, Any]) -> None:
     """Tell what was corrected, a line an output."""
     if "joined" in summary:
         typer.echo(f"complete: {summary['joined']}")
+    if "stitched" in summary:
+        typer.echo(f"stitched: {summary['stitched']['output']}")
     for done in summary["results"]:
         tiles = "1 tile" if done["tiles"] == 1 else f"{done['tiles']} tiles"
         part = "" if done["complete"] else "one shard of "

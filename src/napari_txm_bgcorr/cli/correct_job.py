@@ -22,7 +22,12 @@ from napari_txm_bgcorr.cli.correct_options import CorrectOptions
 from napari_txm_bgcorr.cli.fit_bar import FitBar
 from napari_txm_bgcorr.cli.positions import write_positions
 from napari_txm_bgcorr.cli.shards import JOIN, join, parse_shard
-from napari_txm_bgcorr.cli.stitch import check_stitched_place, stitch_results
+from napari_txm_bgcorr.cli.stitch import (
+    check_stitched_place,
+    stitch_path,
+    stitch_results,
+    stitched_place,
+)
 from napari_txm_bgcorr.cli.system import peak_rss_mb
 from napari_txm_bgcorr.core.correction import BackgroundMethod, TileResult, correct_tiles
 from napari_txm_bgcorr.core.mosaic import joint_notes, registered
@@ -86,7 +91,7 @@ def correct_paths(paths: Sequence[Path], out: Path, options: CorrectOptions) -> 
     refuse_file_name(out)
     shard = None if options.shard is None else parse_shard(options.shard)
     if options.shard == JOIN:
-        return join(out)
+        return _complete(out, options)
     # Every input and place is looked at before the first is corrected: a slip costs no hour.
     shared: Shared = {}
     scans = [prepare(path, options, shared) for path in paths]
@@ -109,6 +114,17 @@ def correct_paths(paths: Sequence[Path], out: Path, options: CorrectOptions) -> 
         "seconds": round(time.perf_counter() - started, 3),
         "peak_rss_mb": round(peak_rss_mb(), 1),
     }
+
+
+def _complete(out: Path, options: CorrectOptions) -> dict[str, Any]:
+    """Complete an output that shares have made, and stitch it where asked."""
+    if options.stitch:
+        check_stitched_place(out, overwrite=options.overwrite)
+    summary = join(out)
+    if options.stitch:
+        place, again = stitched_place(out), options.overwrite
+        summary["stitched"] = stitch_path(out, place, overwrite=again, quiet=options.quiet)
+    return summary
 
 
 def prepare(path: Path, options: CorrectOptions, shared: Shared | None = None) -> Scan:
