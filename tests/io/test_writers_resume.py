@@ -152,6 +152,28 @@ def test_existing_output_is_replaced_only_when_complete(tmp_path: Path, form: st
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_notes_left_by_a_kill_after_the_last_rename_are_removed(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = make_scan()
+    write_all(tmp_path / "whole", form, scan)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(job_module, "discard", interrupted)
+        write_all(tmp_path / "out", form, scan)
+    left = content(tmp_path / "out").keys() - content(tmp_path / "whole").keys()
+    assert left == {job_module.JOB, job_module.DONE, job_module.LOCK}
+    with pytest.raises(WriteError, match="exists"):
+        open_output(tmp_path / "out", form, scan, PROVENANCE)
+    assert content(tmp_path / "out").keys() == content(tmp_path / "whole").keys()
+    assert np.array_equal(read(tmp_path / "out").tiles, read(tmp_path / "whole").tiles)
+
+
+def interrupted(path: Path) -> None:
+    """In place of a function: the process ends here."""
+    raise KeyboardInterrupt
+
+
 def test_what_is_not_ours_is_never_replaced(tmp_path: Path) -> None:
     scan = make_scan()
     (tmp_path / "home").mkdir()

@@ -15,7 +15,7 @@ import zarr
 from tests.io import stitch_parts
 from tests.io.stitch_parts import make_result, run
 
-from napari_txm_bgcorr.io.job import DONE
+from napari_txm_bgcorr.io.job import DONE, JOB, LOCK
 from napari_txm_bgcorr.io.pyramid import open_pyramid
 
 COMMAND = [sys.executable, "-c", "from napari_txm_bgcorr.cli import main; main()"]
@@ -102,7 +102,10 @@ def test_killed_anywhere_it_goes_on_and_ends_bit_identical(tmp_path: Path, form:
             kills += killer.after(float(rng.uniform(0, longest)))
             assert kills < 20 * KILLS
             if out.exists():  # it was faster than the kills: once more from the beginning
-                assert content(out) == whole
+                found = content(out)
+                # killed between the rename and the removal of notes: the next command removes them
+                left = [name for name in found if Path(name).name in (JOB, DONE, LOCK)]
+                assert {k: v for k, v in found.items() if k not in left} == whole
                 shutil.rmtree(out)
                 longest, kept = longest * 0.7, {}
             elif form == "omezarr" and part.exists():

@@ -298,10 +298,15 @@ def replace_output(job: Job) -> None:
         except OSError:
             release(job.part)  # the notes stay: the next run finds all done, and renames
             raise
-        for name in (JOB, DONE, LOCK):
-            discard(out / name)
+        _drop_notes(out)
         if old.exists():
             remove_folder(old)
+
+
+def _drop_notes(out: Path) -> None:
+    """Remove what a complete output needs no more; its pixels do not depend on it."""
+    for name in (DONE, LOCK, JOB):
+        discard(out / name)
 
 
 def check_place(out: Path, scan: Scan, save: Sequence[str], *, overwrite: bool) -> None:
@@ -333,6 +338,8 @@ def check_place(out: Path, scan: Scan, save: Sequence[str], *, overwrite: bool) 
             return
         if out.is_dir() and not any(out.iterdir()):
             return
+        if (out / JOB).is_file() and is_output(out):  # killed right after its last rename
+            _drop_notes(out)
         if not overwrite:
             raise WriteError(f"{out}: exists; choose another place or pass --overwrite")
         if not is_output(out):
