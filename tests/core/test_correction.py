@@ -20,7 +20,13 @@ from napari_txm_bgcorr.core.correction import (
     optical_density,
 )
 from napari_txm_bgcorr.core.errors import AlreadyCorrectedError, MethodError
-from napari_txm_bgcorr.core.pixels import fill_isolated, level_of, lit_field, outliers
+from napari_txm_bgcorr.core.pixels import (
+    fill_isolated,
+    level_of,
+    lit_field,
+    lit_in_tiles,
+    outliers,
+)
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, Source
 
 SIZE = 128
@@ -279,6 +285,16 @@ def test_apertured_corner_is_marked_and_filled_with_one():
     assert (done.transmission[~lit] == 1).all()
     kept = divide(raw, background, options=DivideOptions(aperture=False))
     assert kept.valid.mean() > 0.999
+
+
+def test_many_tiles_show_a_corner_that_their_mean_does_not():
+    """Without a dark image a specimen dims the field, and the corner not."""
+    sharp, lit = cut_corner(beam(256), (90, 60), 0.0)
+    seen = np.array([1, 0.3, 0.5, 0.4, 0.9, 0.3, 0.5, 0.4, 0.3])
+    tiles = np.stack([noisy(sharp * t + 0.55 * 15000) for t in seen])
+    assert lit_field(tiles.mean(axis=0)).all()
+    rim = ndimage.binary_dilation(~lit, iterations=3) & ndimage.binary_dilation(lit, iterations=3)
+    np.testing.assert_array_equal(lit_in_tiles(tiles)[~rim], lit[~rim])
 
 
 def test_all_four_corners():

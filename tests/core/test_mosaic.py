@@ -17,6 +17,8 @@ from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.joint import JointOptions
 from napari_txm_bgcorr.core.legendre import legendre, terms
 from napari_txm_bgcorr.core.mosaic import Joint, blend, joint, survey
+from napari_txm_bgcorr.core.overlap_pattern import overlap_pattern
+from napari_txm_bgcorr.core.overview import Overview
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, Source, raster_positions
 from napari_txm_bgcorr.core.shared_pattern import shared_pattern
 from napari_txm_bgcorr.core.simulate import SimulatedScan, simulate_mosaic
@@ -161,6 +163,42 @@ def test_fine_pattern_is_taken_from_overlaps() -> None:
     rim[4:16, 24:72] = rim[-16:-4, 24:72] = rim[24:72, 4:16] = rim[24:72, -16:-4] = True
     assert error.max() < 0.1
     assert np.std(left[rim]) < 0.85 * np.std(missing[0][rim])
+
+
+def test_fine_pattern_fades_where_few_overlaps_tell_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles jitter, so the overlaps end at different places: no edge may stay there."""
+    rng = np.random.default_rng(3)
+    trace = ndimage.gaussian_filter(rng.standard_normal((SIZE, SIZE)), 3)
+    tiles = np.broadcast_to(np.float32(0.05) * trace / trace.std(), (36, SIZE, SIZE))
+    places = raster_positions((6, 6), (STEP, STEP)) + rng.integers(-6, 7, (36, 2))
+    lit = np.ones((SIZE, SIZE), bool)
+    overview = Overview(
+        np.zeros((SIZE, SIZE), np.float32), lit, tiles.astype(np.float16), np.zeros(36),
+        np.zeros((36, 1, 1), np.float32), 1, np.zeros(5),
+    )  # fmt: skip
+
+    def found() -> np.ndarray:
+        return overlap_pattern(overview, places, lambda i: np.zeros((SIZE, SIZE), np.float32))
+
+    faded = found()
+    monkeypatch.setattr("napari_txm_bgcorr.core.overlap_pattern.FULL", 1e-6)
+    whole = found()
+    edge = ndimage.binary_dilation(whole == 0) & (whole != 0)
+    assert edge.sum() > 50
+    assert np.abs(faded[edge]).mean() < 0.5 * np.abs(whole[edge]).mean()
+    np.testing.assert_array_equal(faded[:12], whole[:12])  # where all of them tell it
+
+
+def test_the_corner_behind_the_aperture_reads_the_same_in_every_tile() -> None:
+    missing = np.broadcast_to(polynomial({(0, 1): 0.05, (2, 0): 0.03}), (16, SIZE, SIZE))
+    scan, _, given = make_scan(missing, contrast=0.3)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    closed = (SIZE - 1 - x) + y < 30
+    tiles = np.where(closed, 2000.0, np.asarray(scan.tiles[:]) + 2000.0).astype(np.float32)
+    done = joint(replace(scan, tiles=tiles), given + 2000.0, scan.positions_px)
+    assert done.applied
+    inner = ndimage.binary_erosion(closed, iterations=4, border_value=1)
+    np.testing.assert_allclose(np.asarray(done.backgrounds[:])[:, inner], 2000, rtol=0.01)
 
 
 def test_median_level_stays() -> None:

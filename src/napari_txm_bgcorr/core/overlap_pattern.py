@@ -31,6 +31,7 @@ GAIN = 0.5  # each difference is the error of two places
 CLIP = 4.0  # robust standard deviations of a difference
 STAGE = "comparing overlaps"
 LEAST = 3  # differences at a place
+FULL = 0.5  # of the usual number of them, from which the pattern counts whole
 BLOCK = 32  # tiles summed by one thread, whatever the number of threads
 MOST = 144  # tiles looked at: the noise that they leave is far below the stage's own error
 JUDGED = 32  # tiles whose differences tell the standard deviation
@@ -88,7 +89,19 @@ def overlap_pattern(
             sums[0] / counts[0], sums[1] / counts[1], sums.sum(axis=0) / counts.sum(axis=0), known
         )
         pattern += np.float32(GAIN) * step
-    return pattern
+    return pattern * _faded(counts.sum(axis=0), known)
+
+
+def _faded(counts: Image, known: Mask) -> Image:
+    """Share of the pattern believed at each place: where few differences tell it, part.
+
+    Without it the pattern ends at an edge, and is noisiest there.
+    """
+    if not known.any():
+        return known.astype(np.float32)
+    usual = np.median(counts[known])
+    share: Image = np.clip(counts / np.float32(FULL * usual), 0, 1) * known
+    return share
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.medians import median_of, quantiles_of
 from napari_txm_bgcorr.core.own_backgrounds import OwnBackgrounds
-from napari_txm_bgcorr.core.pixels import lit_field
+from napari_txm_bgcorr.core.pixels import lit_in_tiles
 from napari_txm_bgcorr.core.scan import Scan, TileArray
 from napari_txm_bgcorr.core.shapes import log_beam, spread_indices
 from napari_txm_bgcorr.core.shared_pattern import shared_pattern
@@ -41,6 +41,7 @@ MAX_SHARED = 48  # tiles that shape and pattern are taken from, at full size
 MAX_PIXELS = 2**26  # of these tiles: 256 MiB of float16 for raw and background
 QUANTILES = (0.25, 0.5, 0.75)  # of the raw tiles: further shapes for overlaps to choose from
 LEAST_TILES = 5  # for quantiles
+LIT_TILES = 9  # tiles that the lit field is looked for in
 STAGE = "looking at tiles"
 
 
@@ -69,6 +70,9 @@ class Overview:
     others : (C, Y, X) float32
         What other shapes are off this one: `QUANTILES` of the raw tiles of a mosaic, then those
         of `candidates.compare_shapes`.
+    unlit_level : float
+        Log counts behind the aperture, dark removed: the same in every tile. NaN where all is
+        lit.
     """
 
     shape: Image
@@ -79,6 +83,7 @@ class Overview:
     bin_px: int
     pattern_kept: NDArray[np.float64]
     others: Image = field(default_factory=lambda: np.empty((0, 0, 0), np.float32))
+    unlit_level: float = float("nan")
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -177,13 +182,14 @@ def survey(
     chosen = shared_tiles(scan)
     every = not mosaic or not isinstance(backgrounds, OwnBackgrounds) or backgrounds.every
     asked = frozenset(range(count) if every else chosen)
-    keep = _Keeper(scan, backgrounds, scan.dark(), bin_px, frozenset(chosen), asked, watch)
+    looked = frozenset(chosen[k] for k in spread_indices(len(chosen), LIT_TILES))
+    keep = _Keeper(scan, backgrounds, scan.dark(), bin_px, frozenset(chosen), asked, looked, watch)
     stacks = np.empty((2, len(chosen), rows, columns), np.float16)
     offsets = np.empty(len(chosen), np.float32)
     raw = np.empty((count, rows // bin_px, columns // bin_px), np.float16)
     raw_level = np.empty(count)
     rest = np.full((count, rows // keep.cell, columns // keep.cell), np.nan, np.float32)
-    mean = np.zeros((rows, columns))
+    counts: list[Image] = []  # of some tiles, dark removed
     for i, seen in enumerate(spread(keep, range(count), workers)):
         watch.step(STAGE, i + 1, count)
         raw[i], raw_level[i] = seen.raw, seen.level
@@ -192,8 +198,10 @@ def survey(
         if seen.shared is not None:
             k = chosen.index(i)
             stacks[:, k], offsets[k] = seen.shared, seen.offset
-            mean += seen.beam
-    lit = lit_field((mean / len(chosen)).astype(np.float32))
+            if seen.counts is not None:
+                counts.append(seen.counts)
+    lit, unlit_level = _lit(np.stack(counts))
+    del counts
     shape = median_of(stacks[0], cpu_cores())
     shape -= np.median(shape[lit])
     # A specimen that turns looks alike in neighbours: halves in time differ more.
@@ -206,7 +214,16 @@ def survey(
     for tile in raw:
         tile -= small.astype(np.float16)
     others = _quantiles(stacks, offsets, lit) if mosaic else np.empty((0, *lit.shape), np.float32)
-    return Overview(shape, lit, raw, raw_level, rest - cells, bin_px, kept, others - shape)
+    rest -= cells
+    return Overview(
+        shape, lit, raw, raw_level, rest, bin_px, kept, others - shape, unlit_level=unlit_level
+    )
+
+
+def _lit(counts: Image) -> tuple[Mask, float]:
+    """Lit field from `(N, Y, X)` counts, and the log counts behind the aperture."""
+    lit = lit_in_tiles(counts)
+    return lit, float("nan") if lit.all() else float(np.log(np.median(counts[:, ~lit])))
 
 
 def _quantiles(stacks: NDArray[np.float16], offsets: Image, lit: Mask) -> NDArray[np.float32]:
@@ -270,7 +287,7 @@ class _Seen:
     cells: Image | None = None  # of those that the method was asked about
     shared: NDArray[np.float16] | None = None  # of chosen tiles, and the next ones
     offset: float = 0.0
-    beam: Image | float = 0.0
+    counts: Image | None = None
 
 
 @dataclass(frozen=True)
@@ -283,6 +300,7 @@ class _Keeper:
     bin_px: int
     chosen: frozenset[int]
     asked: frozenset[int]
+    looked: frozenset[int]
     watch: Watch
 
     @property
@@ -301,7 +319,8 @@ class _Keeper:
         log_background, cells = self._background(i, counts)
         if log_background is None:
             return _Seen(small, level, cells)
-        return _Seen(small, level, cells, *layers_of(log_raw, log_background), np.exp(log_raw))
+        layers = layers_of(log_raw, log_background)
+        return _Seen(small, level, cells, *layers, np.exp(log_raw) if i in self.looked else None)
 
     def _background(self, i: int, counts: NDArray[Any]) -> tuple[Image | None, Image]:
         """Log background of a chosen tile, and its cells."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-__all__ = ["fill_isolated", "level_of", "lit_field", "outliers", "saturated"]
+__all__ = ["fill_isolated", "level_of", "lit_field", "lit_in_tiles", "outliers", "saturated"]
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -16,6 +16,7 @@ Mask = NDArray[np.bool_]
 CELLS = 128  # the aperture is looked for on about this many cells across the field
 DIM = 0.5  # an apertured corner is darker than this share of the median (pedestal included)
 JUMP = 1.25  # and its edge brightens by this factor within `EDGE` cells on either side
+BRIGHT = 0.9  # of the tiles at a place are dimmer: specimen dims the beam, never the pedestal
 EDGE = 4  # cells: 3 % of the field, where smooth illumination changes by < 10 %
 NEIGHBOURS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 SIGMA_FLOOR = 0.005  # of the level; below it noise-free (simulated, averaged) data
@@ -64,6 +65,30 @@ def lit_field(image: NDArray[Any]) -> Mask:
     for label in {int(labels[y, x]) for y in (0, -1) for x in (0, -1)} - {0}:
         _close_corner(lit, np.asarray(image), labels == label, coarse, cell)
     return lit
+
+
+def lit_in_tiles(tiles: NDArray[Any]) -> Mask:
+    """Find the part of the field that the aperture leaves open, from raw tiles of a scan.
+
+    A specimen dims the beam and not the pedestal of a closed corner, so the mean over tiles
+    shows less of the corner's edge than the tiles that are brightest at each place.
+
+    Parameters
+    ----------
+    tiles : (N, Y, X) counts
+        Raw, dark removed where it is known.
+
+    Returns
+    -------
+    (Y, X) bool
+        As `lit_field` returns it.
+    """
+    place = round(BRIGHT * (len(tiles) - 1))
+    bright = np.empty(tiles.shape[1:], np.float32)
+    for top in range(0, len(bright), BAND):
+        rows = slice(top, top + BAND)
+        bright[rows] = np.partition(tiles[:, rows], place, axis=0)[place]
+    return lit_field(bright)
 
 
 def _close_corner(lit: Mask, image: NDArray[Any], region: Mask, coarse: Image, cell: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from napari_txm_bgcorr.core.beam_levels import hours_of
 from napari_txm_bgcorr.core.joint import JointOptions, Solution, solve
@@ -26,6 +27,7 @@ Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 DEFAULT = JointOptions()
+RIM = 1 / 64  # of the field: the edge of the aperture is blurred
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,13 +131,22 @@ def joint(
         level = Level("relative", float(np.nanmedian(found.method_level - found.tiles[:, 0])))
     levels = found.tiles[:, 0] + level.shift
     shape = overview.shape + enlarge(pattern, overview.lit.shape, overview.bin_px)
-    lazy = MosaicBackgrounds(scan.dark(), shape, overview.lit, smooth, levels)
+    closed = _closed(overview.lit)
+    shape[closed] = np.float32(overview.unlit_level)
+    lazy = MosaicBackgrounds(scan.dark(), shape, ~closed, smooth, levels)
     facts = {
         "overlaps": found.overlaps,
         "seam_before": round(found.seam_before, 5),
         "seam_after": round(found.seam_after, 5),
     }
     return Joined(lazy, "", found, levels, level, facts)
+
+
+def _closed(lit: Mask) -> Mask:
+    """Where the aperture surely lets nothing through: its rim is left as the shape has it."""
+    rim = max(1, round(RIM * max(lit.shape)))
+    out: Mask = ndimage.binary_erosion(~lit, iterations=rim, border_value=1)
+    return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,9 +192,9 @@ class MosaicBackgrounds(LazyTiles):
     ----------
     dark : (Y, X) float32, counts, or None
     shape : (Y, X) float32
-        Log, median 0.
+        Log, median 0; behind the aperture log counts, the same in every tile.
     lit : (Y, X) bool
-        Corners behind the aperture keep the shared level.
+        False behind the aperture.
     smooth : SmoothTerms
     levels : (T,) float64
         Log counts, dark removed.
@@ -200,9 +211,9 @@ class MosaicBackgrounds(LazyTiles):
 
     def _background(self, i: int) -> Image:
         log: Image = self._smooth(i, self._axes)
+        log += np.float32(self._levels[i])
         log *= self._lit
         log += self._log
-        log += np.float32(self._levels[i])
         return to_counts(log, self._dark)
 
     def arrays(self) -> dict[str, NDArray[Any]]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import WriteError
-from napari_txm_bgcorr.core.pixels import lit_field
+from napari_txm_bgcorr.core.pixels import lit_in_tiles
 from napari_txm_bgcorr.core.stitch import (
     Box,
     Layout,
@@ -280,8 +280,7 @@ class _Run:
         unlit = common_unlit(self.source.load(i, ())[0] for i in some)
         if "raw" in self.source.scans:
             tiles = self.source.scans["raw"].tiles
-            middle = np.median(np.stack([np.asarray(tiles[i]) for i in some]), axis=0)
-            dark = ~lit_field(middle)
+            dark = ~lit_in_tiles(np.stack([np.asarray(tiles[i]) for i in some]))
             unlit = dark if unlit is None else unlit | dark
         return unlit if unlit is not None and unlit.any() and not unlit.all() else None
 
