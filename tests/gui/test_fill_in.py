@@ -8,6 +8,7 @@ import tifffile
 from qtpy.QtCore import QTimer
 
 from napari_txm_bgcorr.gui import canvas, fill_in
+from napari_txm_bgcorr.gui.blended import BlendedArray
 from napari_txm_bgcorr.gui.layers import owner_of
 from napari_txm_bgcorr.gui.results import Pyramid
 from napari_txm_bgcorr.gui.worker import threads_at_work
@@ -56,10 +57,11 @@ def whole(layer):
     """Every level as the tiles say it must be."""
     levels = [np.asarray(level) for level in layer.data]
     finest = layer.data[0]
-    return levels, [
-        canvas.MosaicArray(finest._tiles.tiles, finest._layout, step=2**k)[:]
-        for k in range(len(levels))
-    ]
+    if isinstance(finest, BlendedArray):
+        array, how = BlendedArray, finest._blend
+    else:
+        array, how = canvas.MosaicArray, finest._layout
+    return levels, [array(finest._tiles.tiles, how, step=2**k)[:] for k in range(len(levels))]
 
 
 def test_layers_are_there_before_their_overview(make_napari_viewer, qtbot, folder, gate):
@@ -83,6 +85,8 @@ def test_a_saved_output_fills_its_three_layers(make_napari_viewer, qtbot, tmp_pa
     gate.set()
     qtbot.waitUntil(lambda: not fill_in._at_work, timeout=WAIT)
     assert owner_of(layers[1]) is owner_of(layers[2])
+    blended = [isinstance(layer.data[0], BlendedArray) for layer in layers]
+    assert blended == [False, False, True]
     for layer in layers:
         for level, expected in zip(*whole(layer), strict=True):
             np.testing.assert_allclose(level, expected, rtol=1e-6)

@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, Source, TileArray
 from napari_txm_bgcorr.gui.canvas import Picture
-from napari_txm_bgcorr.gui.results import Pyramid, Result, raw_picture
+from napari_txm_bgcorr.gui.results import Pyramid, Result, raw_picture, saved_picture
 from napari_txm_bgcorr.gui.session import InputInfo
 
 __all__ = [
@@ -76,8 +76,8 @@ def scan_layer(
     pyramid : Pyramid or None
         Coarse levels of a large mosaic that are still empty, to be filled with `Pyramid.fill`.
     """
-    data, pyramid = raw_picture(scan)
     role = role or ("corrected" if scan.provenance else "raw")
+    data, pyramid = saved_picture(scan) if role == "corrected" else raw_picture(scan)
     arguments = {
         "name": f"{name or scan_name(scan)} {role}",
         "contrast_limits": CORRECTED_LIMITS

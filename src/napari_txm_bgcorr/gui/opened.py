@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.correction import TileResult
-from napari_txm_bgcorr.core.errors import ReadError
+from napari_txm_bgcorr.core.errors import ReadError, TxmError
 from napari_txm_bgcorr.core.provenance import make_provenance
 from napari_txm_bgcorr.core.scan import LazyTiles, TileArray
 from napari_txm_bgcorr.core.tile_quality import trusted
@@ -100,10 +100,10 @@ class OpenedResult(Result):
 
     def __init__(self, output: FinishedOutput, name: str) -> None:
         self.path, self._output = output.path, output
+        self._known = np.zeros(len(output.scan), bool)
         super().__init__(output.scan, name)
         self._dark = output.scan.dark()
         self.done[:] = True
-        self._valid[:] = 255  # known when a tile is drawn
         self._redone = [*output.provenance.get("redone", [])]
         self.finish(output.provenance)
         if self._dark is None and output.provenance.get("darks_sha256"):
@@ -136,12 +136,30 @@ class OpenedResult(Result):
         )
         return TileResult(i, raw, background, transmission, valid)
 
+    def valid(self, i: int) -> NDArray[np.bool_]:
+        """Pixels of a tile that can be trusted, (Y, X) bool; looked up once.
+
+        Of a tile that cannot be read all: drawing it says so.
+        """
+        if not (self._known[i] or self.corrected.replaced[i]):
+            try:
+                self._note(self.tile(i))
+            except TxmError:
+                return np.ones(self.scan.tiles.shape[1:], bool)
+        return super().valid(i)
+
+    def _note(self, tile: TileResult) -> None:
+        """Keep what the disk tells; a tile that was replaced meanwhile knows better."""
+        if not self.corrected.replaced[tile.index]:
+            self._valid[tile.index] = np.packbits(tile.valid)
+            self._known[tile.index] = True
+
     def fill(self) -> Iterator[int]:
         """Draw every tile on the overviews, one for each step of the iterator."""
         if any(pyramid.coarse for _, pyramid in self._pyramids):
             for i in range(len(self)):
                 tile = self.tile(i)
-                self._valid[i] = np.packbits(tile.valid)
+                self._note(tile)
                 self.draw(tile)
                 yield i
 

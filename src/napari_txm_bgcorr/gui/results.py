@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,20 +17,21 @@ from numpy.typing import DTypeLike, NDArray
 from napari_txm_bgcorr.core.correction import BackgroundMethod, TileResult
 from napari_txm_bgcorr.core.errors import WriteError
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan
+from napari_txm_bgcorr.core.stitch import VALID
+from napari_txm_bgcorr.gui.blended import Blend, BlendedArray, Growing
 from napari_txm_bgcorr.gui.canvas import (
     LAZY_STEPS,
     CachedTiles,
     Layout,
     MosaicArray,
     StackArray,
-    Valid,
     paste,
-    paste_known,
-    reduce_mask,
     reduce_tile,
 )
+from napari_txm_bgcorr.gui.corners import LOOKS, Corners
+from napari_txm_bgcorr.io.tile_parts import TileParts
 
-__all__ = ["IN_MEMORY_BYTES", "Pyramid", "Result", "allocate", "raw_picture"]
+__all__ = ["IN_MEMORY_BYTES", "Pyramid", "Result", "allocate", "raw_picture", "saved_picture"]
 
 IN_MEMORY_BYTES = 256 * 2**20
 SPARE_BYTES = 512 * 2**20
@@ -85,8 +87,8 @@ class Pyramid:
         Value where no tile is yet.
     owner : object
         See `canvas.Picture`.
-    valid : callable or None
-        Which pixels of a tile can be trusted; see `canvas.MosaicArray`.
+    blend : Blend or None
+        How tiles share their overlaps; None: later tiles lie over earlier ones.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class Pyramid:
         done: NDArray[np.bool_] | None = None,
         gap: float = 0.0,
         owner: Any = None,
-        valid: Valid | None = None,
+        blend: Blend | None = None,
     ) -> None:
         self.tiles, self.layout, self.gap = tiles, layout, gap
         self.steps = layout.steps()
@@ -106,19 +108,12 @@ class Pyramid:
             for step in self.steps
             if step not in LAZY_STEPS
         }
-        self._known = (
-            {} if valid is None else {k: np.zeros(v.shape, bool) for k, v in self.coarse.items()}
-        )
+        self._growing = None if blend is None else Growing(tiles, blend, self.coarse)
+        more = {"done": done, "fill": lambda: self.gap, "owner": owner}
         lazy = {
-            step: MosaicArray(
-                tiles,
-                layout,
-                step=step,
-                done=done,
-                fill=lambda: self.gap,
-                owner=owner,
-                valid=valid,
-            )
+            step: MosaicArray(tiles, layout, step=step, **more)
+            if blend is None
+            else BlendedArray(tiles, blend, step=step, **more)
             for step in self.steps
             if step in LAZY_STEPS
         }
@@ -129,16 +124,14 @@ class Pyramid:
         """What napari takes as a layer's data: one array, or a list of levels."""
         return self.levels if len(self.levels) > 1 else self.levels[0]
 
-    def put(self, i: int, tile: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> None:
+    def put(self, i: int, tile: NDArray[Any]) -> None:
         """Draw tile `i` on the levels that are kept in memory."""
+        if self._growing is not None:
+            self._growing.put(i, tile)
+            return
         corner = self.layout.corners[i]
         for step, canvas in self.coarse.items():
-            part, place = reduce_tile(tile, corner, step), -(-corner // step)
-            if step in self._known and valid is not None:
-                mask = reduce_mask(valid, corner, step)
-                paste_known(canvas, self._known[step], part, mask, place)
-            else:
-                paste(canvas, part, place)
+            paste(canvas, reduce_tile(tile, corner, step), -(-corner // step))
 
     def fill(self) -> Iterator[int]:
         """Draw every tile on the coarse levels, one for each step of the iterator."""
@@ -160,6 +153,21 @@ def raw_picture(scan: Scan) -> tuple[Any, Pyramid | None]:
         pyramid = Pyramid(CachedTiles(scan.tiles), Layout.of(scan), owner=scan)
         return pyramid.data, pyramid
     return StackArray(scan.tiles, flat=scan.kind == "single", owner=scan), None
+
+
+def saved_picture(scan: Scan) -> tuple[Any, Pyramid | None]:
+    """Saved transmissions as napari shows them; what may be trusted is told by them alone."""
+    if scan.kind != "mosaic" or np.dtype(scan.tiles.dtype).kind != "f":
+        return raw_picture(scan)
+    tiles = CachedTiles(scan.tiles)
+    source = TileParts(scan.source.path, {"corrected": replace(scan, tiles=tiles)}, {})
+    shape = tuple(int(n) for n in scan.tiles.shape)
+    trusted = LazyTiles(shape, bool, lambda i: source.load(i, ())[0] == VALID)  # type: ignore[arg-type]
+    corners = Corners(source)
+    corners.look(np.ones(len(scan), bool))
+    blend = Blend(Layout.of(scan), CachedTiles(trusted).__getitem__, corners)
+    pyramid = Pyramid(tiles, blend.layout, owner=scan, blend=blend)
+    return pyramid.data, pyramid
 
 
 class Result:
@@ -202,6 +210,7 @@ class Result:
         self.background, self.corrected = self._stores()
         self._valid = np.zeros((shape[0], -(-shape[1] * shape[2] // 8)), np.uint8)
         self._pyramids: list[tuple[str, Pyramid]] = []
+        self._corners = Corners(self._parts())
         self._gap = math.nan  # napari shows NaN as transparent: the raw data stay in sight
         self._unsynced = 0
         self._redone: list[dict[str, Any]] = []
@@ -223,12 +232,14 @@ class Result:
 
     def put(self, result: TileResult) -> None:
         """Take in one tile."""
-        i = result.index
+        i, new = result.index, not self.done[result.index]
         self.background[i] = result.background
         self.corrected[i] = result.transmission
         self._valid[i] = np.packbits(result.valid)
         self.done[i] = True
         self.draw(result)
+        if new and int(self.done.sum()) in LOOKS:
+            self._look_for_corners()
         self._release(2 * result.background.nbytes)
 
     def draw(self, result: TileResult) -> None:
@@ -239,7 +250,14 @@ class Result:
             "corrected": result.transmission,
         }
         for role, pyramid in self._pyramids:
-            pyramid.put(result.index, parts[role], result.valid)
+            pyramid.put(result.index, parts[role])
+
+    def _look_for_corners(self) -> None:
+        """Let the blending know of corners without beam; draw anew what did not know of them."""
+        if self.scan.kind == "mosaic" and self._corners.look(self.done):
+            for role, pyramid in self._pyramids:
+                for i in self.done.nonzero()[0].tolist() if role == "corrected" else ():
+                    pyramid.put(i, self.corrected[i])
 
     def relocate(self, scan: Scan) -> None:
         """Take the places that were found for the tiles.
@@ -248,6 +266,7 @@ class Result:
         again. The old ones live on for as long as layers show them.
         """
         self.scan, self.registered = scan, True
+        self._corners.look(self.done)
         self.pictures = self._make_pictures()
         data, pyramid = raw_picture(scan)
         self.pictures["raw"] = data
@@ -292,10 +311,20 @@ class Result:
         self.provenance = provenance
         if provenance is not None and self._redone:
             self.provenance = {**provenance, "redone": list(self._redone)}
+        if self.scan.kind == "mosaic":
+            self._corners.look(self.done)
         if self.complete:
             self._gap = 0.0
             for _, pyramid in self._pyramids:
                 pyramid.close_gaps()
+
+    def _parts(self) -> TileParts:
+        """The tiles as stitching takes them."""
+        shape = tuple(int(n) for n in self.scan.tiles.shape)
+        mask = LazyTiles(shape, np.uint8, lambda i: self.valid(i).view(np.uint8))  # type: ignore[arg-type]
+        stores = {"raw": self.scan.tiles, "corrected": self.corrected, "mask": mask}
+        scans = {part: replace(self.scan, tiles=tiles) for part, tiles in stores.items()}
+        return TileParts(self.scan.source.path, scans, {})
 
     def _make_pictures(self) -> dict[str, Any]:
         stores = {"background": self.background, "corrected": self.corrected}
@@ -303,14 +332,15 @@ class Result:
 
     def _picture(self, role: str, store: Any) -> Any:
         if self.scan.kind == "mosaic":
+            layout = Layout.of(self.scan)
+            blend = Blend(layout, self.valid, self._corners) if role == "corrected" else None
             pyramid = Pyramid(
-                store, Layout.of(self.scan), done=self.done, gap=self._gap, owner=self,
-                valid=self.valid if role == "corrected" else None,
-            )  # fmt: skip
+                store, layout, done=self.done, gap=self._gap, owner=self, blend=blend
+            )
             self._pyramids.append((role, pyramid))
             return pyramid.data
         frames = LazyTiles(
-            store.shape,  # type: ignore[arg-type]
+            store.shape,
             store.dtype,
             lambda i: store[i] if self.done[i] else np.full(store.shape[1:], self._gap, "f4"),
         )
