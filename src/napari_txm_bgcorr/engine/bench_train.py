@@ -18,13 +18,8 @@ import torch
 from torch import nn
 
 from napari_txm_bgcorr.core.errors import ConfigError
-from napari_txm_bgcorr.engine.bench_train_data import (
-    SOURCES,
-    Counts,
-    Source,
-    simulate_pairs,
-    write_pairs,
-)
+from napari_txm_bgcorr.engine.bench_train_choice import settle
+from napari_txm_bgcorr.engine.bench_train_data import Source, Sources, simulate_pairs
 from napari_txm_bgcorr.engine.bench_train_step import Rig, Setting, make_networks, settings_for
 from napari_txm_bgcorr.engine.devices import choose_device, guard, list_devices, on_device
 from napari_txm_bgcorr.engine.energy import EnergyConfig, EnergyMeter, describe
@@ -33,7 +28,6 @@ __all__ = [
     "PUBLISHED",
     "RECIPE_SAMPLES",
     "BenchOptions",
-    "Sources",
     "Timing",
     "bench_train",
     "network_name",
@@ -124,20 +118,6 @@ class Timing:
             self.joules = (self.joules or 0.0) + joules
 
 
-class Sources:
-    """The benchmark's pairs, opened in each of the three ways when first asked for."""
-
-    def __init__(self, pairs: Counts, folder: Path, device: str) -> None:
-        self._pairs, self._device = pairs, device
-        self._files = write_pairs(pairs, folder)
-        self._open: dict[str, Source] = {}
-
-    def __getitem__(self, name: str) -> Source:
-        if name not in self._open:
-            self._open[name] = SOURCES[name](self._pairs, self._files, self._device)
-        return self._open[name]
-
-
 def bench_train(
     options: BenchOptions, say: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
@@ -170,7 +150,10 @@ def bench_train(
     began = time.monotonic()
     with TemporaryDirectory(prefix="txm-bench-") as folder, guard(device), on_device(device):
         sources = Sources(simulate_pairs(options.pairs, options.field_px, 7), Path(folder), device)
-        timings, shares, rounds, failed = _rounds(settings, sources, device, options, say)
+        networks = make_networks(device, ngf=options.ngf)
+        settings = settle(settings, networks, sources, device, say)
+        end = began + 60 * options.minutes
+        timings, shares, rounds, failed = _rounds(settings, networks, sources, device, end, say)
     label = next((d.label for d in list_devices() if d.name == device), device)
     return {
         "device": device,
@@ -198,21 +181,20 @@ Key = tuple[str, bool]
 
 def _rounds(
     settings: Sequence[Setting],
+    networks: Networks,
     sources: Sources,
     device: str,
-    options: BenchOptions,
+    end: float,
     say: Callable[[str], None],
 ) -> tuple[dict[Key, Timing], list[dict[str, Any]], int, dict[str, str]]:
-    """Visit all rows again and again until the time is up; and why some cannot be done here."""
+    """Visit all rows again and again until `end` (monotonic time); why some cannot be done."""
     kind = torch.device(device).type
-    networks = make_networks(device, ngf=options.ngf)
     timings: dict[Key, Timing] = {}
     failed: dict[str, str] = {}
     shares: dict[int, list[float]] = {}
-    seconds = 60 * options.minutes
-    began, rounds, longest = time.monotonic(), 0, 0.0
+    rounds, longest = 0, 0.0
     usable = [s for s in settings if kind == "cuda" or not s.needs_cuda]
-    while rounds == 0 or (kind == "cpu" and time.monotonic() - began + longest < seconds):
+    while rounds == 0 or (kind == "cpu" and time.monotonic() + longest < end):
         start = time.monotonic()
         for setting in [s for s in usable if s.name not in failed]:
             with _tf32_off():

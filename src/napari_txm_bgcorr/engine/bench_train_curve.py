@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from napari_txm_bgcorr.engine.bench_train import BenchOptions, Sources, network_name
-from napari_txm_bgcorr.engine.bench_train_data import normalised, simulate_pairs
+from napari_txm_bgcorr.engine.bench_train import BenchOptions, network_name
+from napari_txm_bgcorr.engine.bench_train_choice import settle
+from napari_txm_bgcorr.engine.bench_train_data import Sources, normalised, simulate_pairs
 from napari_txm_bgcorr.engine.bench_train_step import Rig, Setting, make_networks, settings_for
 from napari_txm_bgcorr.engine.devices import choose_device, guard, list_devices, on_device
 from napari_txm_bgcorr.engine.tensors import scale_free_rms
@@ -47,12 +48,16 @@ def bench_curves(
     """
     device = choose_device(options.device)
     batches = options.batches or ((4,) if device == "cpu" else (8, 32))
-    chosen = [s for s in settings_for(device, batches) if _is_shown(s, device)]
+    settings = settings_for(device, batches)
     with TemporaryDirectory(prefix="txm-bench-") as folder, guard(device), on_device(device):
         pairs = simulate_pairs(max(options.pairs, 64), options.field_px, 7)
         sources = Sources(pairs, Path(folder), device)
         held_out = simulate_pairs(VALIDATION_PAIRS, options.field_px, 990_007)
         check = normalised(torch.from_numpy(held_out.astype("float32")).clamp_min(1).log())
+        trial = make_networks(device, ngf=options.ngf)
+        settings = settle(settings, trial, sources, device, say)
+        del trial
+        chosen = [s for s in settings if _is_shown(s, device)]
         rigs = [
             Rig(s, make_networks(device, ngf=options.ngf), sources[s.source], device)
             for s in chosen

@@ -21,7 +21,7 @@ from torch.nn import functional
 from napari_txm_bgcorr.core.simulate import draw_session, draw_specimen
 from napari_txm_bgcorr.engine.tensors import median, network_input
 
-__all__ = ["SOURCES", "Source", "normalised", "simulate_pairs", "write_pairs"]
+__all__ = ["SOURCES", "Source", "Sources", "normalised", "simulate_pairs", "write_pairs"]
 
 ENLARGED = 286 / 256
 PER_SESSION = 4
@@ -119,6 +119,20 @@ SOURCES: dict[str, Callable[[Counts, Files, str], Source]] = {
     "memory": FromMemory,
     "device": FromDevice,
 }
+
+
+class Sources:
+    """The benchmark's pairs, opened in each of the three ways when first asked for."""
+
+    def __init__(self, pairs: Counts, folder: Path, device: str) -> None:
+        self._pairs, self._device = pairs, device
+        self._files = write_pairs(pairs, folder)
+        self._open: dict[str, Source] = {}
+
+    def __getitem__(self, name: str) -> Source:
+        if name not in self._open:
+            self._open[name] = SOURCES[name](self._pairs, self._files, self._device)
+        return self._open[name]
 
 
 def normalised(logs: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_txm_bgcorr.engine.bench_train_data import Source
+from napari_txm_bgcorr.engine.bench_train_products import with_products
 from napari_txm_bgcorr.engine.losses import fft_l1
 from napari_txm_bgcorr.engine.networks import UNet256, build_discriminator
 
@@ -46,6 +47,8 @@ class Setting:
     one_forward : bool
         Both steps share one generator pass; true and predicted pairs go through the
         discriminator together; the generator's step takes no gradient of the discriminator.
+    products : bool
+        The generator's coarse levels as products of matrices (`bench_train_products`).
     compiled, graphed : bool
         torch.compile of both networks; the whole step as one CUDA graph.
     needs_cuda : bool
@@ -61,6 +64,7 @@ class Setting:
     fused: bool = False
     detached: bool = False
     one_forward: bool = False
+    products: bool = False
     compiled: bool = False
     graphed: bool = False
     needs_cuda: bool = False
@@ -73,11 +77,12 @@ def settings_for(device: str, batches: tuple[int, ...]) -> list[Setting]:
     Parameters
     ----------
     device : str
-        On CPUs bf16 is measured, but not taken along: it is slower there.
+        On CPUs `bench_train_choice` takes out what does not pay there; on Apple GPUs bf16 is
+        measured, but not taken along.
     batches : tuple of int
         Batch sizes above 1.
     """
-    cuda = device.startswith("cuda")
+    mps = device == "mps"
     held: dict[str, Any] = {}
     rows = [Setting("naive loop")]
 
@@ -88,11 +93,13 @@ def settings_for(device: str, batches: tuple[int, ...]) -> list[Setting]:
     add("cached data", source="memory")
     add("device-resident data", source="device")
     add("channels_last", channels_last=True)
-    add("bf16", "" if cuda else "not kept in the rows below", bf16=True)
-    if not cuda:
+    add("bf16", "not kept in the rows below" if mps else "", bf16=True)
+    if mps:
         held["bf16"] = False
     add("fused Adam", fused=True)
     add("one generator forward, detached D", detached=True, one_forward=True)
+    if device == "cpu":  # on GPUs cuDNN and MPS have kernels for small maps
+        add("coarse levels as matrix products", products=True)
     for batch in batches:
         add(f"batch {batch}", batch=batch)
     held["needs_cuda"] = True
@@ -145,6 +152,8 @@ class Rig:
         )
         self.parameters_d = list(self.discriminator.parameters())
         self.adam_g, self.adam_d = self._adam(self.generator), self._adam(self.discriminator)
+        if setting.products:
+            self.generator = with_products(self.generator)
         if setting.compiled:
             self.generator = torch.compile(self.generator)
             self.discriminator = torch.compile(self.discriminator)
