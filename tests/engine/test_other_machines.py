@@ -271,13 +271,21 @@ def test_only_cuda_copies_do_not_wait(monkeypatch):
 
 
 def test_precision_auto_asks_the_device(monkeypatch):
-    made = Trainer(toy_config(), "cpu")
-    monkeypatch.setattr(trainer, "has_bf16", lambda device: True)
+    made = Trainer(toy_config(precision="auto"), "cpu")
+    monkeypatch.setattr(trainer, "trains_in_bf16", lambda device: True)
     with made._autocast():
         assert torch.is_autocast_enabled("cpu")
-    monkeypatch.setattr(trainer, "has_bf16", lambda device: False)
+    monkeypatch.setattr(trainer, "trains_in_bf16", lambda device: False)
     with made._autocast():
         assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_training_asks_the_cpu_and_correcting_does_not(monkeypatch, native):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
+    assert devices.trains_in_bf16("cpu") is native and not devices.has_bf16("cpu")
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")  # an older torch
+    assert not devices.trains_in_bf16("cpu") and not devices.trains_in_bf16("mps")
 
 
 # -- the benchmark ---------------------------------------------------------------------------

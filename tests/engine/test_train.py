@@ -59,6 +59,8 @@ SMALL = {"field_px": 32, "features": (8, 8, 16)}
     ("stop_at", "changes"),
     [
         (3, {"loss_weights": GAN}),
+        (8, {"loss_weights": GAN, "precision": "bf16", "micro_batch": 3}),
+        (9, {"loss_weights": GAN, "precision": "auto"}),
         (5, {"loss_weights": GAN, "adversarial_mode": "hinge", "schedule": "linear"}),
         (13, {"loss_weights": ALL_LOSSES, "micro_batch": 3, "schedule": "half-linear"}),
         (19, {"network": SMALL | {"name": "attention-unet"}, "patience": 1, "ema": 0.99}),

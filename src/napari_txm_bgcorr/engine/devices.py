@@ -24,6 +24,7 @@ __all__ = [
     "list_devices",
     "on_device",
     "one_thread",
+    "trains_in_bf16",
 ]
 
 
@@ -116,6 +117,17 @@ def has_bf16(device: str | torch.device) -> bool:
     if place.type != "cuda":
         return False
     return bool(torch.version.hip) or torch.cuda.get_device_capability(place)[0] >= AMPERE
+
+
+def trains_in_bf16(device: str | torch.device) -> bool:
+    """Whether training is faster in bfloat16, which it also is on CPUs that multiply in it.
+
+    Tiles are corrected in float32 on every CPU alike.
+    """
+    if torch.device(device).type != "cpu":
+        return has_bf16(device)
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # there is no public question
+    return native is not None and bool(native())
 
 
 def on_device(device: str | torch.device) -> AbstractContextManager[Any]:

@@ -13,7 +13,7 @@ from napari_txm_bgcorr.core.errors import DeviceError
 from napari_txm_bgcorr.engine.blend import blend_of
 from napari_txm_bgcorr.engine.checkpoint import load_model, resolve_model
 from napari_txm_bgcorr.engine.config import TrainConfig
-from napari_txm_bgcorr.engine.devices import choose_device, has_bf16, is_out_of_memory
+from napari_txm_bgcorr.engine.devices import choose_device, is_out_of_memory, trains_in_bf16
 from napari_txm_bgcorr.engine.distributed import ALONE, World, unsynced
 from napari_txm_bgcorr.engine.losses import (
     LOSSES,
@@ -118,7 +118,7 @@ class Trainer:
 
     def _autocast(self) -> AbstractContextManager[Any]:
         wanted = self.config.precision
-        if wanted == "bf16" or (wanted == "auto" and has_bf16(self.device)):
+        if wanted == "bf16" or (wanted == "auto" and trains_in_bf16(self.device)):
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
 
