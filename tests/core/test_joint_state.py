@@ -61,7 +61,7 @@ def test_a_stage_that_stepped_aside_has_nothing_to_tell() -> None:
     assert aside.reason and arrays_of(aside) == {}
 
 
-@pytest.mark.parametrize("name", ["shape", "lit", "shared", "tiles", "degrees", "levels"])
+@pytest.mark.parametrize("name", ["shape", "lit", "change", "levels", "cell_px"])
 def test_arrays_that_do_not_fit_are_refused(name: str) -> None:
     joint, scan = fitted("mosaic")
     arrays = arrays_of(joint)

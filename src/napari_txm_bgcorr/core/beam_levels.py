@@ -8,8 +8,9 @@ below: both likelihoods give the probability that it is the beam's.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from napari_txm_bgcorr.core.overview import Overview, bin_mean
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.shapes import UPPER
 
-__all__ = ["TILE_H", "BeamLevels", "Shown", "beam_plane", "hours_of", "shown_terms"]
+__all__ = ["TILE_H", "BeamLevels", "Shown", "beam_plane", "hours_of", "shown_terms", "shows_beam"]
 
 Floats = NDArray[np.float64]
 
@@ -83,7 +84,7 @@ class BeamLevels:
         drift = ANY**2 + SLOW_RMS**2 * np.exp(-np.abs(seen[:, None] - seen) / SLOW_H)
         levels, share = np.full(len(own), np.quantile(own, FIRST)), 0.5
         for _ in range(ROUNDS):
-            trust = _shows_beam(own - levels, share)
+            trust = shows_beam(own - levels, share)
             share = float(np.clip(trust.mean(), 0.05, 0.95))
             noise = np.diag(USUAL**2 / np.maximum(trust, 1e-6))
             middle = float(np.average(own, weights=trust + 1e-9))
@@ -95,7 +96,7 @@ class BeamLevels:
     def believed(self, own: float, index: int) -> float:
         """Log level of tile `index` that shows `own` where it is emptiest."""
         beam = float(self.levels[index])
-        trust = float(_shows_beam(np.array([own - beam]), self.share)[0])
+        trust = float(shows_beam(np.array([own - beam]), self.share)[0])
         return beam + trust * (own - beam)
 
 
@@ -176,7 +177,7 @@ def _upper_terms(values: Floats, basis: Floats, ridge: Floats) -> tuple[Floats, 
     share: Floats = np.full(len(values), 0.5)
     for width in TILE_WIDTHS:
         off = values - terms @ basis.T
-        trust = _shows_beam(off, share[:, None], width)
+        trust = shows_beam(off, share[:, None], width)
         share = np.asarray(np.clip(trust.mean(axis=1), 0.05, 0.95), np.float64)
         weights = trust * np.minimum(1, width / np.maximum(off, 1e-9))
         weights *= ALIKE / len(basis) / width**2
@@ -209,7 +210,7 @@ def beam_plane(off: Floats, places: Floats) -> tuple[Floats, float]:
     columns = np.column_stack([np.ones(len(places)), 2 * (places - places.mean(axis=0)) / reach])
     plane, share, trust = np.full(len(off), np.quantile(off, FIRST)), 0.5, np.ones(len(off))
     for width in WIDTHS:
-        trust = _shows_beam(off - plane, share, width)
+        trust = shows_beam(off - plane, share, width)
         share = float(np.clip(trust.mean(), 0.05, 0.95))
         weights = trust * np.minimum(1, width / np.maximum(off - plane, 1e-9))
         weighted = columns.T * weights
@@ -218,21 +219,28 @@ def beam_plane(off: Floats, places: Floats) -> tuple[Floats, float]:
     return trust, float(plane.mean())
 
 
-def _shows_beam(off: Floats, share: float | Floats, width: float = USUAL) -> Floats:
+def shows_beam(
+    off: NDArray[Any], share: float | NDArray[Any], width: float = USUAL
+) -> NDArray[Any]:
     """Probability that tiles, or cells of one, so far off the beam's level show it.
 
     Parameters
     ----------
-    off : (...) float64
+    off : (...) float
         Log level less the beam's.
-    share : float or float64 that broadcasts
+    share : float or float that broadcasts
         Of the tiles that do, beforehand.
     width : float
         Rms drift of the beam, log.
+
+    Returns
+    -------
+    (...) of the type of `off`
     """
-    beam = np.exp(-0.5 * (np.minimum(off, 0) / width) ** 2) / (np.sqrt(2 * np.pi) * width)
-    specimen = np.where(off < 0, np.exp(np.minimum(off, 0) / DEEP) / DEEP, 0)
-    out: Floats = share * beam / (share * beam + (1 - share) * specimen + 1e-300)
+    below = np.minimum(off, 0)
+    beam = share * np.exp(-0.5 * (below / width) ** 2) / (math.sqrt(2 * math.pi) * width)
+    specimen = np.where(off < 0, np.exp(below / DEEP) / DEEP, 0)
+    out: NDArray[Any] = beam / (beam + (1 - share) * specimen + 1e-30)
     return out
 
 

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from napari_txm_bgcorr.core.joint_options import JointOptions
-from napari_txm_bgcorr.core.overlap_system import MANY, System, differences, scatter
+from napari_txm_bgcorr.core.overlap_system import System, differences, scatter
 from napari_txm_bgcorr.core.overlaps import Overlap, find_overlaps
 from napari_txm_bgcorr.core.overview import Overview
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 
-__all__ = ["JointOptions", "Solution", "solve", "too_few"]
+__all__ = ["JointOptions", "Solution", "no_one_shape", "solve", "too_few"]
 
 Floats = NDArray[np.float64]
 
@@ -51,9 +51,13 @@ class Solution:
         Robust rms of a block's difference that is left.
     seam_before, seam_after : float
         Robust rms log difference of blocks in the overlaps: with the method's own
-        backgrounds, and now.
+        backgrounds, and with these terms.
     shares : (C,) float64
         0 to 1, of the overview's `others` in the shape that `shared` and `tiles` belong to.
+    compared : tuple of Overlap
+        What was compared.
+    left : (n,) float64
+        Differences that are left in their blocks.
     """
 
     shared: Floats
@@ -64,6 +68,8 @@ class Solution:
     seam_before: float
     seam_after: float
     shares: Floats = field(default_factory=lambda: np.empty(0))
+    compared: tuple[Overlap, ...] = ()
+    left: Floats = field(default_factory=lambda: np.empty(0))
 
 
 def too_few(count: int, options: JointOptions = DEFAULT) -> str:
@@ -141,17 +147,17 @@ def solve(
             break
         else:
             final = True
-    after = scatter(system.residuals(found, drift))
-    if count >= MANY and after > options.greatest_seam:
-        return _no_one_shape(count, after)
+    residuals = system.residuals(found, drift)
+    after = scatter(residuals)
     shares = np.array([share.get(k, 0.0) if k in left else 0.0 for k in range(number)])
     return Solution(
         found[len(left) - 1 :], system.terms_of(drift), system.method_level, len(overlaps), noise,
-        before, after, shares,
+        before, after, shares, tuple(overlaps), residuals,
     )  # fmt: skip
 
 
-def _no_one_shape(count: int, seam: float) -> str:
+def no_one_shape(count: int, seam: float) -> str:
+    """Say that the illumination changed too much."""
     return (
         f"the overlaps of {count} tiles still differ by {100 * seam:.0f} %: the illumination "
         "changed its shape too much to be one; correct shorter parts by themselves"

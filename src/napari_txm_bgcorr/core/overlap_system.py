@@ -24,6 +24,7 @@ SHARE = 0.5  # how far a candidate's share may lie from an equal one, as a stand
 ALIKE = 12.0  # blocks of one overlap count as this many independent ones, at most
 HUBER = 1.5  # standard deviations
 AGREE = 1.0  # of usual drift: least error ascribed to a method's own differences
+AGREE_MANY = 4.0  # the same where the tiles that show the beam tell its drift themselves
 MANY = 40  # tiles enough to judge levels by without a plane, and to tell which show the beam
 FLOOR = 0.005  # least noise of a block, log
 
@@ -144,7 +145,8 @@ class System:
             off[asked, 0] -= _plane(self.positions_px[asked], off[asked, 0])
         off -= np.nanmedian(off, axis=0)
         spread = 1.4826 * np.nanmedian(np.abs(off), axis=0)
-        faith = np.isfinite(self.own) / (spread**2 + (AGREE * self.g_prior) ** 2)
+        least = AGREE if self.shown is None else AGREE_MANY
+        faith = np.isfinite(self.own) / (spread**2 + (least * self.g_prior) ** 2)
         told = np.nan_to_num(self.own) * faith
         if self.shown is not None:
             found = self.terms_of(drift)

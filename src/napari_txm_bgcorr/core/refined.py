@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
+from numpy.polynomial.legendre import legvander
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_txm_bgcorr.core.beam_levels import hours_of
-from napari_txm_bgcorr.core.joint import JointOptions, Solution, solve
+from napari_txm_bgcorr.core.changing_shape import CELLS, change_of
+from napari_txm_bgcorr.core.joint import JointOptions, Solution, no_one_shape, solve
 from napari_txm_bgcorr.core.legendre import axes, terms
 from napari_txm_bgcorr.core.level import Level, find_level
 from napari_txm_bgcorr.core.overlap_pattern import enlarge, overlap_pattern
+from napari_txm_bgcorr.core.overlap_system import MANY, scatter
 from napari_txm_bgcorr.core.overview import Overview, survey
 from napari_txm_bgcorr.core.registration import Positions
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, TileArray
-from napari_txm_bgcorr.core.shapes import product, to_counts
+from napari_txm_bgcorr.core.shapes import Coarse, product, to_counts
+from napari_txm_bgcorr.core.threads import spread
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 
 __all__ = ["Joined", "MosaicBackgrounds", "SmoothTerms", "joint"]
@@ -113,15 +117,20 @@ def joint(
         return Joined(backgrounds, found)
     overview = overview.mixed(found.shares)
     smooth = SmoothTerms(found.shared, found.tiles, options.shared_degree, options.tile_degree)
-    on_bins = axes(overview.raw.shape[1:], smooth.degree)
+    flat = _Flattened(overview, smooth)
+    change = change_of(
+        np.stack(list(spread(flat.cells, range(len(overview)), workers))),
+        flat.known, hours_of(scan), found.compared, found.left,
+    )  # fmt: skip
+    after = scatter(change.left)
+    if len(overview) >= MANY and after > options.greatest_seam:
+        return Joined(backgrounds, no_one_shape(len(overview), after))
     pattern = overlap_pattern(
-        overview, places, lambda i: smooth(i, on_bins, level=True), watch, workers
+        overview, places, lambda i: flat.smooth(i) + flat.expand(change.cells[i]), watch, workers
     )
 
     def residual(i: int) -> Image:
-        log = overview.raw[i] + np.float32(overview.raw_level[i])
-        out: Image = log - smooth(i, on_bins, level=True) - pattern
-        return out
+        return flat(i) - flat.expand(change.cells[i]) - pattern
 
     middle = float(np.median(found.tiles[:, 0]))
     level = find_level(
@@ -133,11 +142,16 @@ def joint(
     shape = overview.shape + enlarge(pattern, overview.lit.shape, overview.bin_px)
     closed = _closed(overview.lit)
     shape[closed] = np.float32(overview.unlit_level)
-    lazy = MosaicBackgrounds(scan.dark(), shape, ~closed, smooth, levels)
+    shape[~closed] += smooth.of_all(shape.shape)[~closed]
+    lazy = MosaicBackgrounds(
+        scan.dark(), shape, ~closed, change.cells + smooth.on_cells(flat.coarse), levels,
+        flat.cell_px,
+    )  # fmt: skip
     facts = {
         "overlaps": found.overlaps,
         "seam_before": round(found.seam_before, 5),
-        "seam_after": round(found.seam_after, 5),
+        "seam_after": round(after, 5),
+        "change_rms": round(float(change.cells.std()), 5),
     }
     return Joined(lazy, "", found, levels, level, facts)
 
@@ -167,50 +181,109 @@ class SmoothTerms:
     shared_degree: int
     tile_degree: int
 
-    @property
-    def degree(self) -> int:
-        """The higher of both, for `axes`."""
-        return max(self.shared_degree, self.tile_degree)
+    def of_all(self, shape: tuple[int, ...]) -> Image:
+        """What the shape is off everywhere, `(Y, X)`."""
+        return self._sum(axes(shape, self.shared_degree), self.shared_degree, [0, *self.shared])
 
-    def __call__(self, i: int, axes: tuple[Image, Image], *, level: bool = False) -> Image:
-        """Tilts and higher terms of tile `i`, `(y, x)`, and its level if wanted."""
-        table = np.zeros((axes[0].shape[1], axes[1].shape[1]), np.float32)
-        shared, own = terms(self.shared_degree), terms(self.tile_degree)
-        for (a, b), value in zip(shared[1:], self.shared, strict=True):
-            table[a, b] += value
-        for (a, b), value in zip(own, self.tiles[i], strict=True):
-            table[a, b] += value
-        if not level:
-            table[0, 0] = 0
-        return product(axes[0] @ table, axes[1].T)
+    def of_tile(self, i: int, axes_of_tile: tuple[Image, Image], *, level: bool = True) -> Image:
+        """What tile `i` drifted, `(y, x)`, with its level or without."""
+        values = self.tiles[i] if level else [0, *self.tiles[i][1:]]
+        return self._sum(axes_of_tile, self.tile_degree, values)
+
+    def on_cells(self, coarse: Coarse) -> Image:
+        """What all tiles drifted but their levels, `(T, y, x)` at the centres of cells."""
+        y, x = (
+            (np.arange(n) + 0.5) * c / whole * 2 - 1
+            for n, c, whole in zip(coarse.size, coarse.cell, coarse.shape, strict=True)
+        )
+        rows, columns = (legvander(p, self.tile_degree).astype(np.float32) for p in (y, x))
+        found = [self.of_tile(i, (rows, columns), level=False) for i in range(len(self.tiles))]
+        return np.stack(found)
+
+    @staticmethod
+    def _sum(sides: tuple[Image, Image], degree: int, values: Sequence[float] | Floats) -> Image:
+        table = np.zeros((degree + 1, degree + 1), np.float32)
+        for (a, b), value in zip(terms(degree), values, strict=True):
+            table[a, b] = value
+        return product(sides[0] @ table, sides[1].T)
+
+
+class _Flattened:
+    """Tiles of an overview less their smooth backgrounds, on bins and on cells.
+
+    Attributes
+    ----------
+    coarse : Coarse
+        Cells of bins.
+    cell_px : (height, width)
+        Of a cell, pixels.
+    known : (y, x) bool
+        Cells that are wholly lit.
+    """
+
+    def __init__(self, overview: Overview, smooth: SmoothTerms) -> None:
+        lit = overview.lit_bins
+        self._overview, self._terms = overview, smooth
+        self._axes = axes(lit.shape, smooth.tile_degree)
+        self._of_all = smooth.of_all(lit.shape)
+        self.coarse = Coarse(lit.shape, CELLS)
+        self.cell_px = (
+            self.coarse.cell[0] * overview.bin_px,
+            self.coarse.cell[1] * overview.bin_px,
+        )
+        self.known: Mask = self.coarse.mean(lit.astype(np.float32)) > 0.999
+        self.expand = self.coarse.expand
+
+    def smooth(self, i: int) -> Image:
+        """Smooth terms and level of tile `i`, on bins."""
+        return self._of_all + self._terms.of_tile(i, self._axes)
+
+    def __call__(self, i: int) -> Image:
+        """Log transmission of tile `i`, on bins, up to the scan's level."""
+        out: Image = self._overview.raw[i] + np.float32(self._overview.raw_level[i])
+        out -= self.smooth(i)
+        return out
+
+    def cells(self, i: int) -> Image:
+        """The same on cells."""
+        return self.coarse.mean(self(i))
 
 
 class MosaicBackgrounds(LazyTiles):
-    """Backgrounds `(T, Y, X)` in counts: shared log shape, smooth terms, level.
+    """Backgrounds `(T, Y, X)` in counts: shared log shape, what each tile differs by, level.
 
     Parameters
     ----------
     dark : (Y, X) float32, counts, or None
     shape : (Y, X) float32
-        Log, median 0; behind the aperture log counts, the same in every tile.
+        Log, median about 0; behind the aperture log counts, the same in every tile.
     lit : (Y, X) bool
         False behind the aperture.
-    smooth : SmoothTerms
+    change : (T, y, x) float32
+        What each tile differs from the shape by, log, on cells.
     levels : (T,) float64
         Log counts, dark removed.
+    cell_px : (height, width)
+        Of a cell, pixels.
     """
 
     def __init__(
-        self, dark: Image | None, shape: Image, lit: Mask, smooth: SmoothTerms, levels: Floats
+        self,
+        dark: Image | None,
+        shape: Image,
+        lit: Mask,
+        change: Image,
+        levels: Floats,
+        cell_px: tuple[int, int],
     ) -> None:
         rows, columns = shape.shape
         super().__init__((len(levels), rows, columns), np.float32, self._background)
         self._dark, self._log, self._lit = dark, shape, lit
-        self._smooth, self._levels = smooth, levels
-        self._axes = axes(shape.shape, smooth.degree)
+        self._change, self._levels = change, levels
+        self._cells = Coarse(shape.shape, cell=cell_px)
 
     def _background(self, i: int) -> Image:
-        log: Image = self._smooth(i, self._axes)
+        log = self._cells.expand(self._change[i])
         log += np.float32(self._levels[i])
         log *= self._lit
         log += self._log
@@ -218,14 +291,12 @@ class MosaicBackgrounds(LazyTiles):
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All that it holds, by name, for `of`."""
-        smooth = self._smooth
         found: dict[str, NDArray[Any]] = {
             "shape": self._log,
             "lit": self._lit,
-            "shared": smooth.shared,
-            "tiles": smooth.tiles,
-            "degrees": np.array([smooth.shared_degree, smooth.tile_degree], np.int64),
+            "change": self._change,
             "levels": self._levels,
+            "cell_px": np.array(self._cells.cell, np.int64),
         }
         return found if self._dark is None else found | {"dark": self._dark}
 
@@ -238,6 +309,8 @@ class MosaicBackgrounds(LazyTiles):
         KeyError
             If one is missing.
         """
-        shared_degree, tile_degree = (int(n) for n in arrays["degrees"])
-        smooth = SmoothTerms(arrays["shared"], arrays["tiles"], shared_degree, tile_degree)
-        return cls(arrays.get("dark"), arrays["shape"], arrays["lit"], smooth, arrays["levels"])
+        height, width = (int(n) for n in arrays["cell_px"])
+        return cls(
+            arrays.get("dark"), arrays["shape"], arrays["lit"], arrays["change"],
+            arrays["levels"], (height, width),
+        )  # fmt: skip

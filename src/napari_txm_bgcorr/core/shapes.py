@@ -90,11 +90,15 @@ class Coarse:
         Of the tiles.
     cells : int
         About this many across each axis.
+    cell : (height, width) or None
+        Of one, in pixels, instead of their number.
     """
 
-    def __init__(self, shape: tuple[int, ...], cells: int = CELLS) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], cells: int = CELLS, cell: tuple[int, int] | None = None
+    ) -> None:
         self.shape = (int(shape[-2]), int(shape[-1]))
-        self.cell = (max(1, self.shape[0] // cells), max(1, self.shape[1] // cells))
+        self.cell = cell or (max(1, self.shape[0] // cells), max(1, self.shape[1] // cells))
         self.size = (self.shape[0] // self.cell[0], self.shape[1] // self.cell[1])
 
     def mean(self, image: NDArray[Any]) -> Image:
