@@ -20,6 +20,7 @@ __all__ = [
     "Layout",
     "Piece",
     "common_unlit",
+    "either_unlit",
     "feather",
     "halve",
     "lay_out",
@@ -139,6 +140,15 @@ def common_unlit(statuses: Iterable[Status]) -> Mask | None:
     opened: Mask = ndimage.binary_opening(padded, np.ones((SPECK, SPECK), bool))
     unlit = opened[SPECK:-SPECK, SPECK:-SPECK]
     return unlit if unlit.any() else None
+
+
+def either_unlit(one: Mask | None, other: Mask | None) -> Mask | None:
+    """Corners that statuses or raw tiles tell; None where that is nothing or the whole field.
+
+    Raw tiles tell it best: a background of poor level may lift the corners' pedestal.
+    """
+    unlit = other if one is None else one if other is None else one | other
+    return None if unlit is None or unlit.all() or not unlit.any() else unlit
 
 
 def feather(tile: tuple[int, int], unlit: Mask | None = None) -> Image:

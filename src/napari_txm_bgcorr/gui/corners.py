@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import TxmError
 from napari_txm_bgcorr.core.pixels import lit_in_tiles
-from napari_txm_bgcorr.core.stitch import Image, Mask, common_unlit, feather
+from napari_txm_bgcorr.core.stitch import Image, Mask, common_unlit, either_unlit, feather
 from napari_txm_bgcorr.io.tile_parts import TileParts
 
 __all__ = ["LOOKS", "Corners"]
@@ -45,16 +45,9 @@ class Corners:
         self.weight: Image = feather(source.size)
 
     def look(self, done: NDArray[np.bool_]) -> bool:
-        """Look at some of the tiles that are `done`, (T,) bool; True if they tell anything new.
-
-        Raw tiles tell it best: a background of poor level may lift the corners' pedestal.
-        """
-        unlit = common_unlit(self._statuses(_some(done.nonzero()[0])))
-        dark = self._in_raw()
-        if dark is not None:
-            unlit = dark if unlit is None else unlit | dark
-        if unlit is not None and (unlit.all() or not unlit.any()):
-            unlit = None
+        """Look at some of the tiles that are `done`, (T,) bool; True if they tell anything new."""
+        seen = common_unlit(self._statuses(_some(done.nonzero()[0])))
+        unlit = either_unlit(seen, self._in_raw())
         if _same(unlit, self.unlit):
             return False
         # the worker does it: around corners it takes a tenth of a second for a tile of 1024 px

@@ -22,6 +22,7 @@ from napari_txm_bgcorr.core.stitch import (
     Layout,
     Status,
     common_unlit,
+    either_unlit,
     feather,
     halve,
     lay_out,
@@ -271,18 +272,14 @@ class _Run:
         return count == len(units)
 
     def _unlit(self) -> NDArray[np.bool_] | None:
-        """Corners that no tile sees, from some tiles spread over the mosaic.
-
-        Raw tiles tell it best: a background of poor level may lift the corners' pedestal.
-        """
+        """Corners that no tile sees, from some tiles spread over the mosaic."""
         total = len(self.source.corrected)
         some = sorted(set(np.linspace(0, total - 1, min(SAMPLES, total)).astype(int).tolist()))
-        unlit = common_unlit(self.source.load(i, ())[0] for i in some)
+        dark = None
         if "raw" in self.source.scans:
             tiles = self.source.scans["raw"].tiles
             dark = ~lit_in_tiles(np.stack([np.asarray(tiles[i]) for i in some]))
-            unlit = dark if unlit is None else unlit | dark
-        return unlit if unlit is not None and unlit.any() and not unlit.all() else None
+        return either_unlit(common_unlit(self.source.load(i, ())[0] for i in some), dark)
 
     def _wave(
         self, level: int, units: Sequence[_Unit], should_stop: Callable[[], bool]
