@@ -222,8 +222,8 @@ class TrainConfig(_Strict):
     judge : validation cases whose mean error tells the best weights; empty: all of them.
     adversarial_mode, adversarial_start : kind of GAN loss; share of the run before it begins.
     discriminator_features, discriminator_layers, discriminator_lr : the PatchGAN.
-    precision : "auto" is bf16 on CUDA devices that compute in it (Ampere, 2020, and
-        later) and fp32 elsewhere (on CPUs bf16 is slower).
+    precision : "auto" is bf16 where the device multiplies in it (CUDA from Ampere, 2020, on;
+        CPUs with AVX-512 bf16) and fp32 elsewhere.
     checkpoint_every : steps from checkpoint to checkpoint.
     validate_every, log_every : steps from validation to validation, from log line to line.
     keep_checkpoints : newest checkpoints kept on disk.
