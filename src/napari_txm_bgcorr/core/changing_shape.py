@@ -19,6 +19,7 @@ from scipy import fft, linalg, ndimage
 from napari_txm_bgcorr.core.beam_levels import TILE_H, shows_beam
 from napari_txm_bgcorr.core.overlaps import Overlap
 from napari_txm_bgcorr.core.shapes import UPPER
+from napari_txm_bgcorr.core.watch import SILENT, Watch
 
 __all__ = ["CELLS", "Change", "change_of"]
 
@@ -37,6 +38,7 @@ ALIKE = 12.0  # neighbouring blocks of an overlap count as one
 HUBER = 1.5  # standard deviations
 FLOOR = 0.003  # least noise of a block, log
 ROUNDS = 8
+STAGE = "following the beam"
 PASSES = 2  # the second finds what the first has left out
 DILUTED = 2.0  # what tiles tell is noisy, so overlaps show less of it than there is
 FIRST = 0.9  # quantile of the tiles' levels that stands for the beam's to begin with
@@ -64,6 +66,7 @@ def change_of(
     hours: Floats | None,
     overlaps: Sequence[Overlap],
     left: Floats,
+    watch: Watch = SILENT,
 ) -> Change:
     """Find what changes, from what the smooth terms leave.
 
@@ -78,10 +81,17 @@ def change_of(
     overlaps : sequence of Overlap
     left : (n,) float64
         Differences that the smooth terms leave in their blocks.
+    watch : Watch
+        Told after each average.
 
     Returns
     -------
     Change
+
+    Raises
+    ------
+    StoppedError
+        If the watch ended it.
     """
     total = np.zeros_like(residuals)
     if not known.any():
@@ -91,9 +101,15 @@ def change_of(
     order = np.argsort(told, kind="stable")
     values = residuals[:, known]
     values -= np.quantile(np.quantile(values, UPPER, axis=1), FIRST)  # the beam is about 0 then
-    for _ in range(PASSES):
-        found = np.empty_like(values)
-        found[order] = _changes(values[order], known, told[order])
+    for once in range(PASSES):
+        found = np.zeros_like(values)
+        share = np.full((len(values), 1), 0.5, np.float32)
+        for k, memory_h in enumerate(MEMORIES_H):
+            watch.step(STAGE, once * len(MEMORIES_H) + k, PASSES * len(MEMORIES_H))
+            keep = np.exp(-np.diff(told[order]) / memory_h).astype(np.float32)
+            widths = LATER_WIDTHS if k else WIDTHS
+            more, share = _slow((values - found)[order], share, known, keep, widths)
+            found[order] += more
         found -= found.mean()
         common = found.mean(axis=0)
         parts = _filled(common[None], known), _filled(found - common, known)
@@ -105,25 +121,25 @@ def change_of(
     return Change(total, left)
 
 
-def _changes(values: Image, known: Mask, hours: Floats) -> Image:
-    """Change `(T, n)` of the beam at known cells, tiles in order of time."""
-    out, share = np.zeros_like(values), np.full((len(values), 1), 0.5, np.float32)
-    every_second = (np.arange(len(values)) % 2 == 0)[:, None]
-    for k, memory_h in enumerate(MEMORIES_H):
-        keep = np.exp(-np.diff(hours) / memory_h).astype(np.float32)
-        rest, step = values - out, np.zeros_like(values)
-        for width in LATER_WIDTHS if k else WIDTHS:
-            off = rest - step
-            trust = shows_beam(off, share, width)
-            share = np.clip(trust.mean(axis=1, keepdims=True), 0.05, 0.95)
-            trust *= np.minimum(1, width / np.maximum(off, np.float32(1e-9)))
-            step = _average(trust, rest, keep, LITTLE)
-        halves = [
-            _average(trust * half, rest, keep, LITTLE / 2)
-            for half in (every_second, ~every_second)
-        ]
-        out += _agreeing(halves[0], halves[1], step, known)
-    return out
+def _slow(
+    rest: Image, share: Image, known: Mask, keep: Image, widths: Sequence[float]
+) -> tuple[Image, Image]:
+    """What changes slowly in known cells `(T, n)` of tiles in order of time.
+
+    `share` `(T, 1)` of the cells of each tile show the beam, as far as is known; returned anew.
+    """
+    found = np.zeros_like(rest)
+    for width in widths:
+        off = rest - found
+        trust = shows_beam(off, share, width)
+        share = np.clip(trust.mean(axis=1, keepdims=True), 0.05, 0.95)
+        trust *= np.minimum(1, width / np.maximum(off, np.float32(1e-9)))
+        found = _average(trust, rest, keep, LITTLE)
+    every_second = (np.arange(len(rest)) % 2 == 0)[:, None]
+    one, two = (
+        _average(trust * half, rest, keep, LITTLE / 2) for half in (every_second, ~every_second)
+    )
+    return _agreeing(one, two, found, known), share
 
 
 def _average(weights: Image, values: Image, keep: Image, nothing: float) -> Image:

@@ -120,7 +120,7 @@ def joint(
     flat = _Flattened(overview, smooth)
     change = change_of(
         np.stack(list(spread(flat.cells, range(len(overview)), workers))),
-        flat.known, hours_of(scan), found.compared, found.left,
+        flat.known, hours_of(scan), found.compared, found.left, watch,
     )  # fmt: skip
     after = scatter(change.left)
     if len(overview) >= MANY and after > options.greatest_seam:
