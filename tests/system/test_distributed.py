@@ -400,7 +400,7 @@ def test_a_missing_package_comes_with_its_remedy(monkeypatch: pytest.MonkeyPatch
 def test_a_fitted_joint_stage_travels_without_the_tiles(tmp_path: Path) -> None:
     from napari_txm_bgcorr.engine.methods import make_method
 
-    made = start("", "simulate", "mosaic", "--grid", "4x6", "--size", 64, "-o", tmp_path / "m")
+    made = start("", "simulate", "mosaic", "--grid", "4x6", "--size", 128, "-o", tmp_path / "m")
     assert made.wait(170) == 0
     made.communicate()
     scan = prepare(tmp_path / "m", PLAIN)

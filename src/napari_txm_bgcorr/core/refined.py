@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -153,7 +153,8 @@ def joint(
         "seam_after": round(after, 5),
         "change_rms": round(float(change.cells.std()), 5),
     }
-    return Joined(lazy, "", found, levels, level, facts)
+    kept = replace(found, compared=(), left=np.empty(0))  # what is fitted travels to workers
+    return Joined(lazy, "", kept, levels, level, facts)
 
 
 def _closed(lit: Mask) -> Mask:

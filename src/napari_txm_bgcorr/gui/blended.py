@@ -45,7 +45,7 @@ def mix(canvas: Image, mass: Image, part: Image, weight: Image) -> None:
     whole = there.all()
     if not whole:
         weight *= there
-    np.copyto(canvas, part, where=new)
+    np.copyto(canvas, part, where=new if whole else new & there)
     mass += weight
     if new.all():
         return
@@ -96,7 +96,7 @@ class Blend:
     def __init__(self, layout: Layout, valid: Valid, corners: Corners) -> None:
         self.layout, self.valid, self.corners = layout, valid, corners
         self._weight = corners.weight
-        self._reduced: dict[tuple[int, ...], Image] = {}
+        self._reduced: dict[tuple[int, ...], tuple[Image, NDArray[np.bool_]]] = {}
         self._edges: dict[int, NDArray[np.int64]] = {}
         self._cuts: dict[tuple[int, int], tuple[Box, tuple[Box, ...]]] = {}
 
@@ -139,8 +139,13 @@ class Blend:
         seen = _common(whole, box)
         alone, shared = self._cut(i, step)
         part = _reduced(reduce_tile, tile, self.layout, i, step, seen)
+        lit = np.True_
+        if self.corners.unlit is not None:
+            lit = self._lit(i, step)[_within(seen, whole)]
+            part = np.where(lit, part, np.float32(np.nan))
         if _any(here := _common(alone, seen)):
-            canvas[_within(here, box)] = part[_within(here, seen)]
+            of = _within(here, seen)
+            np.copyto(canvas[_within(here, box)], part[of], where=lit[of] if lit.ndim else lit)
         pieces = [here for each in shared if _any(here := _common(each, seen))]
         if not pieces:
             return
@@ -151,6 +156,8 @@ class Blend:
             mix(canvas[at], mass[at], part[of], weight[of] * known[of])
 
     def _touching(self, which: NDArray[np.int64], step: int, box: Box) -> Iterator[int]:
+        if not _any(box):
+            return
         edges = self._boxes(step)[which]
         hit = np.all((edges[:, :2] < box[2:]) & (edges[:, 2:] > box[:2]), axis=1)
         yield from which[hit].tolist()
@@ -165,12 +172,24 @@ class Blend:
 
     def _weights(self, i: int, step: int) -> Image:
         """Weights of a tile on a level; they depend on where the level's raster meets it."""
+        return self._of_corners(i, step)[0]
+
+    def _lit(self, i: int, step: int) -> NDArray[np.bool_]:
+        """Pixels of a tile on a level that are not all behind the aperture."""
+        return self._of_corners(i, step)[1]
+
+    def _of_corners(self, i: int, step: int) -> tuple[Image, NDArray[np.bool_]]:
         if self.corners.weight is not self._weight:
             self._weight, self._reduced = self.corners.weight, {}
         corner, reduced = self.layout.corners[i], self._reduced
         key = (step, *(-corner % step).tolist())
         if key not in reduced:
-            reduced[key] = reduce_tile(self._weight, corner, step)
+            unlit = self.corners.unlit
+            lit = np.ones(self.layout.tile, bool) if unlit is None else ~unlit
+            reduced[key] = (
+                reduce_tile(self._weight, corner, step),
+                ~reduce_mask(~lit, corner, step),
+            )
         return reduced[key]
 
     def _cut(self, i: int, step: int) -> tuple[Box, tuple[Box, ...]]:
@@ -189,7 +208,8 @@ class Blend:
 class BlendedArray(MosaicArray):
     """Tiles of a mosaic on one canvas, blended where they overlap.
 
-    Pixels that are not to be trusted show only where no other tile has a trusted one.
+    Pixels that are not to be trusted show only where no other tile has a trusted one; those behind
+    an aperture never do.
 
     Parameters
     ----------
