@@ -250,6 +250,32 @@ def _line(label: str, stage: str, rows: list[dict]) -> str:
     return f"| {label} | joint | {' | '.join(shown)} | {worse} of {len(rows)} | {aside} |"
 
 
+def paired(rows: list[dict]) -> str:
+    """Markdown: one-scale error of `auto`, less that of each other method on the same scans."""
+    ours = {s: _errors(rows, "auto", s) for s in ("before", "after")}
+    out = [
+        "| `auto` less | without the stage on either | the stage on both | it on `auto` alone |\n"
+        "|---|---:|---:|---:|"
+    ]
+    for label in dict.fromkeys(r["method"] for r in rows):
+        if label != "auto" and ours["after"] and _errors(rows, label, "before"):
+            stages = (("before", "before"), ("after", "after"), ("after", "before"))
+            cells = [_difference(ours[a], _errors(rows, label, b)) for a, b in stages]
+            out.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(out)
+
+
+def _errors(rows: list[dict], label: str, stage: str) -> dict[int, float]:
+    mine = [r for r in rows if r["method"] == label and "before" in r]
+    return {r["scan"]: r[stage]["one scale"] for r in mine}
+
+
+def _difference(ours: dict[int, float], other: dict[int, float]) -> str:
+    off = np.array([ours[k] - other[k] for k in ours.keys() & other.keys()])
+    low, high = quality.bootstrap_interval(off)
+    return f"{off.mean():+.2f} ({low:+.2f} to {high:+.2f})"
+
+
 MEASURES = ("sf", "one scale", "abs", "seam", "leakage")
 
 
@@ -315,7 +341,7 @@ def main(arguments: list[str] | None = None) -> None:
     for kind in ("mosaic", "series"):
         mine = [row for row in rows if row["kind"] == kind]
         if mine:
-            print(f"\n{kind}\n\n{table(mine)}\n\n{by_size(mine)}")
+            print(f"\n{kind}\n\n{table(mine)}\n\n{paired(mine)}\n\n{by_size(mine)}")
 
 
 def describe(row: dict) -> str:

@@ -144,3 +144,18 @@ def test_rows_of_an_earlier_run_are_not_made_again(external, monkeypatch, tmp_pa
     joint_stage.main([*run, "--methods", "smooth", "--size", "72"])  # another question
     assert len(drawn) == 3
     assert len(json.loads(file.read_text())) == 3
+
+
+def test_pairs_are_of_the_same_scans(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import joint_stage
+
+    def row(scan, method, before, after):
+        stages = {"before": {"one scale": before}, "after": {"one scale": after}}
+        return {"scan": scan, "method": method, **stages}
+
+    rows = [row(k, "auto", 3.0 + k, 1.0 + k) for k in range(4)]
+    rows += [row(k, "smooth", 8.0 + k, 1.5 + k) for k in (0, 1, 3)]  # the third could not run
+    line = joint_stage.paired(rows).splitlines()[-1]
+    same = [f"{d:+.2f} ({d:+.2f} to {d:+.2f})" for d in (-5, -0.5, -7)]
+    assert line == f"| smooth | {' | '.join(same)} |"
