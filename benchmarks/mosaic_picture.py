@@ -40,15 +40,18 @@ def transmissions(scan: Scan, method: BackgroundMethod) -> tuple[np.ndarray, np.
     return np.stack(tiles), np.stack(valid)
 
 
-def error(drawn: SimulatedScan, scan: Scan, method: BackgroundMethod) -> float:
-    """Background error in per cent with one scale for the mosaic, of every seventh tile."""
+def error(drawn: SimulatedScan, scan: Scan, method: BackgroundMethod, valid: np.ndarray) -> float:
+    """Background error in per cent with one scale for the mosaic, of every seventh tile.
+
+    Of pixels that are valid, and lit in truth.
+    """
     some = range(0, len(scan), 7)
     dark = scan.dark()
     beams = [method.background(scan.tiles[i][None], np.array([i]))[0] for i in some]
     beams = [b if dark is None else b - dark for b in beams]
     truths = [drawn.backgrounds[i] for i in some]
-    lit = [drawn.session.aperture] * len(beams)
-    found = quality.mosaic_errors(beams, truths, lit)["mosaic"]
+    found = quality.mosaic_errors(beams, truths, [drawn.session.aperture & valid[i] for i in some])
+    found = found["mosaic"]
     return 100 * float(np.sqrt(np.mean(found**2)))
 
 
@@ -100,7 +103,7 @@ def main() -> None:
         tiles, valid = transmissions(seen, method)
         at = scan.positions_px if column == 1 else places
         found = picture(tiles, valid, at, by)
-        off = error(drawn, seen, method)
+        off = error(drawn, seen, method, valid)
         print(f"{name}: background off by {off:.2f} % (one scale)")
         show(figure, axes[0, column], found, f"corrected by {name}", (0, 1.2))
         same = tiles / drawn.transmissions[:]
