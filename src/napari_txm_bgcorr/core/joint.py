@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from napari_txm_bgcorr.core.joint_options import JointOptions
-from napari_txm_bgcorr.core.overlap_system import System, differences, scatter
+from napari_txm_bgcorr.core.overlap_system import MANY, System, differences, scatter
 from napari_txm_bgcorr.core.overlaps import Overlap, find_overlaps
 from napari_txm_bgcorr.core.overview import Overview
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 
-__all__ = ["JointOptions", "Solution", "no_one_shape", "solve", "too_few"]
+__all__ = ["JointOptions", "Solution", "solve", "too_few"]
 
 Floats = NDArray[np.float64]
 
@@ -149,6 +149,8 @@ def solve(
             final = True
     residuals = system.residuals(found, drift)
     after = scatter(residuals)
+    if count >= MANY and after > options.greatest_seam:
+        return _no_one_shape(count, after)
     shares = np.array([share.get(k, 0.0) if k in left else 0.0 for k in range(number)])
     return Solution(
         found[len(left) - 1 :], system.terms_of(drift), system.method_level, len(overlaps), noise,
@@ -156,8 +158,7 @@ def solve(
     )  # fmt: skip
 
 
-def no_one_shape(count: int, seam: float) -> str:
-    """Say that the illumination changed too much."""
+def _no_one_shape(count: int, seam: float) -> str:
     return (
         f"the overlaps of {count} tiles still differ by {100 * seam:.0f} %: the illumination "
         "changed its shape too much to be one; correct shorter parts by themselves"

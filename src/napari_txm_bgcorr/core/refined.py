@@ -13,11 +13,11 @@ from scipy import ndimage
 
 from napari_txm_bgcorr.core.beam_levels import hours_of
 from napari_txm_bgcorr.core.changing_shape import CELLS, change_of
-from napari_txm_bgcorr.core.joint import JointOptions, Solution, no_one_shape, solve
+from napari_txm_bgcorr.core.joint import JointOptions, Solution, solve
 from napari_txm_bgcorr.core.legendre import axes, terms
 from napari_txm_bgcorr.core.level import Level, find_level
 from napari_txm_bgcorr.core.overlap_pattern import enlarge, overlap_pattern
-from napari_txm_bgcorr.core.overlap_system import MANY, scatter
+from napari_txm_bgcorr.core.overlap_system import scatter
 from napari_txm_bgcorr.core.overview import Overview, survey
 from napari_txm_bgcorr.core.registration import Positions
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, TileArray
@@ -122,9 +122,6 @@ def joint(
         np.stack(list(spread(flat.cells, range(len(overview)), workers))),
         flat.known, hours_of(scan), found.compared, found.left, watch,
     )  # fmt: skip
-    after = scatter(change.left)
-    if len(overview) >= MANY and after > options.greatest_seam:
-        return Joined(backgrounds, no_one_shape(len(overview), after))
     pattern = overlap_pattern(
         overview, places, lambda i: flat.smooth(i) + flat.expand(change.cells[i]), watch, workers
     )
@@ -150,7 +147,7 @@ def joint(
     facts = {
         "overlaps": found.overlaps,
         "seam_before": round(found.seam_before, 5),
-        "seam_after": round(after, 5),
+        "seam_after": round(scatter(change.left), 5),
         "change_rms": round(float(change.cells.std()), 5),
     }
     kept = replace(found, compared=(), left=np.empty(0))  # what is fitted travels to workers
