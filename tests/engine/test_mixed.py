@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from napari_txm_bgcorr.engine.config import TrainConfig
 from napari_txm_bgcorr.engine.mixed import MixedPairs, Shares, active_mix
 from napari_txm_bgcorr.engine.pairs import batches, build_pairs, to_batch
 from napari_txm_bgcorr.engine.priors import expected_drift
+from napari_txm_bgcorr.engine.residency import hold
 from napari_txm_bgcorr.engine.split import split
 from napari_txm_bgcorr.engine.tensors import log_field, scale_free_rms
 
@@ -121,6 +124,20 @@ def test_a_smart_cache_moves_over_all_images_and_back(monkeypatch):
     assert seen == set(range(6))
     outside = images.take(np.arange(6), -1).counts[:, 0].numpy()  # validation sees all
     np.testing.assert_allclose(outside, stack().images, rtol=2e-5, atol=0.2)
+
+
+def test_the_thread_of_a_smart_cache_ends_with_its_images():
+    before = set(threading.enumerate())
+    settings = config({"references": 1.0}, residency="smart-cache", smart_cache=3)
+    images = hold([stack()], settings.data, PX, torch.device("cpu"))
+    images.take(images.window(0), 0)
+    begun = [t for t in threading.enumerate() if t not in before and "manage" in t.name]
+    assert begun
+    del images
+    gc.collect()
+    for thread in begun:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_workers_make_what_the_training_process_would_have_made():

@@ -213,6 +213,7 @@ class _InSmartCache:
         self.items, self.load, self.size = list(items), load, min(window, len(items) - 1)
         self.step = min(-(-self.size // int(1 / REPLACE_RATE)), len(items) - self.size)
         self.dataset: Any = None
+        self._end: Any = None
         self.first, self.round = 0, -1
 
     def window(self, batch: int) -> NDArray[np.int64]:
@@ -243,8 +244,8 @@ class _InSmartCache:
             self.round += 1
 
     def _start(self, wanted: int) -> None:
-        if self.dataset is not None:
-            self.dataset.shutdown()
+        if self._end is not None:
+            self._end()
         first = (wanted * self.step) % len(self.items)
         self.dataset = SmartCacheDataset(
             self.items[first:] + self.items[:first],
@@ -255,7 +256,9 @@ class _InSmartCache:
             shuffle=False,
             copy_cache=False,
         )
-        self.dataset.start()  # its thread is a daemon and ends with the process
+        self.dataset.start()
+        self._end = finalize(self, self.dataset.shutdown)  # its thread would go on without us
+        self._end.atexit = False  # a daemon
         self.round = wanted
 
 
