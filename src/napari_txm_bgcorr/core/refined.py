@@ -136,14 +136,8 @@ def joint(
     if level.source == "relative":  # that of the method
         level = Level("relative", float(np.nanmedian(found.method_level - found.tiles[:, 0])))
     levels = found.tiles[:, 0] + level.shift
-    shape = overview.shape + enlarge(pattern, overview.lit.shape, overview.bin_px)
-    closed = _closed(overview.lit)
-    shape[closed] = np.float32(overview.unlit_level)
-    shape[~closed] += smooth.of_all(shape.shape)[~closed]
-    lazy = MosaicBackgrounds(
-        scan.dark(), shape, ~closed, change.cells + smooth.on_cells(flat.coarse), levels,
-        flat.cell_px,
-    )  # fmt: skip
+    cells = change.cells + smooth.on_cells(flat.coarse)
+    lazy = _assembled(scan, overview, smooth.of_all(overview.lit.shape), pattern, cells, levels)
     facts = {
         "overlaps": found.overlaps,
         "seam_before": round(found.seam_before, 5),
@@ -152,6 +146,22 @@ def joint(
     }
     kept = replace(found, compared=(), left=np.empty(0))  # what is fitted travels to workers
     return Joined(lazy, "", kept, levels, level, facts)
+
+
+def _assembled(
+    scan: Scan, overview: Overview, smooth: Image, pattern: Image, cells: Image, levels: Floats
+) -> MosaicBackgrounds:
+    """Backgrounds from the shape, what it is off (smooth terms, fine pattern), and cells."""
+    shape = overview.shape + enlarge(pattern, overview.lit.shape, overview.bin_px)
+    closed = _closed(overview.lit)
+    shape[closed] = np.float32(overview.unlit_level)
+    shape[~closed] += smooth[~closed]
+    return MosaicBackgrounds(scan.dark(), shape, ~closed, cells, levels, _cell_px(overview))
+
+
+def _cell_px(overview: Overview) -> tuple[int, int]:
+    height, width = Coarse(overview.lit_bins.shape, CELLS).cell
+    return height * overview.bin_px, width * overview.bin_px
 
 
 def _closed(lit: Mask) -> Mask:
@@ -213,8 +223,6 @@ class _Flattened:
     ----------
     coarse : Coarse
         Cells of bins.
-    cell_px : (height, width)
-        Of a cell, pixels.
     known : (y, x) bool
         Cells that are wholly lit.
     """
@@ -225,10 +233,6 @@ class _Flattened:
         self._axes = axes(lit.shape, smooth.tile_degree)
         self._of_all = smooth.of_all(lit.shape)
         self.coarse = Coarse(lit.shape, CELLS)
-        self.cell_px = (
-            self.coarse.cell[0] * overview.bin_px,
-            self.coarse.cell[1] * overview.bin_px,
-        )
         self.known: Mask = self.coarse.mean(lit.astype(np.float32)) > 0.999
         self.expand = self.coarse.expand
 
