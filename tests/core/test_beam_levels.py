@@ -131,7 +131,7 @@ def test_what_neighbours_contradict_is_not_believed() -> None:
     places = np.stack([np.arange(count) // 10, np.arange(count) % 10], axis=1).astype(float)
     precise, wild = (
         Shown(8 + slow + generator.normal(0, noise, slow.shape), np.ones(count))
-        for noise in (0.001, 0.03)
+        for noise in (0.001, 0.1)
     )
     found, precision = precise.evidence(np.zeros_like(slow), places, usual)
     np.testing.assert_allclose(found[:, 1], slow[:, 1] - np.median(slow[:, 1]), atol=0.005)

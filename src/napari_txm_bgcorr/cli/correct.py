@@ -43,7 +43,10 @@ JOINT_HELP = (
     "Refine the backgrounds of a whole mosaic or series together, where that helps. Default: "
     "auto does, the other methods do not."
 )
-I0_HELP = "Counts of the open beam, dark removed (median of the lit field): sets the level."
+I0_HELP = (
+    "Counts of the open beam, median of the lit field, dark removed if the scan has dark images: "
+    "sets the level."
+)
 POSITIONS_HELP = (
     "Also write the registered places of a mosaic's tiles, TileConfiguration.registered.txt."
 )

@@ -40,7 +40,7 @@ TILE_WIDTHS = (0.08, 0.06, 0.05, 0.04, 0.03, USUAL, USUAL, USUAL)  # a tile's ro
 TERM = 0.03  # rms of a term of degree 1, log
 BLOCK = 64  # tiles at once
 LITTLE, MOST = 0.3, 0.7  # of a tile explained: from none to all of its terms are believed
-LEVEL_SURE, TERM_SURE = 0.25, 0.15  # of usual drift: least errors of what is shown
+LEVEL_SURE, TERM_SURE = 0.7, 1.0  # of usual drift: least errors of what is shown
 SHOWN = 0.3  # of a tile's weight: neighbours in a row show the same specimen
 LEAST_STEPS = 6  # between tiles in a row that both show the beam
 

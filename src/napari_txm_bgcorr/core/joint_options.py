@@ -37,11 +37,12 @@ class JointOptions:
     """
 
     shared_degree: int = 5
-    tile_degree: int = 2
+    tile_degree: int = 3
     level_drift: float = 0.02
-    shape_drift: float = 0.02
+    shape_drift: float = 0.04
     shared_error: float = 0.06
-    memory_h: float = 0.3
+    level_h: float = 0.8
+    shape_h: float = 2.0
     slow_drift: float = 0.09
     slow_h: float = 40.0
     least_tiles: int = 4

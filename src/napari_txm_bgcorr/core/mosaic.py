@@ -20,6 +20,7 @@ from napari_txm_bgcorr.core.joint import JointOptions, too_few
 from napari_txm_bgcorr.core.overview import QUANTILES, Overview, survey
 from napari_txm_bgcorr.core.own_backgrounds import CandidateMethod, OwnBackgrounds
 from napari_txm_bgcorr.core.own_references import with_own_references
+from napari_txm_bgcorr.core.pedestal import with_pedestal
 from napari_txm_bgcorr.core.refined import Joined, joint
 from napari_txm_bgcorr.core.registration import Edge, Positions, nominal_positions, register
 from napari_txm_bgcorr.core.scan import Scan, TileArray
@@ -153,13 +154,15 @@ class Joint:
         self.positions = self.joined = None
         self._used = self.method
         mosaic = scan.kind == "mosaic" and len(scan) > 1
+        scan, pedestal = with_pedestal(scan, watch) if mosaic else (scan, None)
+        i0 = self._beam(scan, pedestal or 0.0)
         offered = self._offered(scan) if mosaic else {}
         if not offered:
             fit_method(self.method, scan, watch)
         whole, scan = scan, with_own_references(self.method, scan)
         own = OwnBackgrounds(scan, self.method)
         if mosaic:
-            found = self._mosaic(scan, own, offered, watch)
+            found = self._mosaic(scan, own, offered, i0, watch)
             if offered and found.applied:
                 self._used = next(iter(offered.values()))
             elif offered:
@@ -170,10 +173,27 @@ class Joint:
             found = steady(scan, own, workers=self.workers, i0=self.i0, watch=watch)
         else:
             found = Joined(own, "a single image has nothing to compare it with")
+        if pedestal is not None:
+            found = replace(found, facts={**found.facts, "pedestal_counts": round(pedestal, 1)})
         # What is not used would keep the whole scan, where the method travels to other processes.
         nothing = np.empty((0, 1, 1), np.float32)
         self.joined = found if found.applied else replace(found, backgrounds=nothing)
         return self
+
+    def _beam(self, scan: Scan, pedestal: float) -> float | None:
+        """I0 less the pedestal, which the camera adds to it, too.
+
+        Raises
+        ------
+        MethodError
+            If nothing is left.
+        """
+        if self.i0 is not None and self.i0 <= pedestal:
+            raise MethodError(
+                f"{scan.source.path}: i0 {self.i0:g} is not above the {pedestal:.0f} counts "
+                "behind the aperture; give the open beam as the camera reads it, or dark images"
+            )
+        return None if self.i0 is None else self.i0 - pedestal
 
     def _offered(self, scan: Scan) -> Mapping[str, BackgroundMethod]:
         """What the method may start from, for less than its own fit."""
@@ -187,6 +207,7 @@ class Joint:
         scan: Scan,
         own: TileArray,
         offered: Mapping[str, BackgroundMethod],
+        i0: float | None,
         watch: Watch,
     ) -> Joined:
         candidates = offered or {self.method.name: self.method}
@@ -199,7 +220,7 @@ class Joint:
         else:
             self.positions = Positions(np.asarray(self._given, np.float64), (), "as given")
         found = joint(
-            scan, own, self.positions, overview=overview, options=self.options, i0=self.i0,
+            scan, own, self.positions, overview=overview, options=self.options, i0=i0,
             workers=cpu_cores(), watch=watch,
         )  # fmt: skip
         if found.solution is None or not len(found.solution.shares):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +18,13 @@ from napari_txm_bgcorr.core.overview import Overview
 __all__ = ["MANY", "System", "differences", "scatter"]
 
 Floats = NDArray[np.float64]
+Indices = NDArray[np.int32]
 
 SHARE = 0.5  # how far a candidate's share may lie from an equal one, as a standard deviation
 ALIKE = 12.0  # blocks of one overlap count as this many independent ones, at most
 HUBER = 1.5  # standard deviations
-AGREE = 1.0  # of usual drift: least error ascribed to a method's own differences
-AGREE_MANY = 4.0  # the same where the tiles that show the beam tell its drift themselves
+AGREE = 12.0  # of usual drift: least error ascribed to a method's own differences
+AGREE_KNOWN = 1.0  # the same where the method does not guess them from the tiles
 MANY = 40  # tiles enough to judge levels by without a plane, and to tell which show the beam
 FLOOR = 0.005  # least noise of a block, log
 
@@ -74,8 +74,8 @@ class System:
         whole = sparse.eye_array(len(self.g_order), self.g_size, format="lil")
         whole[0, -1] = 1  # the level of a tile is the sum of its fast and its slow part
         self.whole = sparse.csr_array(sparse.kron(sparse.eye_array(self.count), whole))
-        self.first = np.array([o.first for o in overlaps])
-        self.second = np.array([o.second for o in overlaps])
+        self.first = np.array([o.first for o in overlaps], np.int32)
+        self.second = np.array([o.second for o in overlaps], np.int32)
         self.sizes = np.array([o.difference.size for o in overlaps])
         self.difference = differences(overlaps)
         self.rows = self._rows(overlaps)
@@ -89,6 +89,7 @@ class System:
             options.shape_drift / sum(p) ** 1.5 if sum(p) else options.level_drift
             for p in self.g_order
         ])  # fmt: skip
+        self.agree = AGREE_KNOWN if overview.knows_drift else AGREE
         self.own = _own_terms(overview, self.g_order)
         self.method_level = self.own[:, 0].copy()
         self.own -= np.nanmedian(self.own, axis=0)
@@ -106,37 +107,39 @@ class System:
             legendre(self.g_order, *one), level, -legendre(self.g_order, *two), -level,
         ])  # fmt: skip
 
-    def _index(self) -> tuple[NDArray[np.int64], tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Unknowns `(E, K)` that each pair's rows meet, and the places of their products."""
-        own = self.f_size + np.arange(self.g_size)
-        index = np.concatenate([
-            np.tile(np.arange(self.f_size), (len(self.sizes), 1)),
-            own + self.first[:, None] * self.g_size, own + self.second[:, None] * self.g_size,
-        ], axis=1)  # fmt: skip
+    def _index(self) -> tuple[Indices, tuple[Indices, Indices]]:
+        """Unknowns `(E, 2 K)` of both tiles of each pair, and the places of their products."""
+        pairs = np.stack([self.first, self.second], axis=1)
+        own = pairs[:, :, None] * self.g_size + np.arange(self.g_size, dtype=np.int32)
+        index: Indices = own.reshape(len(pairs), -1).astype(np.int32)
         width = index.shape[1]
-        return index, (np.repeat(index, width, axis=1).ravel(), np.tile(index, width).ravel())
+        places = np.repeat(index, width, axis=1).ravel(), np.tile(index, width).ravel()
+        return index, places
 
     def _prior(
         self, order: tuple[NDArray[np.int64], Floats], options: JointOptions
-    ) -> sparse.csr_array:
-        """Precision matrix of f and of drift, the fast and the slow."""
-        fast, slow = np.append(self.g_prior**-2.0, 0), np.zeros(self.g_size)
+    ) -> sparse.csc_array:
+        """Precision matrix of drift, the fast and the slow."""
+        level, shape, slow = np.zeros((3, self.g_size))
+        level[0], shape[1:-1] = self.g_prior[0] ** -2.0, self.g_prior[1:] ** -2.0
         slow[-1] = options.slow_drift**-2.0
-        drift = sparse.kron(_chain(order, options.memory_h), sparse.diags_array(fast))
-        drift = drift + sparse.kron(_chain(order, options.slow_h), sparse.diags_array(slow))
-        return sparse.csr_array(sparse.block_diag([sparse.diags_array(self.f_prior**-2.0), drift]))
+        parts = (options.level_h, level), (options.shape_h, shape), (options.slow_h, slow)
+        return sparse.csc_array(sum(
+            sparse.kron(_chain(order, memory_h), sparse.diags_array(precision))
+            for memory_h, precision in parts
+        ))  # fmt: skip
 
     def terms_of(self, drift: Floats) -> Floats:
         """Terms of g_i `(T, K)`, the first is the whole level."""
         out: Floats = (self.whole @ drift.ravel()).reshape(self.count, -1)
         return out
 
-    def _trusted(self, drift: Floats) -> tuple[sparse.csr_array, Floats]:
-        """Prior and right side with the method's own terms, by how they agree with `drift`.
+    def _trusted(self, drift: Floats) -> tuple[sparse.csc_array, Floats]:
+        """Prior and right side of drift with the method's own terms, by how both agree.
 
-        They agree by accident, too, so no more faith in them than in drift being usual; none
-        where the method was not asked. Of many tiles, those that show the beam tell its drift,
-        too, whatever the method says.
+        What a method guesses from tiles is their specimen's, too, and alike in neighbours: it is
+        believed little, however well it agrees; not at all where it was not asked. Of many tiles,
+        those that show the beam tell its drift, too, whatever the method says.
         """
         off = self.own - self.terms_of(drift)
         asked = np.flatnonzero(np.isfinite(off[:, 0]))
@@ -145,8 +148,7 @@ class System:
             off[asked, 0] -= _plane(self.positions_px[asked], off[asked, 0])
         off -= np.nanmedian(off, axis=0)
         spread = 1.4826 * np.nanmedian(np.abs(off), axis=0)
-        least = AGREE if self.shown is None else AGREE_MANY
-        faith = np.isfinite(self.own) / (spread**2 + (least * self.g_prior) ** 2)
+        faith = np.isfinite(self.own) / (spread**2 + (self.agree * self.g_prior) ** 2)
         told = np.nan_to_num(self.own) * faith
         if self.shown is not None:
             found = self.terms_of(drift)
@@ -154,23 +156,19 @@ class System:
             faith += precision
             told += precision * shown
         own = self.whole.T @ sparse.diags_array(faith.ravel()) @ self.whole
-        border = sparse.csr_array((self.f_size, self.f_size))
-        right = np.concatenate([self.expected, self.whole.T @ told.ravel()])
-        return sparse.csr_array(self.prior + sparse.block_diag([border, own])), right
+        return sparse.csc_array(self.prior + own), self.whole.T @ told.ravel()
 
     def solve(self, step: Callable[[int], None], rounds: int) -> tuple[Floats, Floats, float]:
         """Huber's estimate: unknowns of all tiles, of each tile, noise of a block."""
         shared, drift = np.zeros(self.f_size), np.zeros((self.count, self.g_size))
         noise = max(scatter(self.residuals(shared, drift)), FLOOR)
-        none = np.zeros(self.count * self.g_size)
-        prior = (self.prior, np.concatenate([self.expected, none]))
+        prior = self.prior, np.zeros(self.count * self.g_size)
         for k in range(rounds):
             step(k)
             if k == rounds // 2:
                 prior = self._trusted(drift)
             weights = self._weights(self.residuals(shared, drift), noise)
-            matrix, right = self._normal(weights, *prior)
-            found = solve_bordered(sparse.csc_array(matrix), right, self.f_size)
+            found = solve_bordered(*self._normal(weights, *prior))
             shared = found[: self.f_size]
             drift = found[self.f_size :].reshape(self.count, self.g_size)
             noise = max(scatter(self.residuals(shared, drift)), FLOOR)
@@ -192,21 +190,37 @@ class System:
         return out
 
     def _normal(
-        self, weights: Floats, prior: sparse.csr_array, base: Floats
-    ) -> tuple[Any, Floats]:
-        """Matrix and right side of the weighted blocks, added to the prior's."""
-        width = self.index.shape[1]
+        self, weights: Floats, prior: sparse.csc_array, base: Floats
+    ) -> tuple[Floats, Floats, sparse.csc_array, Floats]:
+        """Matrix, in parts, and right side of the weighted blocks, added to the priors'.
+
+        Returns
+        -------
+        As `solve_bordered` takes them: f's own, f's with drift, drift's own; right side.
+        """
+        shared = self.rows[:, : self.f_size]
         weighted = self.rows * weights[:, None]
+        corner = weighted[:, : self.f_size].T @ shared + np.diag(self.f_prior**-2.0)
         starts = np.cumsum(self.sizes) - self.sizes
+        width = self.index.shape[1]
         blocks = np.empty((len(self.sizes), width, width))
+        beside = np.empty((len(self.sizes), width, self.f_size))
         for size in np.unique(self.sizes).tolist():  # pairs with as many blocks, all at once
             chosen = np.flatnonzero(self.sizes == size)
             at = starts[chosen, None] + np.arange(size)
-            blocks[chosen] = weighted[at].transpose(0, 2, 1) @ self.rows[at]
+            own = weighted[at][:, :, self.f_size :].transpose(0, 2, 1)
+            rows = self.rows[at]
+            blocks[chosen] = own @ rows[:, :, self.f_size :]
+            beside[chosen] = own @ rows[:, :, : self.f_size]
+        edge = np.zeros((len(base), self.f_size))
+        np.add.at(edge, self.index, beside)
+        inner = sparse.coo_array((blocks.ravel(), self.places), shape=prior.shape)
         sums = np.add.reduceat(weighted * self.difference[:, None], starts, axis=0)
-        right = base + np.bincount(self.index.ravel(), sums.ravel(), minlength=len(base))
-        data = sparse.coo_array((blocks.ravel(), self.places), shape=prior.shape)
-        return data.tocsr() + prior, right
+        alone = np.bincount(
+            self.index.ravel(), sums[:, self.f_size :].ravel(), minlength=len(base)
+        )  # fmt: skip
+        first = self.expected + sums[:, : self.f_size].sum(axis=0)
+        return corner, edge, inner.tocsc() + prior, np.concatenate([first, base + alone])
 
 
 def _chain(order: tuple[NDArray[np.int64], Floats], memory_h: float) -> sparse.coo_array:

@@ -73,6 +73,8 @@ class Overview:
     unlit_level : float
         Log counts behind the aperture, dark removed: the same in every tile. NaN where all is
         lit.
+    knows_drift : bool
+        Whether the method knows how its backgrounds differ (`OwnBackgrounds.every`).
     """
 
     shape: Image
@@ -84,6 +86,7 @@ class Overview:
     pattern_kept: NDArray[np.float64]
     others: Image = field(default_factory=lambda: np.empty((0, 0, 0), np.float32))
     unlit_level: float = float("nan")
+    knows_drift: bool = False
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -180,7 +183,9 @@ def survey(
     bin_px = max(1, -(-max(rows, columns) // work_px))
     mosaic = scan.kind == "mosaic"
     chosen = shared_tiles(scan)
-    every = not mosaic or not isinstance(backgrounds, OwnBackgrounds) or backgrounds.every
+    own = backgrounds if isinstance(backgrounds, OwnBackgrounds) else None
+    knows_drift = own is not None and own.every
+    every = not mosaic or own is None or knows_drift
     asked = frozenset(range(count) if every else chosen)
     looked = frozenset(chosen[k] for k in spread_indices(len(chosen), LIT_TILES))
     keep = _Keeper(scan, backgrounds, scan.dark(), bin_px, frozenset(chosen), asked, looked, watch)
@@ -216,7 +221,7 @@ def survey(
     others = _quantiles(stacks, offsets, lit) if mosaic else np.empty((0, *lit.shape), np.float32)
     rest -= cells
     return Overview(
-        shape, lit, raw, raw_level, rest, bin_px, kept, others - shape, unlit_level=unlit_level
+        shape, lit, raw, raw_level, rest, bin_px, kept, others - shape, unlit_level, knows_drift
     )
 
 
