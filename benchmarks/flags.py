@@ -36,7 +36,9 @@ ROOT = Path(__file__).resolve().parents[1]
 WORTH = ROOT / "src/napari_txm_bgcorr/core/flag_worth.json"
 PAGE = ROOT / "docs/explanation/flags.md"
 MARKS = ("<!-- figures begin -->", "<!-- figures end -->")
-SETS = {"choose": 0, "seen": 1, "unseen": 2}
+SETS = {"choose": 0, "seen": 1, "unseen": 2, "choose rows": 3, "rows": 4}
+ROWS = ("choose rows", "rows")  # larger, some rows under a slab; judged by the level of tiles
+OFF = 0.02  # a tile's level against the mosaic's, log
 BAD = 0.03  # background error, one scale removed
 TIMES = 2.0  # or this many times the scan's median
 HOURS_PER_TILE = 85 / 3600
@@ -45,9 +47,17 @@ Floats = NDArray[np.float64]
 
 
 def draw(part: str, k: int, size: int, seed: int) -> SimulatedScan:
-    """Draw mosaic `k` of a set: 3 x 3 to 5 x 5, half with a dark, half with an old reference."""
-    side = 3 + k % 3
+    """Draw mosaic `k` of a set: 3 x 3 to 5 x 5, half with a dark, half with an old reference.
+
+    Of `ROWS` 9 x 8 to 12 x 11, half the size, two to four rows covered, half with a dark.
+    """
     number = int(np.random.SeedSequence([seed, SETS[part], k]).generate_state(1)[0])
+    if part in ROWS:
+        return simulate_mosaic(
+            9 + k % 4, 8 + k // 4 % 4, size=size // 2, overlap=0.2, jitter_px=20, skew_px=4,
+            hours_per_tile=HOURS_PER_TILE, darks=k % 2, seed=number, covered_rows=2 + k % 3,
+        )  # fmt: skip
+    side = 3 + k % 3
     unseen = [name for name, family in FAMILIES.items() if family.held_out]
     drawn = simulate_mosaic(
         side, side, size=size, overlap=(0.2, 0.16, 0.24)[k // 3 % 3], jitter_px=20, skew_px=4,
@@ -103,23 +113,26 @@ def circuit(rng: np.random.Generator, shape: tuple[int, int], size: int) -> NDAr
 
 def judge(
     drawn: SimulatedScan, method: BackgroundMethod, novelty: Callable[[TileResult], float] | None
-) -> tuple[Floats, dict[str, Floats]]:
-    """True error of each tile's background `(T,)`, and the suspicion of each flag."""
+) -> tuple[Floats, Floats, dict[str, Floats]]:
+    """True errors of the tiles' backgrounds and levels, and the suspicion of each flag."""
     scan = drawn.scan
     dark = scan.dark()
     pedestal = drawn.session.dark if dark is None else 0
     lit = ndimage.binary_erosion(drawn.session.aperture, iterations=2, border_value=1)
-    gauge, errors = Gauge(scan), np.full(len(scan), np.nan)
+    gauge, errors, levels = Gauge(scan), np.empty(len(scan)), np.empty(len(scan))
+    gauge.tell(method.describe())
     for tile in correct_tiles(scan, method):
         truth = drawn.backgrounds[tile.index] + pedestal
         beam = tile.background if dark is None else tile.background - dark
         ratio = np.asarray(beam / truth, np.float32)
         known = lit & ~pixels.outliers(ratio, lit, 6.0, 0.05)
         errors[tile.index] = quality.background_error(beam, truth, known)["sf"]
+        levels[tile.index] = np.log(np.median(ratio[known]))
         gauge.add(tile, float("nan") if novelty is None else novelty(tile))
     gauge.register()
     table = gauge.table()
-    return errors, {key: flag.score(table) for key, flag in FLAGS.items() if not flag.fact}
+    scores = {key: flag.score(table) for key, flag in FLAGS.items() if not flag.fact}
+    return errors, np.abs(levels - np.median(levels)), scores
 
 
 def is_bad(errors: Floats) -> NDArray[np.bool_]:
@@ -146,8 +159,14 @@ class Judged:
     method: str
     mosaic: int
     errors: Floats
+    levels: Floats
     scores: dict[str, Floats]
     seconds: float
+
+    @property
+    def bad(self) -> NDArray[np.bool_]:
+        """Tiles that flags should find."""
+        return self.levels > OFF if self.part in ROWS else is_bad(self.errors)
 
 
 def collect(mosaics: int, size: int, seed: int, names: Sequence[str]) -> list[Judged]:
@@ -163,15 +182,15 @@ def collect(mosaics: int, size: int, seed: int, names: Sequence[str]) -> list[Ju
                 scan=replace(drawn.scan, tiles=tiles),
                 backgrounds=LazyTiles(true.shape, np.float32, true.__getitem__),
             )
-            for name in names:
+            for name in names if part not in ROWS else (DECIDING,):
                 make = methods()[name]
                 began = time.perf_counter()
-                errors, scores = judge(drawn, make().fit(drawn.scan), novelty_of(drawn.scan))
-                done = Judged(part, name, k, errors, scores, time.perf_counter() - began)
+                found = judge(drawn, make().fit(drawn.scan), novelty_of(drawn.scan))
+                done = Judged(part, name, k, *found, time.perf_counter() - began)
                 out.append(done)
                 print(
                     f"{part:7s} {k:3d} {drawn.session.family:9s} {name:16s} "
-                    f"sf {100 * np.median(errors):5.2f} % bad {is_bad(errors).mean():.2f} "
+                    f"sf {100 * np.median(done.errors):5.2f} % bad {done.bad.mean():.2f} "
                     f"{done.seconds:.1f} s",
                     flush=True,
                 )
@@ -211,7 +230,7 @@ def choose(scores: Floats, bad: NDArray[np.bool_]) -> float:
 
 def figures(rows: list[Judged], key: str, threshold: float, seed: int) -> dict[str, list[float]]:
     """AUC, precision, recall and share flagged, each (value, low, high) over mosaics."""
-    pairs = [(row.scores[key], is_bad(row.errors)) for row in rows]
+    pairs = [(row.scores[key], row.bad) for row in rows]
 
     def all_of(part: list[tuple[Floats, NDArray[np.bool_]]]) -> tuple[float, ...]:
         scores, bad = (np.concatenate(x) for x in zip(*part, strict=True))
@@ -246,16 +265,18 @@ def evaluate(rows: list[Judged], seed: int) -> dict[str, dict]:
     for key, flag in FLAGS.items():
         if flag.fact:
             continue
-        pool = [row for row in rows if row.part == "choose" and row.method == DECIDING]
+        own = ("choose rows", "rows") if flag.of_level else ("choose", "seen", "unseen")
+        pool = [row for row in rows if row.part == own[0] and row.method == DECIDING]
         limit = choose(
             np.concatenate([row.scores[key] for row in pool]),
-            np.concatenate([is_bad(row.errors) for row in pool]),
+            np.concatenate([row.bad for row in pool]),
         )
         judged = []
         for name in dict.fromkeys(row.method for row in rows):
-            for part in ("seen", "unseen"):
+            for part in judged_sets(name):
                 some = [r for r in rows if r.part == part and r.method == name]
-                row = {"method": name, "set": part, "decides": name == DECIDING}
+                decides = name == DECIDING and part in own
+                row = {"method": name, "set": part, "decides": decides}
                 judged.append(row | figures(some, key, limit, seed))
         sign = 1.0 if flag.above else -1.0
         out[key] = {"threshold": None if np.isnan(limit) else round(sign * limit, 5),
@@ -263,9 +284,16 @@ def evaluate(rows: list[Judged], seed: int) -> dict[str, dict]:
     return out
 
 
+def judged_sets(method: str) -> list[str]:
+    """Sets that flags are judged on."""
+    return [
+        s for s in SETS if not s.startswith("choose") and (method == DECIDING or s not in ROWS)
+    ]
+
+
 def bad_share(rows: list[Judged], name: str, part: str) -> float:
     """Share of bad tiles in a set."""
-    bad = [is_bad(r.errors) for r in rows if r.part == part and r.method == name]
+    bad = [r.bad for r in rows if r.part == part and r.method == name]
     return float(np.concatenate(bad).mean())
 
 
@@ -292,7 +320,7 @@ def tables(found: dict[str, dict], rows: list[Judged], given: argparse.Namespace
         "bad tiles (how many); `shown` says whether the flag is a warning.",
     ]
     for name in dict.fromkeys(row.method for row in rows):
-        for part in ("seen", "unseen"):
+        for part in judged_sets(name):
             share = bad_share(rows, name, part)
             out += ["", f"**{name}, {part}** ({100 * share:.0f} % of the tiles are bad)", ""]
             out += ["| flag | threshold | AUC | interval | precision | recall | flagged | within "

@@ -122,6 +122,7 @@ def look(
             registration=register,
             progress=shown,
             novelty=novelty,
+            described=output.provenance.get("parameters"),
         )
     return output, gauge
 

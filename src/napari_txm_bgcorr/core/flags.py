@@ -41,6 +41,8 @@ class Flag:
         Raised where the value is above the threshold; else below.
     magnitude : bool
         Compare the value without its sign.
+    of_level : bool
+        Tells of the level of tiles; judged by it, not by the shape of their backgrounds.
     fact : bool
         States a fact about the tile and guesses nothing about its background: shown always.
     """
@@ -52,6 +54,7 @@ class Flag:
     remedy: str
     above: bool = True
     magnitude: bool = False
+    of_level: bool = False
     fact: bool = False
 
     @property
@@ -99,6 +102,9 @@ FLAGS: dict[str, Flag] = {
              "It differs from its neighbours by more than a level.", REDO),
         Flag("level", "level", "level", "It is brighter or darker than its neighbours.",
              "Run the joint stage.", magnitude=True),
+        Flag("unsure", "level unsure", "level_error",
+             "Little tells its level: few tiles of its rows show the beam.",
+             "Take a reference nearby, or set the level from an empty area.", of_level=True),
         Flag("residue", "shared residue", "residue", "Fine pattern that all tiles share is left.",
              "Take more tiles or a reference.", magnitude=True),
         Flag("ghost", "shared shading", "ghost", "Shading that all tiles share is left in it.",
@@ -128,10 +134,11 @@ class Worth:
     threshold : float or None
         Chosen on a set of its own; None: nothing was to choose from.
     judged : tuple of mapping
-        For each ``method`` (what `correct` does by default ``decides``) and ``set`` (seen:
-        illumination and specimens as in training; unseen: others): ``auc``, ``precision``,
-        ``recall`` and ``share`` of tiles flagged, each (value, low, high) with a 95 % bootstrap
-        interval over mosaics.
+        For each ``method`` and ``set`` (seen: illumination and specimens as in training; unseen:
+        others; rows: larger, some rows under a slab, judged by level): whether it ``decides``
+        (what `correct` does by default, on sets judged by what the flag tells), ``auc``,
+        ``precision``, ``recall`` and ``share`` of tiles flagged, each (value, low, high) with a
+        95 % bootstrap interval over mosaics.
     """
 
     threshold: float | None

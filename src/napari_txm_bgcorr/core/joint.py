@@ -52,6 +52,8 @@ class Solution:
     seam_before, seam_after : float
         Robust rms log difference of blocks in the overlaps: with the method's own
         backgrounds, and with these terms.
+    level_errors : (T,) float64
+        Standard deviation of each level against the mean of all.
     shares : (C,) float64
         0 to 1, of the overview's `others` in the shape that `shared` and `tiles` belong to.
     compared : tuple of Overlap
@@ -67,6 +69,7 @@ class Solution:
     noise: float
     seam_before: float
     seam_after: float
+    level_errors: Floats
     shares: Floats = field(default_factory=lambda: np.empty(0))
     compared: tuple[Overlap, ...] = ()
     left: Floats = field(default_factory=lambda: np.empty(0))
@@ -154,7 +157,7 @@ def solve(
     shares = np.array([share.get(k, 0.0) if k in left else 0.0 for k in range(number)])
     return Solution(
         found[len(left) - 1 :], system.terms_of(drift), system.method_level, len(overlaps), noise,
-        before, after, shares, tuple(overlaps), residuals,
+        before, after, system.level_errors(), shares, tuple(overlaps), residuals,
     )  # fmt: skip
 
 

@@ -17,12 +17,14 @@ class JointOptions:
         Of f and of g_i.
     level_drift, shape_drift : float
         Rms of a tile's level and tilt about the scan's mean. A term of degree d has
-        ``shape_drift / d^1.5``. Measured between empty tiles of one mosaic at TLS BL01B: level
-        1-4 %, smooth change 1-3.5 % rms.
+        ``shape_drift / d^1.5``. Measured between empty tiles of one mosaic of 16 minutes at TLS
+        BL01B: level 1-4 %, smooth change 1-3.5 % rms.
     shared_error : float
         Rms of each term of f, by degree likewise: error of a reference of yesterday.
-    memory_h : float
-        Hours over which drift forgets; tiles taken closer together are alike.
+    level_h, shape_h : float
+        Hours over which drift of the level, and of the shape, forgets; tiles taken closer
+        together are alike. With a short memory of the shape a row of tiles, half an hour, may be
+        tilted by itself, and overlaps cannot tell that from steps of the level.
     slow_drift, slow_h : float
         Rms and memory (hours) of the level's slow drift, on top: over a mosaic of a day the
         fast one alone would have the level stand still, and a tilt of f take its place.

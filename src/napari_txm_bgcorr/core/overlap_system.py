@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 
 from napari_txm_bgcorr.core.beam_levels import TILE_H, shown_terms
-from napari_txm_bgcorr.core.bordered import solve_bordered
+from napari_txm_bgcorr.core.bordered import Bordered
 from napari_txm_bgcorr.core.joint_options import JointOptions
 from napari_txm_bgcorr.core.legendre import Order, legendre, terms
 from napari_txm_bgcorr.core.overlaps import Overlap
 from napari_txm_bgcorr.core.overview import Overview
+from napari_txm_bgcorr.core.shapes import spread_indices
 
 __all__ = ["MANY", "System", "differences", "scatter"]
 
@@ -27,6 +28,7 @@ AGREE = 12.0  # of usual drift: least error ascribed to a method's own differenc
 AGREE_KNOWN = 1.0  # the same where the method does not guess them from the tiles
 MANY = 40  # tiles enough to judge levels by without a plane, and to tell which show the beam
 FLOOR = 0.005  # least noise of a block, log
+JUDGED = 128  # levels whose error is worked out; between them it changes little
 
 
 def scatter(values: Floats) -> float:
@@ -71,8 +73,10 @@ class System:
         self.f_order, self.g_order = terms(options.shared_degree)[1:], terms(options.tile_degree)
         self.shares = overlaps[0].others.shape[1]  # unknowns before those of f
         self.f_size, self.g_size = self.shares + len(self.f_order), len(self.g_order) + 1
+        self.level = np.zeros(self.g_size)
+        self.level[[0, -1]] = 1  # the level of a tile is the sum of its fast and its slow part
         whole = sparse.eye_array(len(self.g_order), self.g_size, format="lil")
-        whole[0, -1] = 1  # the level of a tile is the sum of its fast and its slow part
+        whole[0] = self.level
         self.whole = sparse.csr_array(sparse.kron(sparse.eye_array(self.count), whole))
         self.first = np.array([o.first for o in overlaps], np.int32)
         self.second = np.array([o.second for o in overlaps], np.int32)
@@ -94,7 +98,8 @@ class System:
         self.method_level = self.own[:, 0].copy()
         self.own -= np.nanmedian(self.own, axis=0)
         self.shown = shown_terms(overview, self.g_order) if self.count >= MANY else None
-        self.prior = self._prior(_order_in_time(hours, self.count), options)
+        self.order, gap_h = _order_in_time(hours, self.count)
+        self.prior = self._prior((self.order, gap_h), options)
 
     def _rows(self, overlaps: Sequence[Overlap]) -> Floats:
         """`(n, C + K_f + 2 K_g + 2)` of all blocks: other shapes, f, g of both tiles."""
@@ -168,11 +173,28 @@ class System:
             if k == rounds // 2:
                 prior = self._trusted(drift)
             weights = self._weights(self.residuals(shared, drift), noise)
-            found = solve_bordered(*self._normal(weights, *prior))
+            self.matrix, right = self._normal(weights, *prior)
+            found = self.matrix.solve(right)
             shared = found[: self.f_size]
             drift = found[self.f_size :].reshape(self.count, self.g_size)
             noise = max(scatter(self.residuals(shared, drift)), FLOOR)
         return shared, drift, noise
+
+    def level_errors(self) -> Floats:
+        """Standard deviation `(T,)` of each level against the mean of all, as last solved.
+
+        Overlaps cannot tell tilts of whole rows from steps of their levels: here it shows where
+        nothing else does.
+        """
+        order = self.order
+        asked = np.array(spread_indices(self.count, JUDGED))
+        sums = np.zeros((self.count, self.g_size, len(asked)))
+        sums[order[asked], :, np.arange(len(asked))] = self.level
+        sums -= sums.mean(axis=0)
+        found = np.sqrt(self.matrix.variances(sums.reshape(-1, len(asked))))
+        out = np.empty(self.count)
+        out[order] = np.interp(np.arange(self.count), asked, found)
+        return out
 
     def _weights(self, residuals: Floats, noise: float) -> Floats:
         off = np.maximum(np.abs(residuals) / noise, 1e-12)
@@ -191,12 +213,13 @@ class System:
 
     def _normal(
         self, weights: Floats, prior: sparse.csc_array, base: Floats
-    ) -> tuple[Floats, Floats, sparse.csc_array, Floats]:
-        """Matrix, in parts, and right side of the weighted blocks, added to the priors'.
+    ) -> tuple[Bordered, Floats]:
+        """Matrix and right side of the weighted blocks, added to the priors'.
 
         Returns
         -------
-        As `solve_bordered` takes them: f's own, f's with drift, drift's own; right side.
+        Bordered, (n,) float64
+            f first.
         """
         shared = self.rows[:, : self.f_size]
         weighted = self.rows * weights[:, None]
@@ -220,7 +243,8 @@ class System:
             self.index.ravel(), sums[:, self.f_size :].ravel(), minlength=len(base)
         )  # fmt: skip
         first = self.expected + sums[:, : self.f_size].sum(axis=0)
-        return corner, edge, inner.tocsc() + prior, np.concatenate([first, base + alone])
+        matrix = Bordered(corner, edge, inner.tocsc() + prior)
+        return matrix, np.concatenate([first, base + alone])
 
 
 def _chain(order: tuple[NDArray[np.int64], Floats], memory_h: float) -> sparse.coo_array:

@@ -143,6 +143,7 @@ def joint(
         "seam_before": round(found.seam_before, 5),
         "seam_after": round(scatter(change.left), 5),
         "change_rms": round(float(change.cells.std()), 5),
+        "level_errors": [round(float(e), 4) for e in found.level_errors],
     }
     kept = replace(found, compared=(), left=np.empty(0))  # what is fitted travels to workers
     return Joined(lazy, "", kept, levels, level, facts)

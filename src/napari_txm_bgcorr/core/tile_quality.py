@@ -6,7 +6,7 @@ table from these whenever it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -72,6 +72,7 @@ class Gauge:
         self._tile = np.full(coarse, np.nan, np.float32)  # log raw on the same cells
         self._valid = np.full(count, np.nan)
         self._novelty = np.full(count, np.nan)
+        self._level_error = np.full(count, np.nan)
         self._positions: Floats | None = scan.positions_px
         self._registered = False
 
@@ -114,6 +115,19 @@ class Gauge:
         self._valid[i] = float(valid.mean())
         self._novelty[i] = novelty
         self.measured[i] = True
+
+    def tell(self, described: Mapping[str, Any]) -> None:
+        """Take what the joint stage knows of its own errors.
+
+        Parameters
+        ----------
+        described : mapping
+            What the fitted method says of itself: `parameters` of the provenance.
+        """
+        stage = described.get("joint")
+        errors = stage.get("level_errors", ()) if isinstance(stage, Mapping) else ()
+        if len(errors) == len(self.scan):
+            self._level_error[:] = errors
 
     def _beam(self, counts: NDArray[Any]) -> Image:
         values = np.asarray(counts, np.float32)
@@ -214,6 +228,7 @@ class Gauge:
             seam_after=_median(sides.after),
             bend=_median(sides.bend),
             level=_mean(sides.offset),
+            level_error=self._level_error.copy(),
             residue=residues(self._fine, seen),
             ghost=ghosts(coarse, seen),
             departure=departure,
@@ -237,6 +252,7 @@ def measure(
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
     novelty: Callable[[TileResult], float] | None = None,
+    described: Mapping[str, Any] | None = None,
 ) -> Gauge:
     """Measure a finished correction, tile by tile.
 
@@ -262,6 +278,8 @@ def measure(
         Asked after each tile; the gauge then holds what was measured.
     novelty : callable or None
         Measure of the learned method for one tile.
+    described : mapping or None
+        What the method that made them says of itself; see `Gauge.tell`.
 
     Returns
     -------
@@ -280,6 +298,7 @@ def measure(
                 f"{tuple(scan.tiles.shape)}; give one for each tile"
             )
     gauge = Gauge(scan)
+    gauge.tell(described or {})
     if positions_px is not None:
         gauge.place(positions_px)
 

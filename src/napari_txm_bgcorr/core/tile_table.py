@@ -52,6 +52,11 @@ COLUMNS: dict[str, Column] = {
     ),
     "bend": Column("seam shape", "%", "The same less one level for each overlap."),
     "level": Column("level", "%", "Level of the corrected tile against its neighbours."),
+    "level_error": Column(
+        "level error",
+        "%",
+        "How far its level may be off, one standard deviation, as the joint stage sees it.",
+    ),
     "residue": Column(
         "shared residue", "", "Fine pattern that the corrected tile has in common with others."
     ),
@@ -100,6 +105,9 @@ class TileQuality:
         As `seam_after`, less one level for each overlap: what no gain can mend.
     level : (T,) float64
         Mean log of the corrected tile less that of its neighbours, in the overlaps.
+    level_error : (T,) float64
+        Standard deviation of the background's level against the mean of all tiles that the joint
+        stage's equations leave; NaN where it was not applied.
     residue : (T,) float64
         Mean correlation, at zero shift, of the high-passed corrected tile with the others.
     ghost : (T,) float64
@@ -130,6 +138,7 @@ class TileQuality:
     seam_after: Floats
     bend: Floats
     level: Floats
+    level_error: Floats
     residue: Floats
     ghost: Floats
     departure: Floats

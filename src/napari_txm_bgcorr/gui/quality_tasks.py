@@ -107,6 +107,7 @@ def measure_result(result: Result, stop: Event) -> Iterator[QualityMessage]:
     try:
         with errors_in_words(result.name):
             gauge, novelty = Gauge(result.scan), _novelty(result)
+            gauge.tell((result.provenance or {}).get("parameters") or {})
             pace = Pace(len(done))
             for i in done:
                 if stop.is_set():
