@@ -11,6 +11,7 @@ from napari_txm_bgcorr.core.correction import correct_tiles
 from napari_txm_bgcorr.engine.methods import make_method
 from napari_txm_bgcorr.gui import worker
 from napari_txm_bgcorr.gui.layers import owner_of
+from napari_txm_bgcorr.io import from_aperture
 from tests.gui.helpers import make_scan
 
 WAIT = 30_000
@@ -369,6 +370,17 @@ def test_model_is_offered_to_methods_that_use_one(panel):
     assert not panel.model_combo.isEnabled() and panel.session.method == "smooth"
     panel.method_combo.setCurrentIndex(panel.method_combo.findData("auto"))
     assert panel.model_combo.isEnabled()
+
+
+def test_a_closed_corner_stands_for_the_dark(panel):
+    (button,) = [b for b in panel.form.darks.findChildren(QPushButton) if b.text() == "Corner"]
+    button.click()
+    assert from_aperture(panel.session.darks)
+    assert panel.form.darks.words.text() == "aperture"
+    (clear,) = [b for b in panel.form.darks.findChildren(QPushButton) if b.text() == "Clear"]
+    assert button.isHidden() and not clear.isHidden()
+    clear.click()
+    assert panel.session.darks == () and clear.isHidden() and not button.isHidden()
 
 
 def test_references_and_darks_are_listed_and_cleared(panel, tmp_path):

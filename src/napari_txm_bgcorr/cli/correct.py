@@ -25,7 +25,10 @@ REFERENCE_HELP = (
     "Image without the sample (flat field), or a folder of them; may be repeated. Default: "
     "what the input holds."
 )
-DARK_HELP = "Image without beam, or a folder of them; may be repeated. Default: as above."
+DARK_HELP = (
+    "Image without beam, or a folder of them; may be repeated. Default: as above. 'aperture' "
+    "takes the counts of a corner that the aperture closes."
+)
 SAVE_HELP = "What to write, some of raw,background,corrected,mask (1 where the result is valid)."
 SCHEDULER_HELP = (
     "Let the workers of dask.distributed do the work: its address, local:N (N processes here) or "

@@ -135,7 +135,8 @@ def prepare(path: Path, options: CorrectOptions, shared: Shared | None = None) -
     path : Path
     options : CorrectOptions
     shared : dict, optional
-        References and darks by size of tile, read for one path and used for the next.
+        References and darks by size of tile, read for one path and used for the next; not darks
+        from behind the aperture, which are each scan's own.
 
     Raises
     ------
@@ -156,9 +157,12 @@ def prepare(path: Path, options: CorrectOptions, shared: Shared | None = None) -
         if options.references:
             flats, times = io.read_references(options.references, like=scan)
             given |= {"flats": flats, "flat_times": times}
-        if options.darks:
+        if options.darks and not io.from_aperture(options.darks):
             given["darks"], _ = io.read_references(options.darks, like=scan, role="darks")
-    return replace(scan, **shared[size])
+    scan = replace(scan, **shared[size])
+    if io.from_aperture(options.darks):
+        scan = replace(scan, darks=io.read_references(options.darks, like=scan, role="darks")[0])
+    return scan
 
 
 def correct_scans(

@@ -125,12 +125,19 @@ class Joint:
         if not done.applied:
             single = "single image" in done.reason  # nobody expects anything there
             return () if single else (f"joint stage not applied: {done.reason}",)
+        notes = []
         if done.level is not None and done.level.source == "relative":
-            return (
+            notes.append(
                 "the level is relative: no empty area, reference or I0 sets it "
-                "(transmission is known up to one factor for the whole scan)",
+                "(transmission is known up to one factor for the whole scan)"
             )
-        return ()
+        if "pedestal_counts" in done.facts:
+            notes.append(
+                f"no dark image: {done.facts['pedestal_counts']:.0f} counts behind the aperture "
+                "were taken for it to compare tiles, not to divide; --dark aperture (panel: "
+                "Darks, Corner) does both, and absorbing parts lose their seams"
+            )
+        return tuple(notes)
 
     def _done(self) -> Joined:
         if self.joined is None:

@@ -18,7 +18,7 @@ from napari_txm_bgcorr.core.scan import Scan, TileArray
 if TYPE_CHECKING:
     from napari_txm_bgcorr.core.correction import BackgroundMethod
 
-__all__ = ["PACKAGES", "Provenance", "make_provenance", "refuse_if_corrected"]
+__all__ = ["PACKAGES", "Provenance", "make_provenance", "pixels_sha256", "refuse_if_corrected"]
 
 PACKAGES = ("napari-txm-bgcorr", "numpy", "scipy", "torch", "monai")
 
@@ -101,15 +101,15 @@ def make_provenance(scan: Scan, method: BackgroundMethod, device: str = "cpu") -
         method=method.name,
         parameters=parameters,
         weights_sha256=parameters.get("weights_sha256"),
-        flats_sha256=_pixels_sha256(scan.flats),
-        darks_sha256=_pixels_sha256(scan.darks),
+        flats_sha256=pixels_sha256(scan.flats),
+        darks_sha256=pixels_sha256(scan.darks),
         versions=_versions(),
         device=device,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def _pixels_sha256(stack: TileArray | None) -> str | None:
+def pixels_sha256(stack: TileArray | None) -> str | None:
     """Hash over type, size and pixels of images, read one by one."""
     if stack is None or stack.shape[0] == 0:
         return None

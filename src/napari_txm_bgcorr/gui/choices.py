@@ -22,6 +22,7 @@ from napari_txm_bgcorr.engine.methods import JOINT_BY_DEFAULT, LEARNED
 from napari_txm_bgcorr.gui.drop_zone import FILE_FILTER, local_paths
 from napari_txm_bgcorr.gui.messages import Choices
 from napari_txm_bgcorr.gui.session import Session, model_label
+from napari_txm_bgcorr.io import APERTURE
 
 __all__ = ["ChoicesForm", "PathsField", "narrow_combo"]
 
@@ -49,9 +50,12 @@ def narrow_combo(name: str, tip: str) -> QComboBox:
 
 
 class PathsField(QWidget):
-    """A list of files and folders in one line: how many, with buttons to add and to clear."""
+    """A list of files and folders in one line: how many, with buttons to add and to clear.
 
-    def __init__(self, name: str, tip: str, changed: Any) -> None:
+    `more` buttons are offered while the list is empty, in the place of the one that clears it.
+    """
+
+    def __init__(self, name: str, tip: str, changed: Any, *more: tuple[str, str, Any]) -> None:
         super().__init__()
         self.setObjectName(name)
         self.setAcceptDrops(True)
@@ -64,9 +68,11 @@ class PathsField(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(3)
         layout.addWidget(self.words, 1)
+        buttons = {}
         for text, help_text, action in (
             ("Files…", f"Add image files: {tip}", self._ask_files),
             ("Folder…", f"Add a folder: {tip}", self._ask_folder),
+            *more,
             ("Clear", "Remove all from this list", lambda: self.set_paths(())),
         ):
             button = QPushButton(text)
@@ -74,6 +80,15 @@ class PathsField(QWidget):
             button.clicked.connect(action)
             button.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
             layout.addWidget(button)
+            buttons[text] = button
+        self._more = [buttons[text] for text, *_ in more]
+        self._clear = buttons["Clear"]
+        self._offer()
+
+    def _offer(self) -> None:
+        for button in self._more:
+            button.setVisible(not self._paths)
+        self._clear.setVisible(bool(self._paths) or not self._more)
 
     def set_paths(self, paths: tuple[Path, ...]) -> None:
         """Replace the list."""
@@ -82,6 +97,7 @@ class PathsField(QWidget):
         self.words.setText({0: "none", 1: self._paths[0].name if count else ""}.get(
             count, f"{count} paths"))  # fmt: skip
         self.setToolTip("\n".join([self._tip, *map(str, self._paths)]))
+        self._offer()
         self._changed(self._paths)
 
     def add(self, paths: list[Path]) -> None:
@@ -136,7 +152,9 @@ class ChoicesForm(QWidget):
             "darks_field",
             "images without beam",
             lambda paths: setattr(session, "darks", paths),
-        )
+            ("Corner", "Take the counts of a corner that the aperture closes for the dark image",
+             lambda: self.darks.set_paths((Path(APERTURE),))),
+        )  # fmt: skip
         self.joint_box = QCheckBox("Refine over the whole scan")
         self.joint_box.setObjectName("joint_checkbox")
         self.joint_box.setToolTip(

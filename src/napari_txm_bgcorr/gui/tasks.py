@@ -257,7 +257,7 @@ def _prepare(job: Job, item: JobInput) -> Scan:
     refuse_no_counts(scan, item.name)
     scan = with_references(scan, job.references)
     if job.darks:
-        darks, _ = io.read_references(job.darks, like=scan)
+        darks, _ = io.read_references(job.darks, like=scan, role="darks")
         scan = replace(scan, darks=darks)
     return scan
 

@@ -7,16 +7,24 @@ is looked at, so that a TIFF needs neither h5py nor zarr.
 
 from __future__ import annotations
 
-from napari_txm_bgcorr.io.dispatch import READERS, read, read_references
+from napari_txm_bgcorr.io.dispatch import (
+    APERTURE,
+    READERS,
+    from_aperture,
+    read,
+    read_references,
+)
 from napari_txm_bgcorr.io.job import check_place, finished
 from napari_txm_bgcorr.io.writers import WRITERS, OutputWriter, open_output
 
 __all__ = [
+    "APERTURE",
     "READERS",
     "WRITERS",
     "OutputWriter",
     "check_place",
     "finished",
+    "from_aperture",
     "open_output",
     "read",
     "read_references",

@@ -13,11 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import ReadError
+from napari_txm_bgcorr.core.pedestal import with_pedestal
 from napari_txm_bgcorr.core.scan import Scan, TileArray
 from napari_txm_bgcorr.io.facts import with_grid
 from napari_txm_bgcorr.io.guard import one_line, reading, require_file
 
-__all__ = ["READERS", "read", "read_references"]
+__all__ = ["APERTURE", "READERS", "from_aperture", "read", "read_references"]
+
+APERTURE = "aperture"  # in place of a path of darks
 
 _HERE = "napari_txm_bgcorr.io"
 READERS: dict[str, str] = {
@@ -94,6 +97,9 @@ def read_references(
 ) -> tuple[TileArray, NDArray[np.datetime64] | None]:
     """Read references (or darks) from files, stacks and folders as one lazy stack.
 
+    Darks may also be those that closed corners show: the one path `APERTURE`, unless there is a
+    file of that name.
+
     Parameters
     ----------
     paths : sequence of str or Path
@@ -118,6 +124,8 @@ def read_references(
 
     if not paths:
         raise ReadError("references: none given; name files or folders")
+    if role == "darks" and like is not None and from_aperture(paths):
+        return _behind_aperture(like), None
     stacks: list[TileArray] = []
     times: list[NDArray[np.datetime64] | None] = []
     for path in paths:
@@ -135,6 +143,21 @@ def read_references(
         stacks.append(stack)
         times.append(scan.times if own is None else scan.flat_times if role == "flats" else None)
     return concatenated(stacks), joined(times)
+
+
+def from_aperture(paths: Sequence[str | Path]) -> bool:
+    """Whether darks are to be read behind the aperture of the scan itself."""
+    return len(paths) == 1 and Path(paths[0]).name == APERTURE and not Path(paths[0]).exists()
+
+
+def _behind_aperture(scan: Scan) -> TileArray:
+    known, _ = with_pedestal(replace(scan, darks=None))
+    if known.darks is None:
+        raise ReadError(
+            f"{scan.source.path}: no corner of the field is closed by an aperture, so nothing "
+            "shows the counts without beam; give dark images"
+        )
+    return known.darks
 
 
 def _size(stack: TileArray) -> str:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from napari_txm_bgcorr.core.correction import TileResult
 from napari_txm_bgcorr.core.errors import ReadError, WriteError
 from napari_txm_bgcorr.core.files import discard, replace_file
+from napari_txm_bgcorr.core.pedestal import with_pedestal
+from napari_txm_bgcorr.core.provenance import pixels_sha256
 from napari_txm_bgcorr.core.scan import Scan, Source, TileArray
 from napari_txm_bgcorr.io.dispatch import read
 from napari_txm_bgcorr.io.embedded import KEY
@@ -102,10 +104,20 @@ def open_finished(path: Path) -> FinishedOutput:
         source=Source(store, scan.source.format),
         provenance=None,
     )
+    scan = _with_dark(scan, provenance)
     mask = tiles["mask"].tiles if "mask" in tiles else None
     return FinishedOutput(
         store, scan, tiles["background"].tiles, corrected.tiles, mask, provenance, raw_source
     )
+
+
+def _with_dark(scan: Scan, provenance: Mapping[str, Any]) -> Scan:
+    """The dark that was read behind the aperture, if it was that one."""
+    wanted = provenance.get("darks_sha256")
+    if scan.dark() is not None or not wanted:
+        return scan
+    known, _ = with_pedestal(scan)
+    return known if pixels_sha256(known.darks) == wanted else scan
 
 
 def _provenance(store: Path, given: Path) -> Mapping[str, Any]:
