@@ -161,19 +161,20 @@ class Joint:
         self.positions = self.joined = None
         self._used = self.method
         mosaic = scan.kind == "mosaic" and len(scan) > 1
+        given = scan
         scan, pedestal = with_pedestal(scan, watch) if mosaic else (scan, None)
         i0 = self._beam(scan, pedestal or 0.0)
         offered = self._offered(scan) if mosaic else {}
         if not offered:
             fit_method(self.method, scan, watch)
-        whole, scan = scan, with_own_references(self.method, scan)
+        scan = with_own_references(self.method, scan)
         own = OwnBackgrounds(scan, self.method)
         if mosaic:
             found = self._mosaic(scan, own, offered, i0, watch)
             if offered and found.applied:
                 self._used = next(iter(offered.values()))
-            elif offered:
-                fit_method(self.method, whole, watch)
+            elif not found.applied and (offered or pedestal is not None):
+                fit_method(self.method, given, watch)  # as without the stage
         elif scan.kind == "mosaic":
             found = Joined(own, too_few(len(scan), self.options))
         elif scan.kind == "series":
