@@ -17,6 +17,7 @@ import pytest
 from napari_txm_bgcorr.core.errors import WriteError
 from napari_txm_bgcorr.io import WRITERS, guard, open_output, read
 from napari_txm_bgcorr.io import job as job_module
+from napari_txm_bgcorr.io.job import JOB, LOCK
 
 from . import outputs
 from .outputs import PROVENANCE, make_scan, result, write_all
@@ -172,6 +173,16 @@ def test_notes_left_by_a_kill_after_the_last_rename_are_removed(
 def interrupted(path: Path) -> None:
     """In place of a function: the process ends here."""
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("left", [LOCK, f"{LOCK}.part", f"{JOB}.part"])
+def test_killed_before_its_job_was_noted_it_starts_again(tmp_path: Path, left: str) -> None:
+    (tmp_path / "o.part").mkdir()
+    (tmp_path / "o.part" / left).write_text("{")  # cut off
+    with open_output(tmp_path / "o", "tiff", make_scan(), PROVENANCE) as writer:
+        assert not writer.done
+    assert not (tmp_path / "o.part" / f"{LOCK}.part").exists()
+    assert not (tmp_path / "o.part" / f"{JOB}.part").exists()
 
 
 def test_what_is_not_ours_is_never_replaced(tmp_path: Path) -> None:

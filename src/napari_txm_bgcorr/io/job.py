@@ -185,7 +185,7 @@ def claim(job: Job, *, overwrite: bool) -> frozenset[int]:
     with writing(part):
         if part.is_symlink() or (part.exists() and not part.is_dir()):
             raise WriteError(f"{part}: a file or link is in the way; remove it")
-        if part.is_dir() and any(part.iterdir()):
+        if part.is_dir() and not _hardly_begun(part):
             old = _unfinished_key(part)
             _take_lock(part)
             done = done_tiles(part, job.units)
@@ -210,6 +210,12 @@ def resumed(job: Job) -> Job:
     with writing(job.part):
         begun = json.loads((job.part / JOB).read_text(encoding="utf-8"))
     return replace(job, provenance=begun["provenance"])
+
+
+def _hardly_begun(part: Path) -> bool:
+    """Whether `part` holds nothing, or what a process killed at its start may leave."""
+    notes = (LOCK, f"{LOCK}.part", f"{JOB}.part")
+    return all(path.name in notes for path in part.iterdir())
 
 
 def _unfinished_key(part: Path) -> str:
