@@ -181,7 +181,7 @@ class Joint:
             found = steady(scan, own, workers=self.workers, i0=self.i0, watch=watch)
         else:
             found = Joined(own, "a single image has nothing to compare it with")
-        if pedestal is not None:
+        if pedestal is not None and found.applied:
             found = replace(found, facts={**found.facts, "pedestal_counts": round(pedestal, 1)})
         # What is not used would keep the whole scan, where the method travels to other processes.
         nothing = np.empty((0, 1, 1), np.float32)
