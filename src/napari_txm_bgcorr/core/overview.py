@@ -207,14 +207,7 @@ def survey(
                 counts.append(seen.counts)
     lit, unlit_level = _lit(np.stack(counts))
     del counts
-    shape = median_of(stacks[0], cpu_cores())
-    shape -= np.median(shape[lit])
-    # A specimen that turns looks alike in neighbours: halves in time differ more.
-    order = _halves_in_time(len(chosen)) if scan.kind == "series" else slice(None)
-    # It turns, but never leaves: references of its own know the pattern better.
-    known = scan.kind == "series" and scan.flats is not None and scan.flats.shape[0] > 0
-    pattern, kept = shared_pattern(stacks[1][order][: 0 if known else None], lit)
-    shape += pattern
+    shape, kept = _shared_shape(scan, stacks, lit)
     small, cells = bin_mean(shape, bin_px), bin_mean(shape, keep.cell)
     for tile in raw:
         tile -= small.astype(np.float16)
@@ -223,6 +216,24 @@ def survey(
     return Overview(
         shape, lit, raw, raw_level, rest, bin_px, kept, others - shape, unlit_level, knows_drift
     )
+
+
+def _shared_shape(
+    scan: Scan, stacks: NDArray[np.float16], lit: Mask
+) -> tuple[Image, NDArray[np.float64]]:
+    """Shape that log backgrounds and residuals `(2, N, Y, X)` tell, with its fine pattern.
+
+    The second value is the weight of each band, see `shared_pattern`.
+    """
+    shape = median_of(stacks[0], cpu_cores())
+    shape -= np.median(shape[lit])
+    # A specimen that turns looks alike in neighbours: halves in time differ more.
+    order = _halves_in_time(stacks.shape[1]) if scan.kind == "series" else slice(None)
+    # It turns, but never leaves: references of its own know the pattern better.
+    known = scan.kind == "series" and scan.flats is not None and scan.flats.shape[0] > 0
+    pattern, kept = shared_pattern(stacks[1][order][: 0 if known else None], lit)
+    shape += pattern
+    return shape, kept
 
 
 def _lit(counts: Image) -> tuple[Mask, float]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from napari_txm_bgcorr.core.correction import TileResult
 from napari_txm_bgcorr.core.errors import MethodError
@@ -20,6 +19,7 @@ from napari_txm_bgcorr.core.overview import Overview, bin_mean
 from napari_txm_bgcorr.core.pixels import lit_field
 from napari_txm_bgcorr.core.registration import Positions, register
 from napari_txm_bgcorr.core.scan import Scan, TileArray
+from napari_txm_bgcorr.core.tile_bins import fine_band, log_bins
 from napari_txm_bgcorr.core.tile_figures import (
     departures,
     ghosts,
@@ -40,7 +40,6 @@ Floats = NDArray[np.float64]
 WORK_PX = 256  # longer side of what is kept of each tile, at most
 CELLS = 32  # across the field: what is kept of each background
 FLOOR = 1e-3  # transmission below it counts as this much
-FINE = (0.5, 2.0)  # bins: band of the fixed fine pattern, between noise and smooth shape
 AHEAD = 4  # tiles that threads may be ahead
 
 
@@ -102,16 +101,16 @@ class Gauge:
         raw = self._beam(result.raw)
         valid = result.valid
         share = bin_mean(valid.astype(np.float32), self.bin_px)
-        log_raw = _log_bins(raw, valid, share, self.bin_px, None)
+        log_raw = log_bins(raw, valid, share, self.bin_px, None)
         level = float(np.nanmedian(log_raw)) if np.isfinite(log_raw).any() else np.nan
-        corrected = _log_bins(result.transmission, valid, share, self.bin_px, FLOOR)
+        corrected = log_bins(result.transmission, valid, share, self.bin_px, FLOOR)
         self._level[i] = level
         self._raw[i] = np.clip(log_raw - level, -30, 30)
         self._corrected[i] = corrected
-        self._fine[i] = _fine(corrected)
+        self._fine[i] = fine_band(corrected)
         cells = bin_mean(valid.astype(np.float32), self.cell_px)
-        self._background[i] = _log_bins(beam, valid, cells, self.cell_px, None)
-        self._tile[i] = _log_bins(raw, valid, cells, self.cell_px, None)
+        self._background[i] = log_bins(beam, valid, cells, self.cell_px, None)
+        self._tile[i] = log_bins(raw, valid, cells, self.cell_px, None)
         self._valid[i] = float(valid.mean())
         self._novelty[i] = novelty
         self.measured[i] = True
@@ -360,40 +359,6 @@ def trusted(
     if np.issubdtype(raw.dtype, np.integer):
         known &= raw < np.iinfo(raw.dtype).max
     return known
-
-
-def _log_bins(
-    image: NDArray[Any], valid: Mask, share: Image, bin_px: int, floor: float | None
-) -> Image:
-    """Log of the mean over the valid pixels of each bin; NaN where less than half are."""
-    values = np.where(valid, np.asarray(image, np.float32), np.float32(0))
-    mean = bin_mean(values, bin_px) / np.maximum(share, np.float32(1e-6))
-    least = np.float32(1e-6 if floor is None else floor)
-    usable = share >= 0.5
-    if floor is None:
-        usable &= mean > 0
-    out: Image = np.where(usable, np.log(np.maximum(mean, least)), np.float32(np.nan))
-    return out
-
-
-def _fine(log: Image) -> Image:
-    """Fine part of a log tile on bins, between noise and smooth shape; norm 1, 0 where unknown."""
-    known = np.isfinite(log)
-    inner = ndimage.binary_erosion(known, iterations=4, border_value=1)
-    if not inner.any():
-        return np.zeros(log.shape, np.float32)
-    weight, values = known.astype(np.float32), np.where(known, log, np.float32(0))
-    low = [
-        ndimage.gaussian_filter(values, s)
-        / np.maximum(ndimage.gaussian_filter(weight, s), np.float32(1e-6))
-        for s in FINE
-    ]
-    band = low[0] - low[1]
-    limit = 4 * 1.4826 * float(np.median(np.abs(band[inner])))
-    band = np.clip(band, -limit, limit)  # edges of the specimen shall not rule
-    band = np.where(inner, band - band[inner].mean(), 0)
-    out: Image = (band / max(float(np.linalg.norm(band)), 1e-30)).astype(np.float32)
-    return out
 
 
 def _median(sides: Floats) -> Floats:

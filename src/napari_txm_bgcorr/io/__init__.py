@@ -14,7 +14,8 @@ from napari_txm_bgcorr.io.dispatch import (
     read,
     read_references,
 )
-from napari_txm_bgcorr.io.job import check_place, finished
+from napari_txm_bgcorr.io.job import finished
+from napari_txm_bgcorr.io.out_place import check_place
 from napari_txm_bgcorr.io.writers import WRITERS, OutputWriter, open_output
 
 __all__ = [

@@ -23,8 +23,9 @@ from napari_txm_bgcorr.core.files import discard, rename
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.io.fit_file import remove_fits
 from napari_txm_bgcorr.io.guard import writing
-from napari_txm_bgcorr.io.job import DONE, JOB, NEW, Job, check_place, done_tiles
+from napari_txm_bgcorr.io.job import DONE, JOB, NEW, Job, done_tiles
 from napari_txm_bgcorr.io.json_file import write_json
+from napari_txm_bgcorr.io.out_place import check_place
 from napari_txm_bgcorr.io.write_zarr import ZarrSink
 from napari_txm_bgcorr.io.writers import OutputWriter, planes_of
 

@@ -30,7 +30,8 @@ from napari_txm_bgcorr.core.stitch import (
     share_out,
 )
 from napari_txm_bgcorr.io.guard import writing
-from napari_txm_bgcorr.io.job import DONE, check_place, claim, release, replace_output, resumed
+from napari_txm_bgcorr.io.job import DONE, claim, release, replace_output, resumed
+from napari_txm_bgcorr.io.out_place import check_place
 from napari_txm_bgcorr.io.tile_cache import TileCache
 from napari_txm_bgcorr.io.tile_parts import DOMAINS, TileParts
 from napari_txm_bgcorr.io.tile_places import Places

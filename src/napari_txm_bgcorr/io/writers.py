@@ -15,15 +15,8 @@ from numpy.typing import NDArray
 from napari_txm_bgcorr.core.errors import WriteError
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.io.guard import writing
-from napari_txm_bgcorr.io.job import (
-    DONE,
-    Job,
-    check_place,
-    claim,
-    release,
-    replace_output,
-    resumed,
-)
+from napari_txm_bgcorr.io.job import DONE, Job, claim, release, replace_output, resumed
+from napari_txm_bgcorr.io.out_place import check_place
 
 if TYPE_CHECKING:
     from napari_txm_bgcorr.core.correction import TileResult
