@@ -160,7 +160,16 @@ def test_rows_come_in_the_order_of_the_accelerations():
         "naive loop", "cached data", "device-resident data", "channels_last", "bf16",
         "fused Adam", "one generator forward, detached D", "batch 8",
     ]  # fmt: skip
-    assert names.index("compile of G and D, batch 1") < names.index("CUDA graphs, batch 1")
+    fastest = (
+        "compile of G and D, batch 1",
+        "CUDA graphs, batch 1",
+        "compile and CUDA graphs, batch 1",
+    )
+    assert [names.index(n) for n in fastest] == sorted(names.index(n) for n in fastest)
+    by_name = {s.name: s for s in settings_for("cuda:0", (8, 32))}
+    both = by_name["compile and CUDA graphs, batch 32"]
+    assert both.compiled and both.graphed and both.batch == 32 and both.needs_cuda
+    assert not by_name["CUDA graphs, batch 32"].compiled
     by_name = {s.name: s for s in settings_for("mps", (4,))}
     assert by_name["bf16"].bf16 and not by_name["fused Adam"].bf16
     assert by_name["batch 4"].channels_last and by_name["batch 4"].fused

@@ -15,8 +15,17 @@ from napari_txm_bgcorr.core import files
 from napari_txm_bgcorr.core.errors import WriteError
 from napari_txm_bgcorr.core.training_data import TrainingData
 from napari_txm_bgcorr.engine import bench_train as bench
-from napari_txm_bgcorr.engine import devices, distributed, profiling, residency, tensors, trainer
+from napari_txm_bgcorr.engine import (
+    devices,
+    distributed,
+    pairs,
+    profiling,
+    residency,
+    tensors,
+    trainer,
+)
 from napari_txm_bgcorr.engine.bench_train_step import Setting, make_networks
+from napari_txm_bgcorr.engine.config import load_config
 from napari_txm_bgcorr.engine.distributed import World, join
 from napari_txm_bgcorr.engine.mixed import MixedPairs
 from napari_txm_bgcorr.engine.pairs import to_batch
@@ -286,6 +295,40 @@ def test_training_asks_the_cpu_and_correcting_does_not(monkeypatch, native):
     assert devices.trains_in_bf16("cpu") is native and not devices.has_bf16("cpu")
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")  # an older torch
     assert not devices.trains_in_bf16("cpu") and not devices.trains_in_bf16("mps")
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "more", "expected"),
+    [
+        ("cuda:0", 6, {}, 5),
+        ("cuda:0", 64, {}, 8),
+        ("cuda:0", 64, {"system": "win32"}, 4),
+        ("cuda:0", 64, {"processes": 4, "memory_gb": 24}, 4),
+        ("cuda:0", 16, {"processes": 4}, 3),
+        ("cuda:0", 16, {"memory_gb": 4}, 2),
+        ("cuda:0", 16, {"shared_mb": 64}, 2),  # what a container gives
+        ("cuda:0", 1, {}, 1),
+        ("cpu", 2, {}, 1),
+        ("cpu", 16, {}, 4),
+        ("cuda:0", 16, {"wanted": 0}, 0),
+        ("cpu", 2, {"wanted": 3}, 3),
+    ],
+)
+def test_batches_are_drawn_by_as_many_processes_as_the_machine_can_hold(
+    monkeypatch, tmp_path, device, cores, more, expected
+):
+    given = {"system": "linux", "processes": 1, "memory_gb": 96, "shared_mb": 2**20} | more
+    monkeypatch.setattr(pairs, "cpu_cores", lambda: cores)
+    monkeypatch.setattr(pairs.sys, "platform", given["system"])
+    memory = SimpleNamespace(available=given["memory_gb"] * 2**30)
+    monkeypatch.setattr(pairs.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(pairs, "SHARED", tmp_path)
+    free = SimpleNamespace(free=given["shared_mb"] * 2**20)
+    monkeypatch.setattr(pairs.shutil, "disk_usage", lambda _: free)
+    wanted = given.get("wanted", "auto")
+    settings = load_config("fine-tune", [f"data.workers={wanted}"])
+    assert settings.batch == 8 and settings.network.field_px == 256
+    assert pairs.worker_count(settings, device, given["processes"]) == expected
 
 
 # -- the benchmark ---------------------------------------------------------------------------

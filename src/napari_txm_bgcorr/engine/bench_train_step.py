@@ -108,6 +108,9 @@ def settings_for(device: str, batches: tuple[int, ...]) -> list[Setting]:
     held["compiled"] = False
     for batch in (1, *batches):
         add(f"CUDA graphs, batch {batch}", batch=batch, graphed=True)
+    held["compiled"] = True
+    for batch in (1, *batches):
+        add(f"compile and CUDA graphs, batch {batch}", batch=batch)
     careful = "for comparison: decoding, fp32, but one forward and a detached D step"
     rows.append(Setting("plain loop, detached", note=careful, detached=True, one_forward=True))
     rows += [
@@ -155,8 +158,9 @@ class Rig:
         if setting.products:
             self.generator = with_products(self.generator)
         if setting.compiled:
-            self.generator = torch.compile(self.generator)
-            self.discriminator = torch.compile(self.discriminator)
+            # kernels for this very batch: else the second size met gets slower ones for any size
+            self.generator = torch.compile(self.generator, dynamic=False)
+            self.discriminator = torch.compile(self.discriminator, dynamic=False)
         self._graphs: dict[bool, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
 
     def _adam(self, network: nn.Module) -> torch.optim.Adam:
@@ -263,6 +267,8 @@ class Rig:
         self.adam_d.zero_grad(set_to_none=True)
         self.adam_g.state.clear()
         self.adam_d.state.clear()
+        if self.setting.compiled:
+            torch.compiler.reset()  # one row's sizes do not count against the next row's
 
     def fft_alone(self) -> Callable[[], None]:
         """The FFT loss by itself, forward and backward, for its share of a step."""

@@ -115,8 +115,9 @@ class DataConfig(_Strict):
         Illumination families to draw from; empty: all that may be trained on.
     sessions_per_batch : int
         Sessions in one batch; each gives ``batch / sessions_per_batch`` tiles.
-    workers : int
-        Processes that draw batches; 0: in the training process.
+    workers : int or "auto"
+        Processes that draw batches; 0: in the training process; ``auto``: by cores and memory
+        (`pairs.worker_count`). The batches do not depend on it.
     simulate_px : int
         Edge of a simulated tile in pixels; a multiple of the field.
     p_no_prior, p_stale, p_tile_median, p_smooth : float
@@ -161,7 +162,7 @@ class DataConfig(_Strict):
     augment: AugmentConfig = AugmentConfig()
     families: tuple[str, ...] = ()
     sessions_per_batch: int = Field(default=4, ge=1)
-    workers: int = Field(default=1, ge=0, le=64)
+    workers: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = "auto"
     simulate_px: int = Field(default=256, ge=16, le=4096)
     p_no_prior: float = Field(default=0.45, ge=0)
     p_stale: float = Field(default=0.30, ge=0)

@@ -7,10 +7,14 @@ row in `PAIRS`.
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import psutil
 import torch
 from monai.data import ThreadDataLoader
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -18,10 +22,18 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from napari_txm_bgcorr.core.errors import ConfigError, TxmError
 from napari_txm_bgcorr.core.training_data import TrainingData
 from napari_txm_bgcorr.engine.config import TrainConfig
+from napari_txm_bgcorr.engine.devices import cpu_cores
 from napari_txm_bgcorr.engine.mixed import KINDS, MixedPairs, PartMaker, Parts
 from napari_txm_bgcorr.engine.tensors import Batch, Pairs, network_input
 
-__all__ = ["PAIRS", "PairSource", "batches", "build_pairs", "to_batch"]
+__all__ = ["PAIRS", "PairSource", "batches", "build_pairs", "to_batch", "worker_count"]
+
+MOST_WORKERS = {"win32": 4}  # every one loads torch, for which Windows sets memory aside at once
+ANYWHERE = 8
+WORKER_BYTES = 1.5 * 2**30  # torch, and pools of simulated sessions and specimens
+AHEAD = 3  # batches that a worker has ready
+ARRAYS = 5  # float32 fields of a tile in a batch, at most
+SHARED = Path("/dev/shm")  # where Linux keeps what processes hand over
 
 
 class PairSource(Protocol):
@@ -154,7 +166,37 @@ def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def batches(source: PairSource, config: TrainConfig, first: int) -> Iterator[Batch]:
+def worker_count(config: TrainConfig, device: torch.device | str, processes: int = 1) -> int:
+    """Processes that draw batches for one training process.
+
+    A GPU waits for simulated tiles unless several cores draw them: all cores but one do. On a
+    CPU the training itself wants the cores: one in four. Memory for all of them is free, also
+    where Linux keeps what processes hand over (64 MB in many containers).
+
+    Parameters
+    ----------
+    config : TrainConfig
+        ``data.workers`` is taken as it is, unless it is ``auto``.
+    device : device
+        That trains.
+    processes : int
+        Training processes on this machine.
+    """
+    if config.data.workers != "auto":
+        return config.data.workers
+    processes = max(processes, 1)
+    cores = cpu_cores() // processes
+    wanted = cores // 4 if torch.device(device).type == "cpu" else cores - 1
+    room = psutil.virtual_memory().available / processes / WORKER_BYTES
+    if SHARED.is_dir():
+        one = AHEAD * config.batch * ARRAYS * 4 * config.network.field_px**2
+        room = min(room, shutil.disk_usage(SHARED).free / processes / one)
+    return max(1, min(wanted, int(room), MOST_WORKERS.get(sys.platform, ANYWHERE)))
+
+
+def batches(
+    source: PairSource, config: TrainConfig, first: int, workers: int | None = None
+) -> Iterator[Batch]:
     """Batches from number `first` on, drawn by worker processes ahead of time.
 
     Of mixed pairs the workers make what needs no image; the rest is composed on the device.
@@ -165,13 +207,16 @@ def batches(source: PairSource, config: TrainConfig, first: int) -> Iterator[Bat
     config : TrainConfig
     first : int
         Number of the first batch: the steps already done.
+    workers : int or None
+        Processes that draw; None: as `worker_count` has it where a CPU trains.
     """
+    workers = worker_count(config, "cpu") if workers is None else workers
     end = max(config.steps, first)
     drawn: Iterator[Pairs]
     if isinstance(source, MixedPairs):
-        drawn = _mixed(source, config.data.workers, _From(first, end))
+        drawn = _mixed(source, workers, _From(first, end))
     else:
-        drawn = iter(_loader(_Stream(source), config.data.workers, _From(first, end)))
+        drawn = iter(_loader(_Stream(source), workers, _From(first, end)))
     return map(_Flips(config), range(first, end), drawn)
 
 
@@ -201,7 +246,7 @@ def _loader(dataset: Dataset[Any], workers: int, numbers: _From) -> DataLoader[A
         batch_size=None,
         sampler=numbers,
         num_workers=workers,
-        prefetch_factor=3 if workers else None,
+        prefetch_factor=AHEAD if workers else None,
         persistent_workers=workers > 0,
         multiprocessing_context="spawn" if workers else None,
         worker_init_fn=_one_thread,

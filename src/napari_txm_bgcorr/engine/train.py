@@ -19,7 +19,7 @@ from napari_txm_bgcorr.engine.config import TrainConfig
 from napari_txm_bgcorr.engine.devices import guard
 from napari_txm_bgcorr.engine.distributed import join
 from napari_txm_bgcorr.engine.keeper import Keeper, Wishes
-from napari_txm_bgcorr.engine.pairs import batches, build_pairs
+from napari_txm_bgcorr.engine.pairs import batches, build_pairs, worker_count
 from napari_txm_bgcorr.engine.profiling import phase, profiled
 from napari_txm_bgcorr.engine.run_folder import RunFolder
 from napari_txm_bgcorr.engine.tensors import Batch
@@ -99,7 +99,8 @@ def fit(
     if trainer.progress() >= 1:
         return
     clock = _Clock(trainer)
-    drawn = iter(batches(source, config, trainer.step))
+    workers = worker_count(config, trainer.device, world.local_size)
+    drawn = iter(batches(source, config, trainer.step, workers))
     while True:
         with phase("data"):
             batch = next(drawn, None)
