@@ -10,11 +10,14 @@ from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication, QLabel, QMessageBox, QPushButton, QWidget
 
+from napari_txm_bgcorr.core.pixels import lit_field
+from napari_txm_bgcorr.core.simulate import draw_session
 from napari_txm_bgcorr.gui import train_widget, worker
 from napari_txm_bgcorr.gui.train_close import ask_before_closing
 from napari_txm_bgcorr.gui.train_messages import Offers, Thumb
 from napari_txm_bgcorr.gui.train_session import DataItem
 from napari_txm_bgcorr.gui.train_sheet import LAYER_MIME
+from napari_txm_bgcorr.gui.train_tile import tile_images
 from tests.gui.test_event_loop import Heart, one_layer_ms
 from tests.gui.train_helpers import FakeRun, save_images
 
@@ -228,6 +231,19 @@ def test_the_tile_is_redrawn_as_four_layers(panel, qtbot, fake):
     until(qtbot, panel, "stopped")
     assert difference.data.max() == pytest.approx(np.expm1(0.1), rel=1e-4)
     assert "training: raw" not in panel.viewer.layers  # what the user removes stays away
+
+
+def test_the_difference_is_nothing_behind_the_aperture():
+    session = draw_session(np.random.default_rng(2), size=256, family="bl01b")
+    assert 0.02 < np.mean(~session.aperture) < 0.5
+    true = np.log(session.background(0.0) + session.dark).astype(np.float32)
+    predicted = np.where(session.aperture, true + 0.5, true + 3)
+    predicted[100:120, 100:120] += 0.03
+    shown = tile_images({"raw": true, "predicted": predicted, "true": true})["difference"]
+    assert shown.dtype == np.float32
+    assert shown[110, 110] == pytest.approx(np.expm1(0.03), abs=1e-4)
+    assert np.abs(shown[~lit_field(np.exp(true))]).max() == 0
+    assert np.mean(np.abs(shown) > 1e-4) < 0.02  # the square, and the aperture's own edge
 
 
 def test_wishes_are_files_in_the_folder(panel, qtbot, fake):

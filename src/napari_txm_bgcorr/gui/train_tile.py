@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_txm_bgcorr.core.pixels import lit_field
+
 if TYPE_CHECKING:
     import napari
 
@@ -31,15 +33,17 @@ def tile_images(preview: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.flo
     -------
     dict of (F, F) float32
         The three as share of the raw tile's level, and ``difference``: predicted over true
-        less 1, after removing one scale (0.01 is 1 %), as the validation error is measured.
+        less 1, after removing one scale (0.01 is 1 %), as the validation error is measured;
+        0 behind the aperture, where nothing is divided.
     """
     if not {"raw", "predicted", "true"} <= set(preview):
         return {}
     logs = {name: np.asarray(preview[name], np.float32) for name in PARTS[:3]}
     error = logs["predicted"] - logs["true"]
-    error = error - np.float32(np.median(error))
     images = {name: np.exp(log) for name, log in logs.items()}
-    return images | {"difference": np.expm1(error)}
+    lit = lit_field(images["true"])
+    error = np.where(lit, error - np.median(error[lit]), np.float32(0))
+    return images | {"difference": np.expm1(error).astype(np.float32)}
 
 
 class TileLayers:
