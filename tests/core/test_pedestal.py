@@ -10,7 +10,7 @@ import pytest
 from napari_txm_bgcorr.core.classical import Smooth
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.mosaic import Joint
-from napari_txm_bgcorr.core.pedestal import with_pedestal
+from napari_txm_bgcorr.core.pedestal import ASKED, with_pedestal
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.simulate import SimulatedScan, simulate_mosaic
 from napari_txm_bgcorr.core.tile_median import TileMedian
@@ -35,6 +35,13 @@ def test_the_corners_tell_it(covered: SimulatedScan) -> None:
     assert dark is not None
     assert dark.shape == covered.scan.tiles.shape[1:]
     assert np.all(dark == np.float32(level))
+
+
+def test_small_corners_tell_it_where_somebody_asks() -> None:
+    drawn = simulate_mosaic(2, 2, size=256, specimen="cells", family="bl01b", seed=1000, darks=0)
+    assert with_pedestal(drawn.scan)[1] is None
+    level = with_pedestal(drawn.scan, least=ASKED)[1]
+    assert level == pytest.approx(float(drawn.session.dark.mean()), rel=0.02)
 
 
 def test_a_dark_image_is_better(covered: SimulatedScan) -> None:

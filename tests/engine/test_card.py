@@ -8,6 +8,7 @@ import pytest
 from napari_txm_bgcorr.core.scan import Scan, Source
 from napari_txm_bgcorr.core.training_data import ImageStack
 from napari_txm_bgcorr.engine.card import (
+    carries,
     facts_of_images,
     fits,
     joined_fits,
@@ -35,6 +36,14 @@ from napari_txm_bgcorr.engine.fitness import fitness
 )
 def test_only_the_last_part_of_a_path_stays(given, kept):
     assert without_places({"a": [given, 1, None]}) == {"a": [kept, 1, None]}
+
+
+def test_references_inside_a_model_are_told_with_their_dates_where_known():
+    known = {"count": 5, "size": [512, 512], "first": "2026-05-01T12:00:00", "newest": None}
+    assert carries({"references": known}) == "5 undated references, 512 x 512 px"
+    dated = carries({"references": known | {"newest": "2026-05-01T13:00:00"}})
+    assert dated == "5 references of 2026-05-01T12:00:00 to 2026-05-01T13:00:00, 512 x 512 px"
+    assert carries({}) == ""
 
 
 def test_a_simulated_training_tells_its_range():

@@ -256,7 +256,12 @@ def test_validation_is_fixed_and_disjoint_in_sessions():
 
 @pytest.mark.parametrize(
     ("count", "per_session", "held", "words"),
-    [(1, 1, 0, "too few"), (2, 2, 0, "too few"), (5, 5, 1, "other moments"), (8, 2, 2, "unseen")],
+    [
+        (1, 1, 0, "1 reference, too few"),
+        (2, 2, 0, "2 references, too few"),
+        (5, 5, 1, "other moments"),
+        (8, 2, 2, "unseen"),
+    ],
 )
 def test_the_split_says_what_it_can_tell(count, per_session, held, words):
     parts = split([f"day{k // per_session}" for k in range(count)], 1)

@@ -16,15 +16,18 @@ from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.shapes import spread_indices
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 
-__all__ = ["with_pedestal"]
+__all__ = ["ASKED", "with_pedestal"]
 
 TILES = 9  # to look at
 RIM = 1 / 64  # of the field: the edge of the aperture is blurred
-LEAST = 1 / 1000  # of the field that is closed
+LEAST = 1 / 1000  # of the field that is closed, within the blurred edge
+ASKED = 1 / 4000  # the same where somebody wants it: the small corners of TLS BL01B are 1 / 1400
 DIMMEST = 0.01  # quantile of the lit pixels: no specimen is below the pedestal
 
 
-def with_pedestal(scan: Scan, watch: Watch = SILENT) -> tuple[Scan, float | None]:
+def with_pedestal(
+    scan: Scan, watch: Watch = SILENT, least: float = LEAST
+) -> tuple[Scan, float | None]:
     """Give a scan that has no dark image one of the counts behind its aperture.
 
     Parameters
@@ -32,6 +35,8 @@ def with_pedestal(scan: Scan, watch: Watch = SILENT) -> tuple[Scan, float | None
     scan : Scan
     watch : Watch
         Asked before each tile that is read.
+    least : float
+        Share of the field that must be closed.
 
     Returns
     -------
@@ -55,7 +60,7 @@ def with_pedestal(scan: Scan, watch: Watch = SILENT) -> tuple[Scan, float | None
     lit = lit_in_tiles(counts)
     rim = max(1, round(RIM * max(lit.shape)))
     closed = ndimage.binary_erosion(~lit, iterations=rim, border_value=1)
-    if closed.sum() < LEAST * closed.size:
+    if closed.sum() < least * closed.size:
         return scan, None
     level = float(np.median(counts[:, closed]))
     if not 0 < level < float(np.quantile(counts[:, lit], DIMMEST)):

@@ -182,8 +182,10 @@ def carries(card: Mapping[str, Any]) -> str:
     if not isinstance(found, Mapping):
         return ""
     size = " x ".join(str(n) for n in found.get("size") or ())
-    when = f"{found.get('first')} to {found.get('newest')}" if found.get("newest") else "undated"
-    return f"{found.get('count', '?')} references of {when}, {size} px"
+    count = found.get("count", "?")
+    if not found.get("newest"):
+        return f"{count} undated references, {size} px"
+    return f"{count} references of {found.get('first')} to {found.get('newest')}, {size} px"
 
 
 def left_out(card: Mapping[str, Any]) -> str:

@@ -55,8 +55,8 @@ def split(sessions: Sequence[str], seed: int, what: str = "references") -> Split
         held = rng.permutation(known[:-1])[: max(1, round(SHARE * len(known)))]
         out = np.isin(names, held)
         tells = (
-            f"validation: {out.sum()} {what} of {len(held)} of {len(known)} sessions are held "
-            "out, so its error is that of sessions unseen in training"
+            f"validation: {out.sum()} of {count} {what} ({len(held)} of {len(known)} sessions) "
+            "held out, so its error is that of sessions unseen in training"
         )
     elif count >= ENOUGH_FILES:
         newest = np.flatnonzero(names == known[-1])
@@ -68,8 +68,9 @@ def split(sessions: Sequence[str], seed: int, what: str = "references") -> Split
             "its error is that of other moments of these sessions, not of other sessions"
         )
     else:
+        some = what if count > 1 else what.removesuffix("s")
         tells = (
-            f"validation: {count} {what}, too few to hold any out; it repeats them under other "
+            f"validation: {count} {some}, too few to hold any out; it repeats them under other "
             "specimens and drift, and tells nothing of other moments, patterns or sessions"
         )
         return Split(everything, everything, tells)

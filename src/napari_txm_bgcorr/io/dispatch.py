@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import ReadError
-from napari_txm_bgcorr.core.pedestal import with_pedestal
+from napari_txm_bgcorr.core.pedestal import ASKED, with_pedestal
 from napari_txm_bgcorr.core.scan import Scan, TileArray
 from napari_txm_bgcorr.io.facts import with_grid
 from napari_txm_bgcorr.io.guard import one_line, reading, require_file
@@ -151,11 +151,11 @@ def from_aperture(paths: Sequence[str | Path]) -> bool:
 
 
 def _behind_aperture(scan: Scan) -> TileArray:
-    known, _ = with_pedestal(replace(scan, darks=None))
+    known, _ = with_pedestal(replace(scan, darks=None), least=ASKED)
     if known.darks is None:
         raise ReadError(
-            f"{scan.source.path}: no corner of the field is closed by an aperture, so nothing "
-            "shows the counts without beam; give dark images"
+            f"{scan.source.path}: no corner of the field is closed by an aperture, or too small a "
+            "one, so nothing shows the counts without beam; give dark images"
         )
     return known.darks
 

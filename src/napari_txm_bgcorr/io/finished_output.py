@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from napari_txm_bgcorr.core.correction import TileResult
 from napari_txm_bgcorr.core.errors import ReadError, WriteError
 from napari_txm_bgcorr.core.files import discard, replace_file
-from napari_txm_bgcorr.core.pedestal import with_pedestal
+from napari_txm_bgcorr.core.pedestal import ASKED, with_pedestal
 from napari_txm_bgcorr.core.provenance import pixels_sha256
 from napari_txm_bgcorr.core.scan import Scan, Source, TileArray
 from napari_txm_bgcorr.io.dispatch import read
@@ -116,7 +116,7 @@ def _with_dark(scan: Scan, provenance: Mapping[str, Any]) -> Scan:
     wanted = provenance.get("darks_sha256")
     if scan.dark() is not None or not wanted:
         return scan
-    known, _ = with_pedestal(scan)
+    known, _ = with_pedestal(scan, least=ASKED)
     return known if pixels_sha256(known.darks) == wanted else scan
 
 
