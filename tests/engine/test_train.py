@@ -271,11 +271,15 @@ def test_settings_are_overridden_by_dotted_keys(tmp_path):
 @pytest.mark.parametrize(
     ("text", "overrides", "match"),
     [
-        ("stepps: 3", [], "stepps: '3': Extra inputs are not permitted"),
+        ("stepps: 3", [], "stepps: '3': no such setting, perhaps steps is meant"),
+        ("zzz: 3", [], "zzz: '3': no such setting; correct or remove it"),
+        ("steps: 3", ["data.workers=x"], "data.workers: 'x': give a whole number from 0 to 64"),
+        ("steps: 3", ["data.workers=65"], "data.workers: '65': give a whole number"),
+        ("data: {residencey: cache}", [], "data.residencey: 'cache': .*residency is meant"),
         ("steps: many", [], "steps: 'many': Input should be a valid integer"),
         ("steps: 3", ["minutes"], "not of the form key=value"),
         ("steps: 3", ["steps.x=1"], "steps is no group of settings"),
-        ("steps: 3", ["loss_weights.l7=1"], r"loss_weights.l7: '1': Extra inputs"),
+        ("steps: 3", ["loss_weights.l7=1"], r"loss_weights.l7: '1': no such setting; correct"),
         ("steps: 3", ["batch=7"], "batch 7 is no multiple"),
         ("[1, 2]", [], "holds no 'key: value' settings"),
         ("a: [", [], "not valid YAML"),

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from napari_txm_bgcorr.core.errors import ConfigError
 from napari_txm_bgcorr.engine.energy import EnergyConfig
@@ -25,6 +33,9 @@ __all__ = [
     "load_config",
     "preset_names",
 ]
+
+
+MOST_WORKERS = 64
 
 
 class _Strict(BaseModel):
@@ -162,7 +173,7 @@ class DataConfig(_Strict):
     augment: AugmentConfig = AugmentConfig()
     families: tuple[str, ...] = ()
     sessions_per_batch: int = Field(default=4, ge=1)
-    workers: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = "auto"
+    workers: int | Literal["auto"] = "auto"
     simulate_px: int = Field(default=256, ge=16, le=4096)
     p_no_prior: float = Field(default=0.45, ge=0)
     p_stale: float = Field(default=0.30, ge=0)
@@ -180,6 +191,13 @@ class DataConfig(_Strict):
     pool_specimens: int = Field(default=0, ge=0)
     validation_sessions: int = Field(default=12, ge=1)
     validation_seed: int = 990_001
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _count_or_auto(cls, value: Any) -> Any:
+        if value != "auto" and not (str(value).isdecimal() and int(value) <= MOST_WORKERS):
+            raise ValueError(f"give a whole number from 0 to {MOST_WORKERS}, or auto")
+        return value
 
 
 class LossWeights(_Strict):
@@ -319,8 +337,20 @@ def parse_config(values: Mapping[str, Any], where: str) -> TrainConfig:
         given = first["input"]  # of a check across settings: all of them
         value = "" if isinstance(given, Mapping) else f"{str(given)[:60]!r}: "
         raise ConfigError(
-            f"{where}: {key}: {value}{first['msg']}; correct or remove it"
+            f"{where}: {key}: {value}{_in_words(first)}; correct or remove it"
         ) from error
+
+
+def _in_words(found: Mapping[str, Any]) -> str:
+    """What is wrong with a setting, and the name it was perhaps meant to have."""
+    if found["type"] != "extra_forbidden":
+        return str(found["msg"]).removeprefix("Value error, ")
+    *groups, name = (str(part) for part in found["loc"])
+    model: Any = TrainConfig
+    for group in groups:
+        model = model.model_fields[group].annotation
+    near = get_close_matches(name, model.model_fields, n=1)
+    return f"no such setting, perhaps {near[0]} is meant" if near else "no such setting"
 
 
 def _read_yaml(source: str | Path) -> dict[str, Any]:
