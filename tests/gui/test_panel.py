@@ -1,5 +1,7 @@
 """The panel as a user meets it: drop, Correct, three layers; cancel, errors, saving, closing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
@@ -8,6 +10,8 @@ from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QPushButton, QWidget
 
 from napari_txm_bgcorr.core.correction import correct_tiles
+from napari_txm_bgcorr.core.pedestal import ASKED, with_pedestal
+from napari_txm_bgcorr.core.simulate import simulate_mosaic
 from napari_txm_bgcorr.engine.methods import make_method
 from napari_txm_bgcorr.gui import worker
 from napari_txm_bgcorr.gui.layers import owner_of
@@ -381,6 +385,21 @@ def test_a_closed_corner_stands_for_the_dark(panel):
     assert button.isHidden() and not clear.isHidden()
     clear.click()
     assert panel.session.darks == () and clear.isHidden() and not button.isHidden()
+
+
+def test_the_dark_of_a_closed_corner_is_taken_off(panel, qtbot, add_scan):
+    drawn = simulate_mosaic(3, 3, size=96, specimen="cells", family="bl01b", seed=22)
+    scan = replace(drawn.scan, tiles=np.asarray(drawn.scan.tiles[:]), darks=None)
+    known, level = with_pedestal(scan, least=ASKED)
+    assert level == pytest.approx(drawn.session.dark.mean(), rel=0.05)
+    add_scan(scan)
+    (button,) = [b for b in panel.form.darks.findChildren(QPushButton) if b.text() == "Corner"]
+    press(qtbot, button)
+    press(qtbot, panel.correct_button)
+    until_idle(qtbot, panel)
+    result = owner_of(layer(panel, f"{scan.source.path.name} corrected"))
+    for tile in correct_tiles(known, make_method("steady").fit(known)):
+        np.testing.assert_array_equal(result.corrected[tile.index], tile.transmission)
 
 
 def test_references_and_darks_are_listed_and_cleared(panel, tmp_path):
