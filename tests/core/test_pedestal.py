@@ -11,6 +11,7 @@ from napari_txm_bgcorr.core.classical import Smooth
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.mosaic import Joint
 from napari_txm_bgcorr.core.pedestal import ASKED, with_pedestal
+from napari_txm_bgcorr.core.refined import Joined
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.simulate import SimulatedScan, simulate_mosaic
 from napari_txm_bgcorr.core.tile_median import TileMedian
@@ -78,6 +79,20 @@ def test_under_a_slab_the_joint_stage_needs_it(
     with_it = error(covered.scan)
     monkeypatch.setattr("napari_txm_bgcorr.core.mosaic.with_pedestal", lambda s, w: (s, None))
     assert with_it < 0.8 * error(covered.scan)
+
+
+def test_where_the_stage_steps_aside_all_is_as_without_it(
+    covered: SimulatedScan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "napari_txm_bgcorr.core.mosaic.joint", lambda scan, own, *_, **__: Joined(own, "no use")
+    )
+    method = Joint(TileMedian(), positions_px=covered.positions_px).fit(covered.scan)
+    assert method.reason == "no use"
+    assert "pedestal_counts" not in str(method.describe())
+    some, index = np.asarray(covered.scan.tiles[:2]), np.arange(2)
+    alone = TileMedian().fit(covered.scan).background(some, index)
+    np.testing.assert_array_equal(method.background(some, index), alone)
 
 
 def test_i0_holds_it_too(covered: SimulatedScan) -> None:
