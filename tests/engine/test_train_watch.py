@@ -251,7 +251,7 @@ def test_an_empty_validation_set_is_named(monkeypatch):
 def test_data_that_end_early_are_named(monkeypatch):
     monkeypatch.setattr(
         "napari_txm_bgcorr.engine.train.batches",
-        lambda source, config, first: iter([to_batch(source.draw(0))]),
+        lambda source, *_: iter([to_batch(source.draw(0))]),
     )
     with pytest.raises(TrainError, match="step 1: the data ended early"):
         list(fit(toy_config(), Trainer(toy_config(), "cpu")))
