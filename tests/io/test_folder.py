@@ -255,12 +255,11 @@ def test_read_references_from_files_stacks_and_folders(tmp_path: Path) -> None:
     tifffile.imwrite(stack, np.full((3, 20, 24), 8, np.uint16), photometric="minisblack")
     mixed = put(tmp_path / "mixed", ["t1", "t2", "ref1", "ref2"])
     only = put(tmp_path / "only", ["ref1", "ref2", "ref3"])
-    flats, times = read_references([one, stack, mixed, only], like=scan)
-    assert flats[:, 0, 0].tolist() == [0, 8, 8, 8, 2, 3, 0, 1, 2]
-    assert times is None
+    found = read_references([one, stack, mixed, only], like=scan)
+    assert found.images[:, 0, 0].tolist() == [0, 8, 8, 8, 2, 3, 0, 1, 2]
+    assert found.times is None and found.energies_ev is None
     put(mixed, ["dark"])
-    darks, _ = read_references([mixed, one], role="darks")
-    assert darks.shape[0] == 2
+    assert len(read_references([mixed, one], role="darks")) == 2
     with pytest.raises(ReadError, match="10 x 12 px for tiles of 20 x 24 px"):
         read_references([put(tmp_path / "small", ["r"], (10, 12))], like=scan)
     with pytest.raises(ReadError, match="none given"):
@@ -313,11 +312,11 @@ def test_folder_of_xradia_images_keeps_their_times(tmp_path: Path) -> None:
     assert [str(t)[11:16] for t in scan.times] == ["10:00", "10:02", "10:04"]  # type: ignore[union-attr]
     assert scan.flats is not None
     assert scan.flats[:, 0, 0].tolist() == [50, 51, 52]
-    flats, times = read_references([tmp_path], like=scan)
-    assert flats.shape == (3, 5, 6)
-    assert times is not None
-    assert [str(t)[11:16] for t in times] == ["10:30", "10:31", "10:32"]
-    _, one = read_references([tmp_path / "ref_2.xrm"])
+    found = read_references([tmp_path], like=scan)
+    assert found.images.shape == (3, 5, 6)
+    assert found.times is not None
+    assert [str(t)[11:16] for t in found.times] == ["10:30", "10:31", "10:32"]
+    one = read_references([tmp_path / "ref_2.xrm"]).times
     assert one is not None
     assert str(one[0]) == "2023-02-22T10:32:00"
 
@@ -356,9 +355,9 @@ def test_of_a_scan_with_a_reference_inside_only_that_is_taken(tmp_path: Path) ->
     mosaic = write_xradia(
         tmp_path / "mosaic.xrm", tiles, grid=(2, 2), version=5.0, reference=inside
     )
-    np.testing.assert_array_equal(read_references([mosaic])[0][:], inside[None])
+    np.testing.assert_array_equal(read_references([mosaic]).images[:], inside[None])
     single = write_xradia(tmp_path / "ref_1.xrm", tiles[:1], reference=inside)
-    np.testing.assert_array_equal(read_references([single])[0][:], tiles[:1])
+    np.testing.assert_array_equal(read_references([single]).images[:], tiles[:1])
 
 
 def test_a_path_that_cannot_exist_is_told_as_such(tmp_path: Path) -> None:

@@ -64,10 +64,11 @@ def test_data_exchange(tmp_path: Path) -> None:
     np.testing.assert_array_equal(scan.angles_deg, np.linspace(0, 180, 9))
     assert scan.pixel_nm == pytest.approx(500)
     assert scan.energy_ev == pytest.approx(9200)
-    flats, _ = read_references([tmp_path / "a.h5"], like=scan)
-    np.testing.assert_array_equal(flats[:], STACK[:2] + 1)
-    darks, _ = read_references([tmp_path / "a.h5"], like=scan, role="darks")
-    np.testing.assert_array_equal(darks[:], STACK[:3] // 9)
+    flats = read_references([tmp_path / "a.h5"], like=scan)
+    np.testing.assert_array_equal(flats.images[:], STACK[:2] + 1)
+    assert flats.energies_ev is not None and flats.energies_ev.tolist() == [9200] * 2
+    darks = read_references([tmp_path / "a.h5"], like=scan, role="darks")
+    np.testing.assert_array_equal(darks.images[:], STACK[:3] // 9)
 
 
 @pytest.mark.parametrize("linked", [False, True])

@@ -165,7 +165,7 @@ def test_reference_of_version_5_has_its_own_header(tmp_path: Path) -> None:
     assert scan.flats.dtype == np.float32
     np.testing.assert_array_equal(scan.flats[0], TILES[1])
     assert [str(t) for t in scan.flat_times] == ["2023-02-22T09:30:00"]
-    assert any("exposed 30 s, the images 60 s" in note for note in scan.notes)
+    assert scan.exposure_s == 60 and scan.flat_exposures_s.tolist() == [30]
 
 
 @pytest.mark.parametrize(

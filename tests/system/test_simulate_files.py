@@ -49,8 +49,9 @@ def test_an_xradia_simulation_reads_back_as_it_was_drawn(kind: str, tmp_path: Pa
 def test_references_of_an_xradia_simulation_carry_their_times(tmp_path: Path) -> None:
     simulated = MADE["mosaic"]()
     write_simulation(simulated, tmp_path / "out", {"kind": "mosaic"}, "xrm")
-    flats, times = io.read_references([tmp_path / "out/references"], like=simulated.scan)
-    np.testing.assert_array_equal(np.asarray(flats[:]), np.asarray(simulated.scan.flats[:]))
-    np.testing.assert_array_equal(times, simulated.scan.flat_times)
-    darks, _ = io.read_references([tmp_path / "out/darks"], like=simulated.scan, role="darks")
-    assert darks.shape[0] == 1
+    found = io.read_references([tmp_path / "out/references"], like=simulated.scan)
+    np.testing.assert_array_equal(np.asarray(found.images[:]), np.asarray(simulated.scan.flats[:]))
+    np.testing.assert_array_equal(found.times, simulated.scan.flat_times)
+    np.testing.assert_array_equal(found.exposures_s, simulated.scan.flat_exposures_s)
+    darks = io.read_references([tmp_path / "out/darks"], like=simulated.scan, role="darks")
+    assert len(darks) == 1

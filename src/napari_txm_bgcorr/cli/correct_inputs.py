@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import WriteError
+from napari_txm_bgcorr.core.references import concatenated, joined_facts, one_or_each
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, Source, TileArray
 
 __all__ = ["check_place", "refuse_file_name", "side_by_side", "split_jobs"]
@@ -26,13 +28,15 @@ def side_by_side(scans: Sequence[Scan]) -> Scan:
         values = {getattr(scan, fact) for scan in scans}
         return values.pop() if len(values) == 1 else None
 
-    def joined(stacks: list[TileArray | None]) -> TileArray | None:
+    def once(stacks: list[TileArray | None]) -> list[TileArray]:
         """Every one of them once, for the provenance."""
-        from napari_txm_bgcorr.io.tile_folder import concatenated
+        return list({id(stack): stack for stack in stacks if stack is not None}.values())
 
-        found = list({id(stack): stack for stack in stacks if stack is not None}.values())
-        return concatenated(found) if found else None
+    def each(name: str, one: str) -> NDArray[np.float64] | None:
+        values = [one_or_each(getattr(scan, name), getattr(scan, one), 1) for scan in scans]
+        return None if common(one) is not None else joined_facts(values, [1] * len(scans))
 
+    flats, darks = (once([getattr(scan, name) for scan in scans]) for name in ("flats", "darks"))
     _, height, width = first.tiles.shape
     times = [scan.times for scan in scans if scan.times is not None]
     return Scan(
@@ -47,8 +51,11 @@ def side_by_side(scans: Sequence[Scan]) -> Scan:
         ),
         names=tuple(scan.names[0] for scan in scans),
         times=np.concatenate(times) if len(times) == len(scans) else None,
-        flats=joined([scan.flats for scan in scans]),
-        darks=joined([scan.darks for scan in scans]),
+        flats=concatenated(flats) if flats else None,
+        darks=concatenated(darks) if darks else None,
+        energies_ev=each("energies_ev", "energy_ev"),
+        exposures_s=each("exposures_s", "exposure_s"),
+        monitor=joined_facts([scan.monitor for scan in scans], [1] * len(scans)),
         **{fact: common(fact) for fact in ("pixel_nm", "energy_ev", "exposure_s", "binning")},
     )
 

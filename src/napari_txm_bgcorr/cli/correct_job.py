@@ -33,6 +33,7 @@ from napari_txm_bgcorr.core.correction import BackgroundMethod, TileResult, corr
 from napari_txm_bgcorr.core.mosaic import joint_notes, registered
 from napari_txm_bgcorr.core.own_references import method_notes
 from napari_txm_bgcorr.core.provenance import make_provenance, refuse_if_corrected
+from napari_txm_bgcorr.core.references import References
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.watch import fit_method
 
@@ -50,7 +51,7 @@ __all__ = [
     "results_of",
 ]
 
-Shared = dict[tuple[int, ...], dict[str, Any]]
+Shared = dict[tuple[int, ...], dict[str, References]]
 
 
 class Runner(Protocol):
@@ -152,17 +153,18 @@ def prepare(path: Path, options: CorrectOptions, shared: Shared | None = None) -
     shared = {} if shared is None else shared
     size = tuple(scan.tiles.shape[1:])
     if size not in shared:
-        given: dict[str, Any] = {}
+        given: dict[str, References] = {}
         shared[size] = given
         if options.references:
-            flats, times = io.read_references(options.references, like=scan)
-            given |= {"flats": flats, "flat_times": times}
+            given["flats"] = io.read_references(options.references, like=scan)
         if options.darks and not io.from_aperture(options.darks):
-            given["darks"], _ = io.read_references(options.darks, like=scan, role="darks")
-    scan = replace(scan, **shared[size])
+            given["darks"] = io.read_references(options.darks, like=scan, role="darks")
+    if "flats" in shared[size]:
+        scan = shared[size]["flats"].attach(scan)
+    darks = shared[size].get("darks")
     if io.from_aperture(options.darks):
-        scan = replace(scan, darks=io.read_references(options.darks, like=scan, role="darks")[0])
-    return scan
+        darks = io.read_references(options.darks, like=scan, role="darks")
+    return scan if darks is None else replace(scan, darks=darks.images)
 
 
 def correct_scans(

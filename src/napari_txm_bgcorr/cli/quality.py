@@ -100,7 +100,7 @@ def look(
 
     output = open_finished(path)
     if dark:
-        darks, _ = io.read_references(dark, like=output.scan, role="darks")
+        darks = io.read_references(dark, like=output.scan, role="darks").images
         output = replace(output, scan=replace(output.scan, darks=darks))
     novelty = None
     if output.provenance.get("weights_sha256"):  # PyTorch takes a second to load

@@ -111,10 +111,9 @@ def _with_references(scan: Scan, reference: list[Path] | None, dark: list[Path] 
     from napari_txm_bgcorr import io
 
     if reference:
-        flats, times = io.read_references(reference, like=scan)
-        scan = replace(scan, flats=flats, flat_times=times)
+        scan = io.read_references(reference, like=scan).attach(scan)
     if dark:
-        scan = replace(scan, darks=io.read_references(dark, like=scan, role="darks")[0])
+        scan = replace(scan, darks=io.read_references(dark, like=scan, role="darks").images)
     return scan
 
 

@@ -133,7 +133,10 @@ def fit_key(scan: Scan, joint: Joint, options: CorrectOptions) -> str:
         card = read_card(resolve_model(options.model))
     # source, method, its parameters, weights, references, darks, versions, device
     asked = make_provenance(scan, joint, str(joint.describe().get("device", "cpu"))).to_dict()
-    times = None if scan.flat_times is None else [str(t) for t in scan.flat_times]
+    taken = {
+        name: None if (values := getattr(scan, name)) is None else [str(v) for v in values]
+        for name in ("flat_times", "flat_energies_ev", "flat_exposures_s", "flat_monitor")
+    }
     content = {
         "asked": {**asked, "date": ""},
         "i0": joint.i0,
@@ -141,7 +144,7 @@ def fit_key(scan: Scan, joint: Joint, options: CorrectOptions) -> str:
         "scan": scan_record(scan),
         "shape": [int(n) for n in scan.tiles.shape],
         "dtype": str(scan.tiles.dtype),
-        "flat_times": times,
+        **taken,
     }
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

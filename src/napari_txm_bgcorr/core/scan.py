@@ -167,12 +167,22 @@ class Scan:
         References without sample, and images without beam.
     flat_times : (N,) datetime64[s] or None
         When each flat was taken.
+    flat_energies_ev, flat_exposures_s, flat_monitor : (N,) float64 or None
+        Photon energy (eV), exposure (s) and beam monitor of each flat, NaN where unknown.
     times : (T,) datetime64[s] or None
         When each tile was taken.
     pixel_nm, energy_ev, exposure_s : float or None
-        Pixel size on the sample (nm), photon energy (eV), exposure of one tile (s).
+        Pixel size on the sample (nm), photon energy (eV), exposure of one tile (s); of the
+        first tile where they differ.
+    energies_ev, exposures_s : (T,) float64 or None
+        Of each tile where they differ, NaN where unknown; None: as the first.
+    monitor : (T,) float64 or None
+        Beam monitor at each tile in any unit: ion chamber, else ring current; NaN where not
+        connected.
     binning : int or None
         Camera binning.
+    darks_combined : {"median", "mean"}
+        How several darks become one.
     angles_deg : (T,) float64 or None
         Rotation of each projection (degrees).
     provenance : mapping or None
@@ -190,11 +200,18 @@ class Scan:
     flats: TileArray | None = None
     darks: TileArray | None = None
     flat_times: NDArray[np.datetime64] | None = None
+    flat_energies_ev: NDArray[np.float64] | None = None
+    flat_exposures_s: NDArray[np.float64] | None = None
+    flat_monitor: NDArray[np.float64] | None = None
     times: NDArray[np.datetime64] | None = None
     pixel_nm: float | None = None
     energy_ev: float | None = None
     exposure_s: float | None = None
+    energies_ev: NDArray[np.float64] | None = None
+    exposures_s: NDArray[np.float64] | None = None
+    monitor: NDArray[np.float64] | None = None
     binning: int | None = None
+    darks_combined: Literal["median", "mean"] = "median"
     angles_deg: NDArray[np.float64] | None = None
     provenance: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = field(default=())
@@ -224,6 +241,21 @@ class Scan:
                     f"{where}: {label} of {stack.shape[1:]} px for tiles of {field_px} px; "
                     "give references taken with the same binning"
                 )
+        self._check_counts(count, 0 if self.flats is None else int(self.flats.shape[0]))
+
+    def _check_counts(self, tiles: int, flats: int) -> None:
+        """Refuse facts of another number than the images that they are of."""
+        expected = {
+            **dict.fromkeys(("energies_ev", "exposures_s", "monitor"), tiles),
+            **dict.fromkeys(("flat_energies_ev", "flat_exposures_s", "flat_monitor"), flats),
+        }
+        for name, count in expected.items():
+            values = getattr(self, name)
+            if values is not None and values.shape != (count,):
+                raise ReadError(
+                    f"{self.source.path}: {name} has shape {values.shape} for {count} images; "
+                    "give one value each, NaN where unknown"
+                )
 
     def __len__(self) -> int:
         return int(self.tiles.shape[0])
@@ -234,11 +266,12 @@ class Scan:
         return None if self.grid is None else raster_cells(self.grid)[: len(self)]
 
     def dark(self) -> NDArray[np.float32] | None:
-        """Median of the darks `(Y, X)` float32 in counts, or None where there are none."""
+        """Median or mean of the darks `(Y, X)` float32 in counts; None where there are none."""
         if self.darks is None or self.darks.shape[0] == 0:
             return None
         stack: NDArray[Any] = np.asarray(self.darks[:])
-        dark: NDArray[np.float32] = np.median(stack, axis=0).astype(np.float32)
+        combine: Callable[..., Any] = np.mean if self.darks_combined == "mean" else np.median
+        dark: NDArray[np.float32] = combine(stack, axis=0).astype(np.float32)
         return dark
 
     def facts(self) -> dict[str, Any]:

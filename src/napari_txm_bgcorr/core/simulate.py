@@ -37,6 +37,8 @@ __all__ = [
 ]
 
 FIELD_NM = 15_000  # side of the field of view
+ENERGY_EV = 8500.0
+EXPOSURE_S = 60.0
 _START = np.datetime64("2026-01-01T08:00:00", "s")
 _LAYERS = 4  # of a rotating specimen
 
@@ -260,8 +262,8 @@ class _Stage:
             names=tuple(f"sim_{i + 1:04d}" for i in range(len(hours))),
             times=_START + _seconds(hours),
             pixel_nm=FIELD_NM / self.size,
-            energy_ev=8500.0,
-            exposure_s=60.0,
+            energy_ev=ENERGY_EV,
+            exposure_s=EXPOSURE_S,
             binning=1024 // self.size if 1024 % self.size == 0 else None,
             **self._references(session, hours),
             **facts,
@@ -290,6 +292,8 @@ class _Stage:
 
             out["flats"] = LazyTiles((self.references, *clear.shape), np.uint16, flat)
             out["flat_times"] = _START + _seconds(when)
+            out["flat_energies_ev"] = np.full(self.references, ENERGY_EV)
+            out["flat_exposures_s"] = np.full(self.references, EXPOSURE_S)
         if self.darks > 0:
 
             def dark(i: int) -> NDArray[np.uint16]:

@@ -17,7 +17,8 @@ __all__ = ["CASES", "EVALUATION", "Case", "SimulatedCase", "Truth", "draw_case",
 Image = NDArray[np.float32]
 EVALUATION = 0x45564C  # first word of the spawn key; training's begins with 0 or 1
 OVERLAP = 0.2
-HOURS_PER_TILE = 1 / 60 + 5 / 3600  # 60 s and the motor
+EXPOSURE_S = 60.0
+HOURS_PER_TILE = (EXPOSURE_S + 5) / 3600  # and the motor
 MONTHS_2 = 1440.0
 RIM = 1 / 128  # of the field: half-lit edge of the aperture, left out of the judgement
 START = np.datetime64("2024-01-01T00:00:00", "s")
@@ -156,6 +157,7 @@ def _scan(
         grid=None if side == 1 else (side, side),
         positions_px=None if side == 1 else np.array(corners, np.float64),
         times=_times(hours),
+        exposure_s=EXPOSURE_S,
         darks=instrument.dark[None] if dark else None,
     )
     return _with_references(scan, case, instrument, rng), tuple(truths)
@@ -168,7 +170,8 @@ def _with_references(
         return scan
     empty = np.ones((instrument.size, instrument.size), np.float32)
     flats = np.stack([instrument.expose(empty, -age, rng) for age in case.ages_h])
-    return replace(scan, flats=flats, flat_times=_times(-np.asarray(case.ages_h)))
+    times, exposures = _times(-np.asarray(case.ages_h)), np.full(len(flats), EXPOSURE_S)
+    return replace(scan, flats=flats, flat_times=times, flat_exposures_s=exposures)
 
 
 def _times(hours: NDArray[np.floating]) -> NDArray[np.datetime64]:

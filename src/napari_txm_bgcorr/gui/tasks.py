@@ -257,8 +257,8 @@ def _prepare(job: Job, item: JobInput) -> Scan:
     refuse_no_counts(scan, item.name)
     scan = with_references(scan, job.references)
     if job.darks:
-        darks, _ = io.read_references(job.darks, like=scan, role="darks")
-        scan = replace(scan, darks=darks)
+        darks = io.read_references(job.darks, like=scan, role="darks")
+        scan = replace(scan, darks=darks.images)
     return scan
 
 
@@ -274,8 +274,7 @@ def with_references(scan: Scan, paths: Sequence[Path]) -> Scan:
 
     if not paths:
         return scan
-    flats, times = io.read_references(paths, like=scan)
-    return replace(scan, flats=flats, flat_times=times)
+    return io.read_references(paths, like=scan).attach(scan)
 
 
 def _refuse_corrected_file(path: Path) -> None:

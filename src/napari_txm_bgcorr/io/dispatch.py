@@ -9,11 +9,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from napari_txm_bgcorr.core.errors import ReadError
 from napari_txm_bgcorr.core.pedestal import ASKED, with_pedestal
+from napari_txm_bgcorr.core.references import References
 from napari_txm_bgcorr.core.scan import Scan, TileArray
 from napari_txm_bgcorr.io.facts import with_grid
 from napari_txm_bgcorr.io.guard import one_line, reading, require_file
@@ -94,7 +92,7 @@ def read_references(
     *,
     like: Scan | None = None,
     role: Literal["flats", "darks"] = "flats",
-) -> tuple[TileArray, NDArray[np.datetime64] | None]:
+) -> References:
     """Read references (or darks) from files, stacks and folders as one lazy stack.
 
     Darks may also be those that closed corners show: the one path `APERTURE`, unless there is a
@@ -111,38 +109,50 @@ def read_references(
 
     Returns
     -------
-    flats : (N, Y, X) array-like, counts
-    times : (N,) datetime64[s] or None
-        None unless every one is known.
+    References
+        Images, and how each was taken as far as the files tell.
 
     Raises
     ------
     ReadError
-        If none is given, one cannot be read, or sizes differ.
+        If none is given, one cannot be read, or sizes or binnings differ.
     """
-    from napari_txm_bgcorr.io.tile_folder import concatenated, joined
-
     if not paths:
         raise ReadError("references: none given; name files or folders")
     if role == "darks" and like is not None and from_aperture(paths):
-        return _behind_aperture(like), None
-    stacks: list[TileArray] = []
-    times: list[NDArray[np.datetime64] | None] = []
+        return References(_behind_aperture(like))
+    parts: list[References] = []
     for path in paths:
         scan = read(path)
         # one Xradia image is the reference itself, though it may hold an older one
         itself = scan.source.format == "xradia" and scan.kind == "single"
-        own = None if itself else getattr(scan, role)
-        stack: TileArray = scan.tiles if own is None else own
-        want = (like.tiles if like is not None else (stacks or [stack])[0]).shape[1:]
-        if tuple(stack.shape[1:]) != tuple(want):
-            raise ReadError(
-                f"{path}: reference of {_size(stack)} px for tiles of {want[0]} x {want[1]} px; "
-                "give references taken with the same binning"
-            )
-        stacks.append(stack)
-        times.append(scan.times if own is None else scan.flat_times if role == "flats" else None)
-    return concatenated(stacks), joined(times)
+        own = References.of(scan) if role == "flats" else _darks(scan)
+        part = References.of_tiles(scan) if itself or own is None else own
+        want = like.tiles if like is not None else (parts or [part])[0].images
+        _check_fit(path, scan, part.images, want, None if like is None else like.binning)
+        parts.append(part)
+    return References.joined(parts)
+
+
+def _darks(scan: Scan) -> References | None:
+    return None if scan.darks is None else References(scan.darks)
+
+
+def _check_fit(
+    path: str | Path, scan: Scan, stack: TileArray, want: TileArray, binning: int | None
+) -> None:
+    """Refuse references of another size or binning than the tiles'."""
+    y, x = want.shape[1:]
+    if tuple(stack.shape[1:]) != (y, x):
+        raise ReadError(
+            f"{path}: reference of {_size(stack)} px for tiles of {y} x {x} px; "
+            "give references taken with the same binning"
+        )
+    if scan.binning is not None and binning is not None and scan.binning != binning:
+        raise ReadError(
+            f"{path}: reference of binning {scan.binning} for tiles of binning {binning}; "
+            "give references taken with the same binning"
+        )
 
 
 def from_aperture(paths: Sequence[str | Path]) -> bool:

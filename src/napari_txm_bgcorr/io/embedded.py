@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.io.guard import reading
@@ -16,6 +17,7 @@ from napari_txm_bgcorr.io.guard import reading
 __all__ = ["KEY", "find_block", "make_block", "restore", "scan_record"]
 
 KEY = "txm_bgcorr"
+_EACH = ("energies_ev", "exposures_s", "monitor")  # one a tile, where they are known
 
 
 def scan_record(scan: Scan) -> dict[str, Any]:
@@ -29,7 +31,7 @@ def scan_record(scan: Scan) -> dict[str, Any]:
     -------
     dict
         ``kind, names, grid, positions_px, pixel_nm, energy_ev, exposure_s, binning, times,
-        angles_deg``.
+        angles_deg``, and of what there is one a tile ``energies_ev, exposures_s, monitor``.
     """
     facts = scan.facts()
     keep = ("kind", "grid", "pixel_nm", "energy_ev", "exposure_s", "binning", "times")
@@ -38,7 +40,17 @@ def scan_record(scan: Scan) -> dict[str, Any]:
         "names": list(scan.names),
         "positions_px": None if scan.positions_px is None else scan.positions_px.tolist(),
         "angles_deg": None if scan.angles_deg is None else scan.angles_deg.tolist(),
+        **{name: _numbers(getattr(scan, name)) for name in _EACH if _has(scan, name)},
     }
+
+
+def _has(scan: Scan, name: str) -> bool:
+    return getattr(scan, name) is not None
+
+
+def _numbers(values: NDArray[np.float64]) -> list[float | None]:
+    """Values for JSON, which has no NaN."""
+    return [v if math.isfinite(v) else None for v in values.tolist()]
 
 
 def make_block(
@@ -135,6 +147,9 @@ def _tile_facts(record: Mapping[str, Any], scan: Scan) -> dict[str, Any]:
             facts["positions_px"] = np.asarray(record["positions_px"], np.float64)
     if record.get("times") is not None:
         facts["times"] = np.asarray(record["times"], "datetime64[s]")
+    for name in _EACH:
+        if record.get(name) is not None:
+            facts[name] = np.array([np.nan if v is None else v for v in record[name]], np.float64)
     if record.get("angles_deg") is not None:
         facts["angles_deg"] = np.asarray(record["angles_deg"], np.float64)
     return facts

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import ReadError
 from napari_txm_bgcorr.core.scan import Scan, raster_positions
 from napari_txm_bgcorr.io.names import NameFacts
 from napari_txm_bgcorr.io.tile_grid import check_numbering
 
-__all__ = ["frame_names", "nanometres", "with_grid", "with_name_facts"]
+__all__ = ["first_and_each", "frame_names", "nanometres", "with_grid", "with_name_facts"]
 
 FIELD_NM = 15_000.0  # TLS BL01B: 1024 px of the camera see 15 um at binning 1
 CAMERA_PX = 1024
@@ -110,7 +114,7 @@ def with_grid(scan: Scan, grid: tuple[int, int] | None) -> Scan:
 
 
 def with_name_facts(scan: Scan, named: NameFacts) -> Scan:
-    """Fill binning, exposure and pixel size from the name where the metadata have none.
+    """Fill binning, exposure, energy and pixel size from the name where metadata have none.
 
     The pixel size follows from the binning only where the field is the whole camera of
     TLS BL01B (1024 px at binning 1 see 15 um).
@@ -123,14 +127,47 @@ def with_name_facts(scan: Scan, named: NameFacts) -> Scan:
     """
     notes = list(scan.notes)
     binning, exposure, pixel = scan.binning, scan.exposure_s, scan.pixel_nm
+    energy = scan.energy_ev
     if binning is None and named.binning is not None:
         binning = named.binning
         notes.append(f"binning {binning} from the name")
     if exposure is None and named.exposure_s is not None:
         exposure = named.exposure_s
         notes.append(f"exposure {exposure:g} s from the name")
+    if energy is None and named.energy_ev is not None:
+        energy = named.energy_ev
+        notes.append(f"photon energy {energy:g} eV from the name")
     width = scan.tiles.shape[2]
     if pixel is None and named.binning and width * named.binning == CAMERA_PX:
         pixel = round(FIELD_NM / width, 4)
         notes.append(f"pixel size {pixel:.4g} nm assumed from b{named.binning} of a 15 um field")
-    return replace(scan, binning=binning, exposure_s=exposure, pixel_nm=pixel, notes=tuple(notes))
+    return replace(
+        scan, binning=binning, exposure_s=exposure, energy_ev=energy, pixel_nm=pixel,
+        notes=tuple(notes),
+    )  # fmt: skip
+
+
+def first_and_each(
+    values: Sequence[float | None] | NDArray[np.float64],
+) -> tuple[float | None, NDArray[np.float64] | None]:
+    """Fact of the first image, and that of each where they differ.
+
+    Parameters
+    ----------
+    values : sequence of float or None
+        One an image; None, NaN, 0 and below are unknown.
+
+    Returns
+    -------
+    first : float or None
+        Of the first image that has one.
+    each : (T,) float64 or None
+        None where all that are known agree.
+    """
+    with np.errstate(invalid="ignore"):
+        known = np.array([np.nan if v is None else v for v in values], np.float64)
+        known[~(np.isfinite(known) & (known > 0))] = np.nan
+    found = known[np.isfinite(known)]
+    if not found.size:
+        return None, None
+    return float(found[0]), None if (found == found[0]).all() else known

@@ -18,6 +18,7 @@ from napari_txm_bgcorr.core.errors import ReadError, WriteError
 from napari_txm_bgcorr.core.files import discard, replace_file
 from napari_txm_bgcorr.core.pedestal import ASKED, with_pedestal
 from napari_txm_bgcorr.core.provenance import pixels_sha256
+from napari_txm_bgcorr.core.references import References
 from napari_txm_bgcorr.core.scan import Scan, Source, TileArray
 from napari_txm_bgcorr.io.dispatch import read
 from napari_txm_bgcorr.io.embedded import KEY
@@ -91,24 +92,27 @@ def open_finished(path: Path) -> FinishedOutput:
     if scan is None or not _same_tiles(scan, corrected):
         raise ReadError(f"{store}: raw tiles are missing; correct with --save raw or restore them")
     if source is not None and tuple(source.tiles.shape[1:]) == tuple(scan.tiles.shape[1:]):
-        scan = replace(scan, flats=source.flats, flat_times=source.flat_times, darks=source.darks)
+        scan = _with_references(replace(scan, darks=source.darks), References.of(source))
     raw_source = scan.source
     # Grid and places as they were in the correction. Its many files are not to be hashed again:
     # the provenance has the original's hash.
+    references = References.of(scan)
     scan = replace(
         corrected,
         tiles=scan.tiles,
-        flats=scan.flats,
-        flat_times=scan.flat_times,
         darks=scan.darks,
         source=Source(store, scan.source.format),
         provenance=None,
     )
-    scan = _with_dark(scan, provenance)
+    scan = _with_dark(_with_references(scan, references), provenance)
     mask = tiles["mask"].tiles if "mask" in tiles else None
     return FinishedOutput(
         store, scan, tiles["background"].tiles, corrected.tiles, mask, provenance, raw_source
     )
+
+
+def _with_references(scan: Scan, references: References | None) -> Scan:
+    return scan if references is None else references.attach(scan)
 
 
 def _with_dark(scan: Scan, provenance: Mapping[str, Any]) -> Scan:

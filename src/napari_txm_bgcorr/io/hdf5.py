@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import ReadError
+from napari_txm_bgcorr.core.references import References, one_or_each
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, Source
-from napari_txm_bgcorr.io.facts import frame_names, nanometres, with_grid
+from napari_txm_bgcorr.io.facts import first_and_each, frame_names, nanometres, with_grid
 from napari_txm_bgcorr.io.guard import check_frame, one_line, reading, require_file
 
 __all__ = ["can_read", "read"]
 
+_NOTHING: NDArray[np.float64] = np.empty(0)
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _PLAIN = ("data", "entry/data/data", "entry1/data/data", "entry/data", "images", "raw")
 _PIXEL = ("x_pixel_size", "pixel_size", "resolution", "actual_pixel_size")
@@ -145,20 +147,34 @@ def _stack(h5: Any, name: str, path: Path) -> _Stack:
 def _scan(path: Path, h5: Any, stack: _Stack, parts: dict[str, Any], pixel: Sequence[str]) -> Scan:
     """Put together what the layouts have in common."""
     tiles = stack.tiles()
+    flats: References | None = parts.pop("references", None)
+    energies = _energies_ev(h5)
+    if len(energies) != len(tiles):  # not one an image
+        energies = energies if len(set(energies.tolist())) == 1 else energies[:0]
+    energy_ev, energies_ev = first_and_each(energies)
+    exposure_s, exposures_s = first_and_each(parts.pop("exposures_s", _NOTHING))
     angles = parts.pop("angles_deg", None)
     if angles is not None and len(angles) != len(tiles):
         parts["notes"] = (*parts.get("notes", ()), f"{len(angles)} angles for {len(tiles)} images")
         angles = None
-    return Scan(
+    scan = Scan(
         tiles=tiles,
         kind="single" if len(tiles) == 1 else "series",
         source=Source(path, "hdf5", (path, *_linked_files(h5, stack.name, path))),
         names=frame_names(path, len(tiles)),
         pixel_nm=_length_nm(h5, pixel),
-        energy_ev=_energy_ev(h5),
+        energy_ev=energy_ev,
+        energies_ev=energies_ev,
+        exposure_s=exposure_s,
+        exposures_s=exposures_s,
         angles_deg=angles,
         **parts,
     )
+    if flats is None:
+        return scan
+    if energies_ev is None:  # of the same scan
+        flats = replace(flats, energies_ev=one_or_each(None, energy_ev, len(flats)))
+    return flats.attach(scan)
 
 
 def _linked_files(h5: Any, name: str, path: Path) -> tuple[Path, ...]:
@@ -170,13 +186,23 @@ def _data_exchange(path: Path, h5: Any) -> Scan:
     """Layout of De Carlo et al., J. Synchrotron Rad. 21 (2014) 1224: ``/exchange``."""
     stack = _stack(h5, "exchange/data", path)
     parts: dict[str, Any] = {"angles_deg": _values(h5, "exchange/theta")}
-    for key, name in (("flats", "exchange/data_white"), ("darks", "exchange/data_dark")):
-        if h5.get(name, getlink=True) is not None:
-            parts[key] = _stack(h5, name, path).tiles()
+    exposure_s = next(filter(None, (_number(h5, name) for name in _EXPOSURE)), None)
+    if exposure_s is not None:
+        parts["exposures_s"] = np.array([exposure_s])
+    if h5.get("exchange/data_white", getlink=True) is not None:
+        flats = _stack(h5, "exchange/data_white", path).tiles()
+        exposures = one_or_each(None, exposure_s, len(flats))
+        parts["references"] = References(flats, exposures_s=exposures)
+    if h5.get("exchange/data_dark", getlink=True) is not None:
+        parts["darks"] = _stack(h5, "exchange/data_dark", path).tiles()
     places = [f"{group}/{name}" for group in _EXCHANGE_DETECTOR for name in _PIXEL]
     return _scan(path, h5, stack, parts, places)
 
 
+_EXPOSURE = (
+    "measurement/instrument/detector/exposure_time",
+    "measurement/instrument/detector/actual_exposure_time",
+)
 _EXCHANGE_DETECTOR = ("exchange", "measurement/instrument/detector", "measurement/instrument")
 
 
@@ -221,17 +247,50 @@ def _nxtomo(path: Path, h5: Any, detectors: Sequence[str]) -> Scan:
             f"{path}: {detector}/image_key: no projection (0) in it; give another scan"
         )
     parts: dict[str, Any] = {"angles_deg": _angles(h5, detector, chosen[_PROJECTION], len(key))}
-    for label, k in (("flats", _FLAT), ("darks", _DARK)):
-        if chosen[k].size:
-            parts[label] = _subset(stack, chosen[k]).tiles()
+    if chosen[_DARK].size:
+        parts["darks"] = _subset(stack, chosen[_DARK]).tiles()
+    parts |= _exposures(h5, detector, chosen, len(key))
+    if chosen[_FLAT].size:
+        parts["references"] = References(
+            _subset(stack, chosen[_FLAT]).tiles(),
+            exposures_s=parts.pop("flat_exposures_s", None),
+            monitor=parts.pop("flat_monitor", None),
+        )
     invalid = int(np.count_nonzero(~np.isin(key, list(chosen))))
     parts["notes"] = (f"{invalid} images marked invalid are left out",) if invalid else ()
     places = [f"{detector}/{name}" for name in _PIXEL]
-    entry = detector.split("/")[0]
-    parts["exposure_s"] = _number(h5, f"{detector}/count_time") or _number(
-        h5, f"{entry}/count_time"
-    )
     return _scan(path, h5, _subset(stack, chosen[_PROJECTION]), parts, places)
+
+
+def _exposures(
+    h5: Any, detector: str, chosen: Mapping[int, NDArray[np.int64]], count: int
+) -> dict[str, NDArray[np.float64]]:
+    """Exposure and beam monitor of projections and flats, where they are told.
+
+    The monitor of NXtomo counts over the whole exposure, so that it is divided by it.
+    """
+    entry = detector.split("/")[0]
+    parts: dict[str, NDArray[np.float64]] = {}
+    exposures = _one_an_image(h5, f"{detector}/count_time", count)
+    if exposures is None:
+        exposures = _one_an_image(h5, f"{entry}/count_time", count)
+    monitor = _one_an_image(h5, f"{entry}/control/data", count)
+    for prefix, k in (("", _PROJECTION), ("flat_", _FLAT)):
+        if exposures is not None and chosen[k].size:
+            parts[f"{prefix}exposures_s"] = exposures[chosen[k]]
+        if monitor is not None and chosen[k].size:
+            rate = monitor if exposures is None else monitor / exposures
+            parts[f"{prefix}monitor"] = rate[chosen[k]]
+    return parts
+
+
+def _one_an_image(h5: Any, name: str, count: int) -> NDArray[np.float64] | None:
+    """Positive numbers `(count,)` of a dataset that holds one an image, or one for all."""
+    values = _values(h5, name)
+    if values is None or values.size not in (1, count) or not (values > 0).any():
+        return None
+    every: NDArray[np.float64] = np.where(values > 0, values, np.nan)
+    return np.broadcast_to(every, count)
 
 
 def _subset(stack: _Stack, index: NDArray[np.int64]) -> _Stack:
@@ -318,11 +377,11 @@ _ENERGY = (
 )
 
 
-def _energy_ev(h5: Any) -> float | None:
-    """Photon energy in eV where a usual place says it."""
+def _energies_ev(h5: Any) -> NDArray[np.float64]:
+    """Photon energies in eV where a usual place says them; empty where none does."""
     for name in _ENERGY:
-        value = _number(h5, name)
-        if value is not None:
+        values = _values(h5, name)
+        if values is not None and values.size and (values > 0).all():
             factor = {"ev": 1.0, "kev": 1e3, "mev": 1e6}.get(_unit(h5, name, "eV").casefold())
-            return None if factor is None else value * factor
-    return None
+            return _NOTHING if factor is None else values * factor
+    return _NOTHING

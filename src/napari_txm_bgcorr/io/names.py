@@ -13,7 +13,10 @@ _EDGE = r"(?:^|(?<=[-_ ])|(?<=\D\.))"  # a token begins the name or follows a se
 _END = r"(?=$|[-_ ]|\.(?!\d))"  # and ends it or is followed by one: no grid in "15x15um"
 _GRID = re.compile(rf"{_EDGE}m?(\d{{1,2}})x(\d{{1,2}}){_END}", re.IGNORECASE)
 _BINNING = re.compile(rf"{_EDGE}b(1|2|4|8){_END}", re.IGNORECASE)
-_EXPOSURE = re.compile(rf"{_EDGE}(\d+(?:\.\d+)?)s{_END}", re.IGNORECASE)
+_EXPOSURE = re.compile(rf"{_EDGE}(\d+(?:\.\d+)?)s(?:{_END}|(?=m\d+x\d+))", re.IGNORECASE)
+# 8353eV, 8353_0eV, 08324.0_eV; of 3_8353eV the 3 is a number of its own
+_ENERGY = re.compile(rf"{_EDGE}(\d{{3,6}}(?:[._]\d{{1,3}})?|\d{{1,3}}\.\d+(?=_?k))_?(k?)ev{_END}",
+                     re.IGNORECASE)  # fmt: skip
 _FLAT = re.compile(r"(ref(erence|s)?|flat(field)?s?|white)(?![a-z])", re.IGNORECASE)
 _DARK = re.compile(r"dark(field)?s?(?![a-z])", re.IGNORECASE)
 
@@ -33,15 +36,18 @@ class NameFacts:
     grid : (rows, columns) or None
     binning : int or None
     exposure_s : float or None
+    energy_ev : float or None
+        As many microscopes write it: ``_8353_0eV``, ``_08324.0_eV_``, ``8.353keV``.
     """
 
     grid: tuple[int, int] | None = None
     binning: int | None = None
     exposure_s: float | None = None
+    energy_ev: float | None = None
 
 
 def name_facts(*names: str) -> NameFacts:
-    """Read the tokens ``m4x4`` or ``5x5``, ``b2`` and ``60s``, the first name that has one wins.
+    """Read the tokens ``m4x4`` or ``5x5``, ``b2``, ``60s`` and ``8353eV``; the first name wins.
 
     Parameters
     ----------
@@ -57,12 +63,18 @@ def name_facts(*names: str) -> NameFacts:
         return next((found for name in names if (found := pattern.search(name))), None)
 
     grid, binning, exposure = first(_GRID), first(_BINNING), first(_EXPOSURE)
+    energy = first(_ENERGY)
     size = (int(grid[1]), int(grid[2])) if grid else (0, 0)
     return NameFacts(
         grid=size if min(size) > 0 else None,
         binning=int(binning[1]) if binning else None,
         exposure_s=float(exposure[1]) if exposure else None,
+        energy_ev=_energy_ev(energy) if energy else None,
     )
+
+
+def _energy_ev(found: re.Match[str]) -> float:
+    return float(found[1].replace("_", ".")) * (1000 if found[2] else 1)
 
 
 def acquisition_numbers(names: Sequence[str]) -> list[int] | None:

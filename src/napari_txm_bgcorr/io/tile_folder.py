@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import ReadError
-from napari_txm_bgcorr.core.scan import LazyTiles, Scan, Source, TileArray
+from napari_txm_bgcorr.core.references import References, joined_facts, joined_times
+from napari_txm_bgcorr.core.scan import LazyTiles, Scan, Source
 from napari_txm_bgcorr.io import tiff
 from napari_txm_bgcorr.io.embedded import KEY, restore
-from napari_txm_bgcorr.io.facts import with_grid, with_name_facts
+from napari_txm_bgcorr.io.facts import first_and_each, with_grid, with_name_facts
 from napari_txm_bgcorr.io.guard import reading
 from napari_txm_bgcorr.io.json_file import read_json
 from napari_txm_bgcorr.io.names import (
@@ -32,7 +33,7 @@ from napari_txm_bgcorr.io.tile_grid import (
     parse_tile_configuration,
 )
 
-__all__ = ["can_read", "concatenated", "joined", "read"]
+__all__ = ["can_read", "read"]
 
 _TIFF = (".tif", ".tiff")
 _XRADIA = (".xrm",)
@@ -139,8 +140,20 @@ def _stack(folder: Path, files: Sequence[Path]) -> Scan:
     size = files[0].stat().st_size
     # plain TIFFs of equal size hold equal images, most likely; all else is opened to be sure
     every = first.times is not None or len(first) > 1
-    odd = [f for f in files if every or f.stat().st_size != size]
-    times = [_image_like(f, shape, dtype).times for f in odd]
+    odd = {f: _image_like(f, shape, dtype) for f in files if every or f.stat().st_size != size}
+    scans = [odd.get(f, first) for f in files]
+    named = {f: name_facts(f.stem) for f in files}
+
+    def each(name: str) -> tuple[float | None, NDArray[np.float64] | None]:
+        """Fact of the first file, and of each: its own, else of its name, else the first's."""
+        one = getattr(first, name)
+        return first_and_each(
+            [getattr(odd.get(f, named[f]), name) or (None if f in odd else one) for f in files]
+        )
+
+    energy_ev, energies_ev = each("energy_ev")
+    exposure_s, exposures_s = each("exposure_s")
+    monitor = joined_facts([scan.monitor for scan in scans], [1] * len(files))
     names = tuple(f.stem for f in files)
     return replace(
         first,
@@ -152,15 +165,14 @@ def _stack(folder: Path, files: Sequence[Path]) -> Scan:
         positions_px=None,
         source=Source(folder, "folder", tuple(files)),
         names=names if len(set(names)) == len(names) else tuple(f.name for f in files),
-        times=joined(times) if len(times) == len(files) else None,
+        times=joined_times([scan.times for scan in scans]) if len(odd) == len(files) else None,
+        energy_ev=energy_ev,
+        energies_ev=energies_ev,
+        exposure_s=exposure_s,
+        exposures_s=exposures_s,
+        monitor=monitor,
         angles_deg=None,
     )
-
-
-def joined(times: Sequence[NDArray[np.datetime64] | None]) -> NDArray[np.datetime64] | None:
-    """Return times of several images one after another, or None unless all are known."""
-    known = [t for t in times if t is not None]
-    return np.concatenate(known) if known and len(known) == len(times) else None
 
 
 def _image_like(file: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> Scan:
@@ -287,43 +299,24 @@ def _reordered(scan: Scan, index: NDArray[np.int64]) -> Scan:
         ),
         source=replace(scan.source, files=tuple(scan.source.files[i] for i in index)),
         names=tuple(scan.names[i] for i in index),
+        times=_at(scan.times, index),
+        energies_ev=_at(scan.energies_ev, index),
+        exposures_s=_at(scan.exposures_s, index),
+        monitor=_at(scan.monitor, index),
     )
+
+
+def _at(values: NDArray[Any] | None, index: NDArray[np.int64]) -> NDArray[Any] | None:
+    return None if values is None else values[index]
 
 
 def _with_references(scan: Scan, listing: _Listing) -> Scan:
     """Attach the references and darks that lie beside the tiles."""
-    notes, found = list(scan.notes), {"flats": listing.flats, "darks": listing.darks}
-    stacks: dict[str, Any] = {}
-    for label, files in found.items():
-        if files:
-            images = [_read_image(f) for f in files]
-            stacks[label] = concatenated([image.tiles for image in images])
-            notes.append(f"{len(files)} files taken as {label} by their names")
-            if label == "flats":
-                stacks["flat_times"] = joined([image.times for image in images])
-    return replace(scan, **stacks, notes=tuple(notes))
-
-
-def concatenated(stacks: Sequence[TileArray]) -> TileArray:
-    """Several stacks `(N, Y, X)` of one frame size as one lazy stack, values unchanged.
-
-    Parameters
-    ----------
-    stacks : sequence of (N, Y, X) array-like
-        At least one.
-
-    Returns
-    -------
-    (sum of N, Y, X) array-like
-    """
-    if len(stacks) == 1:
-        return stacks[0]
-    places = [(stack, k) for stack in stacks for k in range(stack.shape[0])]
-    _, y, x = stacks[0].shape
-    dtype = np.result_type(*(stack.dtype for stack in stacks))
-
-    def read_one(i: int) -> NDArray[Any]:
-        stack, k = places[i]
-        return np.asarray(stack[k])
-
-    return LazyTiles((len(places), y, x), dtype, read_one)
+    notes = list(scan.notes)
+    for label, files in (("flats", listing.flats), ("darks", listing.darks)):
+        if not files:
+            continue
+        found = References.joined([References.of_tiles(_read_image(f)) for f in files])
+        scan = found.attach(scan) if label == "flats" else replace(scan, darks=found.images)
+        notes.append(f"{len(files)} files taken as {label} by their names")
+    return replace(scan, notes=tuple(notes))

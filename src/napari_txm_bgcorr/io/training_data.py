@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import ReadError
-from napari_txm_bgcorr.core.scan import Scan, TileArray
+from napari_txm_bgcorr.core.references import References
+from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.training_data import ACQUISITION, ImageStack, TrainingData
 from napari_txm_bgcorr.io import library
 from napari_txm_bgcorr.io.dispatch import read, read_references
@@ -80,7 +81,7 @@ def read_training_data(
 def _dark(paths: Paths) -> NDArray[np.float32] | None:
     if not paths:
         return None
-    stack, _ = read_references(paths, role="darks")
+    stack = read_references(paths, role="darks").images
     return np.asarray(np.median(np.asarray(stack[:]), axis=0), np.float32)
 
 
@@ -132,16 +133,22 @@ def _stack(path: Path, role: str) -> ImageStack:
         return _array(path)
     scan = read(path)
     # one Xradia image is the reference itself, though it may hold an older one
-    itself = role != "references" or scan.flats is None or _is_one_xradia_image(scan)
-    images: TileArray = scan.tiles if itself or scan.flats is None else scan.flats
-    times = scan.times if itself else scan.flat_times
-    count = int(images.shape[0])
-    names = scan.names if itself else tuple(f"{path.stem}_flat{i + 1}" for i in range(count))
-    known = {name: getattr(scan, name) for name in ACQUISITION}
-    facts = {name: float(value) for name, value in known.items() if value is not None}
+    own = None if role != "references" or _is_one_xradia_image(scan) else References.of(scan)
+    taken = References.of_tiles(scan) if own is None else own
+    count = len(taken)
+    names = tuple(f"{path.stem}_flat{i + 1}" for i in range(count)) if own else scan.names
     return ImageStack(
-        images, names, _sessions(path, times, count), times, scan.dark(), (facts,) * count
-    )
+        taken.images, names, _sessions(path, taken.times, count), taken.times, scan.dark(),
+        tuple(_facts(scan, taken, k) for k in range(count)),
+    )  # fmt: skip
+
+
+def _facts(scan: Scan, taken: References, k: int) -> dict[str, float]:
+    """How image `k` was taken, as far as it is known."""
+    each = {"energy_ev": taken.energies_ev, "exposure_s": taken.exposures_s}
+    known = {name: getattr(scan, name) for name in ACQUISITION}
+    known |= {name: None if values is None else values[k] for name, values in each.items()}
+    return {name: float(v) for name, v in known.items() if v is not None and np.isfinite(v)}
 
 
 def _is_one_xradia_image(scan: Scan) -> bool:

@@ -6,7 +6,7 @@ are stored bottom-up and are flipped here, so that row 0 of every tile is its to
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count as count_up
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import ReadError
+from napari_txm_bgcorr.core.references import References, one_or_each
 from napari_txm_bgcorr.core.scan import Kind, LazyTiles, Scan, Source, raster_positions
 from napari_txm_bgcorr.io.byte_map import ByteMap
+from napari_txm_bgcorr.io.facts import first_and_each, with_name_facts
+from napari_txm_bgcorr.io.names import name_facts
 from napari_txm_bgcorr.io.ole_map import OLE_MAGIC, Container, open_container
 from napari_txm_bgcorr.io.xradia_fields import Fields, stage_positions
 
@@ -91,26 +94,31 @@ def read(
         layout = _layout(ole, fields, grid)
         tiles = layout.tiles
         kept = _without_blank_tail(layout, fields)
-        flats, flat_times = _reference(ole, fields, layout)
+        references = _reference(ole, fields, layout)
         fields.note_divided()
         pixel_nm = pixel_nm or fields.pixel_nm()
-        return Scan(
+        energy_ev, energies_ev = first_and_each(fields.energies_ev(kept))
+        exposure_s, exposures_s = first_and_each(fields.exposures_s(kept))
+        scan = Scan(
             tiles=LazyTiles((kept, *tiles.shape), tiles.dtype, tiles),
             kind=layout.kind,
             source=Source(path, "xradia", (path,)),
             names=_names(path.stem, kept),
             grid=layout.grid,
             positions_px=_positions(fields, layout, kept, pixel_nm),
-            flats=flats,
-            flat_times=flat_times,
             times=fields.times("ImageInfo", kept, quiet=layout.canvas),
             pixel_nm=pixel_nm,
-            energy_ev=fields.first_positive("ImageInfo/Energy"),
-            exposure_s=fields.exposure_s(kept),
+            energy_ev=energy_ev,
+            energies_ev=energies_ev,
+            exposure_s=exposure_s,
+            exposures_s=exposures_s,
+            monitor=fields.monitor(kept),
             binning=fields.binning(),
             angles_deg=fields.angles_deg(kept) if layout.kind != "mosaic" else None,
             notes=tuple(fields.notes),
         )
+        named = with_name_facts(scan, replace(name_facts(path.stem), binning=None))
+        return named if references is None else references.attach(named)
 
 
 @dataclass(frozen=True, eq=False)
@@ -333,14 +341,12 @@ def _without_blank_tail(layout: _Layout, fields: Fields) -> int:
     return kept
 
 
-def _reference(
-    ole: Container, fields: Fields, layout: _Layout
-) -> tuple[LazyTiles | None, NDArray[np.datetime64] | None]:
+def _reference(ole: Container, fields: Fields, layout: _Layout) -> References | None:
     """The reference inside the file, if there is one that fits the tiles."""
     stream = ole.stream("ReferenceData/Image")
     if stream is None or not stream.size:
         fields.note_reference_file()
-        return None, None
+        return None
     code = fields.integer("ReferenceData/DataType", "ReferenceData/ImageInfo/DataType")
     height, width = layout.tiles.shape
     pixels = height * width
@@ -349,18 +355,23 @@ def _reference(
     dtype = DTYPES.get(code or 0)
     if dtype is None:
         fields.note(f"ReferenceData/DataType is {code}: the reference inside is left out")
-        return None, None
+        return None
     said = [fields.integer(f"ReferenceData/ImageInfo/Image{side}") for side in ("Height", "Width")]
     if stream.size != pixels * dtype.itemsize or said not in ([None, None], [height, width]):
         fields.note(
             f"the reference inside has {stream.size // dtype.itemsize} px, a tile {height} x "
             f"{width}: it is left out"
         )
-        return None, None
-    fields.note_reference_exposure()
+        return None
     flats = _TileReader((stream,), (height, width), dtype)
-    times = fields.times("ReferenceData/ImageInfo", 1, quiet=True)
-    return LazyTiles((1, height, width), dtype, flats), times
+    ion_chamber = fields.first_positive("ReferenceData/IonCurrent")
+    return References(
+        LazyTiles((1, height, width), dtype, flats),
+        fields.times("ReferenceData/ImageInfo", 1, quiet=True),
+        one_or_each(None, fields.first_positive("ReferenceData/ImageInfo/Energy"), 1),
+        one_or_each(None, fields.reference_exposure_s(), 1),
+        one_or_each(None, ion_chamber, 1),
+    )
 
 
 def _names(stem: str, count: int) -> tuple[str, ...]:

@@ -105,16 +105,39 @@ class Fields:
             return None
         return pixel_um * 1000
 
-    def exposure_s(self, count: int) -> float | None:
-        """Exposure of one image (s)."""
-        for name in ("ImageInfo/ExpTimes", "ImageInfo/ExpTime"):
-            values = self.floats(name, count)
-            usable = values[np.isfinite(values) & (values > 0)]
-            if usable.size:
-                if usable.max() > 1.01 * usable.min():
-                    self.note(f"exposures vary from {usable.min():g} to {usable.max():g} s")
-                return float(usable[0])
+    def exposures_s(self, count: int) -> NDArray[np.float64]:
+        """Exposure of each image (s); NaN where unknown."""
+        values = self._positive("ImageInfo/ExpTimes", count)
+        if not np.isfinite(values).any():
+            values = self._positive("ImageInfo/ExpTime", count)
+        usable = values[np.isfinite(values)]
+        if usable.size and usable.max() > 1.01 * usable.min():
+            self.note(f"exposures vary from {usable.min():g} to {usable.max():g} s")
+        return values
+
+    def energies_ev(self, count: int) -> NDArray[np.float64]:
+        """Photon energy of each image (eV); NaN where unknown, as zeros pad the stream."""
+        return self._positive("ImageInfo/Energy", count)
+
+    def monitor(self, count: int) -> NDArray[np.float64] | None:
+        """Beam monitor at each image: ion chamber, else ring current; 0 is not connected."""
+        for name in ("ImageInfo/IonChamberCurrent", "ImageInfo/Current"):
+            values = self._positive(name, count)
+            if np.isfinite(values).any():
+                return values
         return None
+
+    def reference_exposure_s(self) -> float | None:
+        """Exposure of the reference inside the file (s)."""
+        return self.first_positive("ReferenceData/ExpTime") or self.first_positive(
+            "ReferenceData/ImageInfo/ExpTimes"
+        )
+
+    def _positive(self, name: str, count: int) -> NDArray[np.float64]:
+        values = self.floats(name, count)
+        with np.errstate(invalid="ignore"):
+            values[~(np.isfinite(values) & (values > 0))] = np.nan
+        return values
 
     def binning(self) -> int | None:
         """Camera binning; horizontal where the two differ."""
@@ -165,18 +188,6 @@ class Fields:
         """Warn where the instrument says that it has divided the images itself."""
         if self.integer("ImageInfo/OriginalDataRefCorrected"):
             self.note("ImageInfo/OriginalDataRefCorrected is set: already divided, it seems")
-
-    def note_reference_exposure(self) -> None:
-        """Warn where the reference was exposed for another time than the images."""
-        own = self.first_positive("ImageInfo/ExpTimes")
-        of_reference = self.first_positive("ReferenceData/ExpTime") or self.first_positive(
-            "ReferenceData/ImageInfo/ExpTimes"
-        )
-        if own and of_reference and abs(own / of_reference - 1) > 0.02:
-            self.note(
-                f"the reference inside was exposed {of_reference:g} s, the images {own:g} s: "
-                "transmission is off by that factor"
-            )
 
 
 def _moment(match: re.Match[bytes] | None) -> np.datetime64 | None:
