@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_txm_bgcorr.core.captured import Captured, combine_logs
+from napari_txm_bgcorr.core import captured as captured_module
+from napari_txm_bgcorr.core.captured import COMBINE, Captured, combine_logs
 from napari_txm_bgcorr.core.classical import CLASSICAL, EigenFlats, Envelope, Smooth, TileMedian
 from napari_txm_bgcorr.core.correction import BackgroundMethod, correct_tiles
 from napari_txm_bgcorr.core.errors import MethodError
@@ -201,7 +202,6 @@ def test_not_fitted_or_not_possible_is_said(name):
         (lambda: Smooth(sigma=0), "sigma 0"),
         (lambda: Envelope(order=9), "order 9"),
         (lambda: Captured(combine="max"), "combine 'max'"),
-        (lambda: Captured(in_time="cubic"), "in_time 'cubic'"),
         (lambda: TileMedian(tiles=2), "tiles 2"),
         (lambda: EigenFlats(components=-1), "components -1"),
         (lambda: CLASSICAL["basic"](tiles=1), "tiles 1"),
@@ -266,13 +266,6 @@ def test_outside_the_visits_the_nearest_holds_and_order_does_not_matter():
         np.testing.assert_allclose(tile, BEAM * factor, rtol=5e-6)
 
 
-def test_nearest_takes_one():
-    scan = timed([BEAM, BEAM * 0.5], [0, 10], [4, 6])
-    _, out = captured(scan, in_time="nearest")
-    np.testing.assert_allclose(out[0], BEAM, rtol=5e-6)
-    np.testing.assert_allclose(out[1], BEAM * 0.5, rtol=5e-6)
-
-
 def test_references_of_one_visit_are_combined():
     rng = np.random.default_rng(0)
     flats = [rng.poisson(BEAM) for _ in range(10)]
@@ -282,7 +275,18 @@ def test_references_of_one_visit_are_combined():
     assert background_error(out[0], BEAM)["sf"] < 0.7 * background_error(flats[0], BEAM)["sf"]
 
 
-@pytest.mark.parametrize("combine", ["median", "mean"])
+@pytest.mark.parametrize(
+    ("minutes", "tiles", "count"),
+    [(range(10), [20], 1), (range(0, 600, 60), [700], 10), ([0, 1, 4, 5], [2, 3], 2),
+     ([0, 1, 120, 121], [300], 2)],
+)  # fmt: skip
+def test_a_visit_ends_at_a_tile_or_a_long_pause(minutes, tiles, count):
+    flats = [BEAM] * len(minutes)
+    scan = timed(flats, np.array(list(minutes)) / 60, np.array(tiles) / 60)
+    assert captured(scan)[0].describe()["visits"] == count
+
+
+@pytest.mark.parametrize("combine", ["levelled-median", "levelled-mean"])
 def test_levels_are_aligned_before_combining(combine):
     """References of a pulsing source: the shape stays, the level is the middle one."""
     flats = [BEAM * g for g in (0.8, 1.0, 1.3)]
@@ -300,11 +304,83 @@ def test_mean_and_median_agree_with_numpy():
     np.testing.assert_allclose(combine_logs(stack, "mean"), brute, atol=1e-5)
 
 
+@pytest.mark.parametrize("combine", ["mean", "median"])
+@pytest.mark.parametrize("dark", [None, 400])
+def test_plain_combination_is_that_of_other_programs(combine, dark):
+    """(raw - dark) / (flat - dark) with the mean or median of each, whatever level or time."""
+    rng = np.random.default_rng(3)
+    base = 0 if dark is None else dark
+    flats = np.stack([rng.poisson(BEAM * g + base) for g in (0.8, 1.0, 1.3, 1.1)]).astype("u2")
+    darks = None if dark is None else rng.poisson(dark, (5, SIZE, SIZE)).astype("u2")
+    scan = replace(scan_of(3, flats=flats, darks=darks), darks_combined=combine,
+                   times=START + np.arange(3).astype("timedelta64[h]"),
+                   flat_times=START + np.arange(4).astype("timedelta64[h]"))  # fmt: skip
+    merge = getattr(np, combine)
+    below = 0.0 if darks is None else merge(darks.astype(np.float64), axis=0)
+    expected = (scan.tiles[:] - below) / (merge(flats.astype(np.float64), axis=0) - below)
+    method = Captured(combine).fit(scan)
+    for result in correct_tiles(scan, method):
+        ours, theirs = result.transmission[result.valid], expected[result.index][result.valid]
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+        assert result.valid.mean() > 0.99
+
+
+@pytest.mark.parametrize("combine", COMBINE)
+def test_one_reference_is_the_same_however_it_is_combined(combine):
+    scan = scan_of(1, flats=scan_of().flats[:1])
+    np.testing.assert_allclose(captured(scan, combine=combine)[1][0], scan.flats[0], rtol=2e-6)
+
+
+def test_a_median_by_bands_is_the_same(monkeypatch):
+    scan = scan_of(1)
+    whole = captured(scan, combine="median")[1]
+    monkeypatch.setattr(captured_module, "BAND_BYTES", 8 * 4 * SIZE * 7)
+    np.testing.assert_array_equal(captured(scan, combine="median")[1], whole)
+
+
+def test_references_of_another_exposure_are_scaled_above_the_dark():
+    flats = np.stack([BEAM * g + 300 for g in (1, 0.7, 0.7)]).astype(np.float32)
+    scan = scan_of(2, dark=300, flats=flats, flat_exposures_s=np.array([50.0, 35.0, 35.0]),
+                   exposures_s=np.array([50.0, 100.0]))  # fmt: skip
+    method, out = captured(scan)
+    np.testing.assert_allclose(out[0] - 300, BEAM, rtol=1e-5)
+    np.testing.assert_allclose(out[1] - 300, 2 * BEAM, rtol=1e-5)
+    assert method.describe()["notes"][0].startswith("references of 35 to 50 s scaled to the expo")
+
+
+@pytest.mark.parametrize("name", ["captured", "eigen-flats"])
+def test_references_are_shared_out_by_energy(name):
+    shapes = [BEAM, (BEAM * pattern(seed=8, strength=0.1)).astype(np.float32)]
+    flats = np.stack([expose(shapes[k % 2], 300 + k) for k in range(6)])
+    tiles = np.stack([expose(shapes[k], 400 + k) for k in range(2)])
+    scan = Scan(
+        tiles, "series", Source(Path("made"), "test"), ("a", "b"), flats=flats,
+        energies_ev=np.array([8000.0, 8100.0]), flat_energies_ev=np.array([8000.0, 8100.0] * 3),
+    )  # fmt: skip
+    method = CLASSICAL[name]().fit(scan)
+    out = method.background(tiles, np.arange(2))
+    for background, shape in zip(out, shapes, strict=True):
+        assert background_error(background, shape)["sf"] < 0.01
+    assert "shared out" in method.describe()["notes"][0]
+
+
+def test_references_of_another_energy_divide_where_they_are_asked_for_and_that_is_said():
+    scan = scan_of(1, energy_ev=8353.0, flat_energies_ev=np.array([8250.0, 8300, 8250, 8250]))
+    method, out = captured(scan)
+    np.testing.assert_allclose(out[0], scan.flats[1], rtol=1e-6)
+    assert method.describe()["notes"] == [
+        "the image was taken at 8353 eV and divided by references of 8300 eV, where the beam has "
+        "another shape: take references at 8353 eV"
+    ]
+    with pytest.raises(MethodError, match="1 references have the photon energy"):
+        EigenFlats().fit(scan)
+
+
 def test_a_cosmic_ray_does_not_survive_the_median():
     flats = [BEAM.copy() for _ in range(3)]
     flats[1][20:24, 20:24] *= 5
     scan = replace(timed(flats, [0, 1, 2], [0]), flat_times=None)
-    _, out = captured(scan)
+    _, out = captured(scan, combine="median")
     np.testing.assert_allclose(out[0], BEAM, rtol=1e-5)
 
 
@@ -313,7 +389,7 @@ def test_without_times_all_references_count():
     scan = timed(flats, [0, 10], [3])
     for odd in (replace(scan, times=None), replace(scan, flat_times=None)):
         _, out = captured(odd)
-        np.testing.assert_allclose(out[0], BEAM * 0.8, rtol=1e-5)
+        np.testing.assert_allclose(out[0], BEAM * 0.82, rtol=1e-5)
     unknown = Captured().fit(scan).background(np.asarray(scan.tiles[:]), None)
     np.testing.assert_allclose(unknown[0], BEAM * 0.8, rtol=1e-5)
 

@@ -9,13 +9,15 @@ in the coefficients and the least total variation is a convex problem.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.captured import flats_of
+from napari_txm_bgcorr.core.captured import flats_of, tiles_alike
 from napari_txm_bgcorr.core.errors import MethodError
+from napari_txm_bgcorr.core.reference_matching import match_references
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.shapes import Coarse, log_beam, spread_indices, to_counts, upper
 
@@ -28,6 +30,34 @@ FIT_CELLS = (
 )
 SHUFFLES = 5  # of the parallel analysis
 SAMPLE = 16384  # pixels it looks at
+
+
+@dataclass(frozen=True, eq=False)
+class _Shape:
+    """Mean and principal components of references, logarithms at median 0.
+
+    Attributes
+    ----------
+    mean : (Y, X) float32
+    components : (K, Y, X) float32
+    mean_cells, component_cells : float32
+        The same over cells.
+    """
+
+    mean: Image
+    components: Image
+    mean_cells: Image
+    component_cells: Image
+
+    def fitted(self, log_raw: Image, rounds: int) -> Image:
+        """Log background of one log tile `(Y, X)`."""
+        rest = Coarse(self.mean.shape, FIT_CELLS).mean(log_raw) - self.mean_cells
+        shape = self.mean
+        if len(self.components):
+            c = _least_variation(rest, self.component_cells, rounds)
+            rest = rest - np.tensordot(c, self.component_cells, 1)
+            shape = shape + np.tensordot(c, self.components, 1)
+        return shape + np.float32(upper(rest, np.ones(rest.shape, bool)))
 
 
 class EigenFlats:
@@ -55,8 +85,9 @@ class EigenFlats:
             )
         self.components, self.rounds = components, int(rounds)
         self._dark: Image | None = None
-        self._mean: Image | None = None
-        self._eigen: Image = np.empty((0, 0, 0), np.float32)
+        self._shapes: list[_Shape] = []
+        self._shape_of: NDArray[np.intp] = np.empty(0, np.intp)
+        self._notes: tuple[str, ...] = ()
 
     def fit(self, scan: Scan) -> Self:
         """Take the mean and the components of the references.
@@ -64,42 +95,55 @@ class EigenFlats:
         Raises
         ------
         MethodError
-            If there are fewer than 3 references.
+            If there are fewer than 3 references of the photon energy of a tile.
         """
-        count = flats_of(scan, 3, self.name)
-        flats: Any = scan.flats
+        flats_of(scan, 3, self.name)
         self._dark = scan.dark()
-        logs = np.stack([log_beam(flats[i], self._dark) for i in spread_indices(count, MAX_FLATS)])
-        logs -= np.median(logs[:, ::4, ::4], axis=(1, 2), keepdims=True)
-        self._mean = logs.mean(axis=0)
-        logs -= self._mean
-        self._eigen = _components(logs, self.components)
+        match = match_references(scan, levels=False)
+        self._notes = match.divided_notes
+        self._shapes = []
+        self._shape_of = np.zeros(len(scan), np.intp)
+        for tiles, index in tiles_alike(match):
+            if len(index) < 3:
+                raise MethodError(
+                    f"{scan.source.path}: {len(index)} references have the photon energy of "
+                    f"{len(tiles)} images, {self.name} needs 3 or more; add some with --reference"
+                )
+            self._shape_of[tiles] = len(self._shapes)
+            self._shapes.append(self._shape(scan, index))
         return self
+
+    def _shape(self, scan: Scan, index: NDArray[np.intp]) -> _Shape:
+        """Mean and components of references `index`."""
+        flats: Any = scan.flats
+        chosen = [int(index[k]) for k in spread_indices(len(index), MAX_FLATS)]
+        logs = np.stack([log_beam(flats[i], self._dark) for i in chosen])
+        logs -= np.median(logs[:, ::4, ::4], axis=(1, 2), keepdims=True)
+        mean: Image = logs.mean(axis=0)
+        logs -= mean
+        coarse, components = Coarse(mean.shape, FIT_CELLS), _components(logs, self.components)
+        cells = np.array([coarse.mean(e) for e in components], np.float32)
+        return _Shape(mean, components, coarse.mean(mean), cells.reshape(-1, *coarse.size))
 
     def background(
         self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
     ) -> NDArray[np.float32]:
         """Fit the components to each tile `(N, Y, X)`; see `BackgroundMethod`."""
-        if self._mean is None:
+        if not self._shapes:
             raise MethodError("eigen-flats: not fitted; call fit(scan) first")
-        coarse = Coarse(self._mean.shape, FIT_CELLS)
-        mean = coarse.mean(self._mean)
-        eigen = np.stack([coarse.mean(e) for e in self._eigen]) if len(self._eigen) else None
         out = np.empty(tiles.shape, np.float32)
         for k, raw in enumerate(tiles):
-            rest = coarse.mean(log_beam(raw, self._dark)) - mean
-            shape = self._mean
-            if eigen is not None:
-                c = _least_variation(rest, eigen, self.rounds)
-                rest = rest - np.tensordot(c, eigen, 1)
-                shape = shape + np.tensordot(c, self._eigen, 1)
-            level = upper(rest, np.ones(rest.shape, bool))
-            out[k] = to_counts(shape + np.float32(level), self._dark)
+            shape = self._shapes[0 if index is None else self._shape_of[int(index[k])]]
+            out[k] = to_counts(shape.fitted(log_beam(raw, self._dark), self.rounds), self._dark)
         return out
 
     def describe(self) -> dict[str, Any]:
         """Parameters for the provenance."""
-        return {"components": self.components, "rounds": self.rounds, "used": len(self._eigen)}
+        used = max((len(shape.components) for shape in self._shapes), default=0)
+        found: dict[str, Any] = {
+            "components": self.components, "rounds": self.rounds, "used": used
+        }  # fmt: skip
+        return found | {"notes": list(self._notes)} if self._notes else found
 
 
 def _components(logs: Image, wanted: int | None) -> Image:

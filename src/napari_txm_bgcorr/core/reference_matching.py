@@ -56,6 +56,8 @@ class ReferenceMatch:
         Absolute difference of photon energies; NaN where unknown.
     notes : tuple of str
         Sentences for the user.
+    divided_notes : tuple of str
+        The same for methods that divide by `nearest`.
     """
 
     shape_usable: Mask
@@ -64,6 +66,7 @@ class ReferenceMatch:
     hours: Floats
     energy_gap_ev: Floats
     notes: tuple[str, ...] = ()
+    divided_notes: tuple[str, ...] = ()
 
     @property
     def nearest(self) -> Mask:
@@ -91,7 +94,7 @@ def same_energy(one: Floats, other: Floats) -> Mask:
     return ~apart
 
 
-def match_references(scan: Scan) -> ReferenceMatch:
+def match_references(scan: Scan, *, levels: bool = True) -> ReferenceMatch:
     """Match the references of a scan to each of its tiles.
 
     Size and binning agree already: `Scan` refuses others.
@@ -100,6 +103,9 @@ def match_references(scan: Scan) -> ReferenceMatch:
     ----------
     scan : Scan
         With references or without.
+    levels : bool
+        False: exposure and beam monitor are not looked at; for methods that find levels
+        themselves.
 
     Returns
     -------
@@ -111,6 +117,8 @@ def match_references(scan: Scan) -> ReferenceMatch:
     monitor = _log_ratio(tiles.monitor, flats.monitor)
     with np.errstate(invalid="ignore"):
         monitor[np.abs(monitor) > np.log(MONITOR_RANGE)] = np.nan
+    if not levels:
+        exposure, monitor = (np.full_like(logs, np.nan) for logs in (exposure, monitor))
     found = ReferenceMatch(
         shape_usable=usable,
         log_factor=np.nan_to_num(exposure) + np.nan_to_num(monitor),
@@ -118,12 +126,20 @@ def match_references(scan: Scan) -> ReferenceMatch:
         hours=tiles.hours[:, None] - flats.hours[None],
         energy_gap_ev=np.abs(tiles.energy_ev[:, None] - flats.energy_ev[None]),
     )
-    notes = (
-        *_energy_notes(usable, tiles, flats),
-        *_exposure_notes(np.where(usable, exposure, np.nan), tiles, flats, scan.darks is None),
-        *_monitor_notes(np.where(usable, monitor, np.nan)),
+    no_dark = scan.darks is None
+
+    def scaled(used: Mask) -> list[str]:
+        return [
+            *_exposure_notes(np.where(used, exposure, np.nan), tiles, flats, no_dark),
+            *_monitor_notes(np.where(used, monitor, np.nan)),
+        ]
+
+    energy, apart = _energy_notes(usable, tiles, flats), _divided_notes(found, tiles, flats)
+    return replace(
+        found,
+        notes=(*energy, *scaled(usable)),
+        divided_notes=(*(apart or energy), *scaled(found.nearest)),
     )
-    return replace(found, notes=notes)
 
 
 def with_matching_references(scan: Scan) -> Scan:
@@ -258,6 +274,20 @@ def _energy_notes(usable: Mask, tiles: _Taken, flats: _Taken) -> list[str]:
     if energies.size > 1:
         notes.append(f"references of {energies.size} energies are shared out to their images")
     return notes
+
+
+def _divided_notes(match: ReferenceMatch, tiles: _Taken, flats: _Taken) -> list[str]:
+    """Tell which tiles are divided by references of another energy."""
+    alone = ~match.shape_usable.any(axis=1)
+    if not alone.any() or not match.shape_usable.size:
+        return []
+    ours = _span(tiles.energy_ev[alone], "eV")
+    theirs = _span(flats.energy_ev[match.nearest[alone].any(axis=0)], "eV")
+    which = _some(int(alone.sum()), len(alone), "image")
+    return [
+        f"{which} taken at {ours} and divided by references of {theirs}, where the beam has "
+        f"another shape: take references at {ours}"
+    ]
 
 
 def _exposure_notes(logs: Floats, tiles: _Taken, flats: _Taken, no_dark: bool) -> list[str]:
