@@ -152,8 +152,8 @@ def test_references_of_the_user_win(tuned, plain):
     [
         ({"instrument": 2}, "another one"),
         ({"binning": 4}, "at binning 2, the tiles at 4"),
-        ({"energy_ev": 11000.0}, "photon energy 9000 eV, the tiles at 11000 eV"),
-        ({"exposure_s": 10.0}, "exposure 60 s"),
+        ({"energy_ev": 11000.0}, "both references were taken at 9000 eV, the images at 11000 eV"),
+        ({"energy_ev": 9003.0}, "both references were taken at 9000 eV, the images at 9003 eV"),
     ],
 )
 def test_references_of_another_instrument_are_left_aside(tuned, plain, change, words):
@@ -163,6 +163,40 @@ def test_references_of_another_instrument_are_left_aside(tuned, plain, change, w
     told = method.describe()
     assert told["prior"] == "none" and "prior_from" not in told
     assert "left aside" in method_notes(told)[0] and words in method_notes(told)[0]
+
+
+@pytest.mark.parametrize("prior", ["auto", "reference"])
+def test_another_exposure_is_a_factor(tuned, plain, stack, prior):
+    scan = scan_of(exposure_s=30.0)
+    method = Generator(tuned, "cpu", prior)
+    carried = backgrounds(method, scan)
+    halves = replace(stack, images=(np.asarray(stack.images) / 2).astype(np.float32))
+    by_half = backgrounds(Generator(plain, "cpu", prior), by_hand(scan, halves))
+    assert np.array_equal(carried, by_half)
+    assert any("references of 60 s scaled to the images' 30 s" in n for n in
+               method.describe()["notes"])  # fmt: skip
+
+
+def test_references_of_several_energies_serve_their_images(tmp_path, plain):
+    energies = [{**FACTS, "energy_ev": e, "exposure_s": s} for e, s in ((9000, 60), (9100, 30))]
+    both = stack_of((0.0, 1.0), acquisition=tuple(energies))
+    path = save(tmp_path / "m.safetensors", choose_references([both], 8))
+    again = load_model(Path(path)).references
+    assert again.energies_ev.tolist() == [9000, 9100] and again.exposures_s.tolist() == [60, 30]
+    scan = scan_of(energy_ev=9000.0)
+    carried = backgrounds(Generator(path, "cpu"), scan)
+    first = replace(scan, flats=both.images[:1], flat_times=both.times[:1])
+    assert np.array_equal(carried, backgrounds(Generator(plain, "cpu"), first))
+    notes = Generator(path, "cpu").fit(scan).describe()["notes"]
+    assert any(note.startswith("1 of 2 references was taken at 9100 eV") for note in notes)
+
+
+def test_the_models_references_serve_where_the_given_ones_have_another_energy(tuned):
+    given = by_hand(scan_of(energy_ev=9000.0), stack_of((3.0,)))
+    wrong = replace(given, flat_energies_ev=np.array([8000.0]))
+    told = Generator(tuned, "cpu").fit(wrong).describe()
+    assert "references of the model" in told["prior_from"]
+    assert any(note.startswith("the reference was taken at 8000 eV") for note in told["notes"])
 
 
 def test_references_of_another_size_are_left_aside(tuned):
@@ -218,7 +252,9 @@ def test_few_are_chosen_over_the_last_days_of_one_kind():
     found = choose_references([days], 5)
     assert np.array_equal(found.times, at([0, 2.5, 5, 7.5, 10]))
     other = stack_of((20.0, 21.0), acquisition=({**FACTS, "energy_ev": 8000.0}, FACTS))
-    assert np.array_equal(choose_references([days, other], 2).times, at([0, 21]))
+    both = choose_references([days, other], 2)
+    assert np.array_equal(both.times, at([20, 21]))  # one of each energy
+    assert both.energies_ev.tolist() == [8000, 9000] and both.exposures_s is None
     assert choose_references([days], 0) is None and choose_references([], 8) is None
 
 

@@ -16,7 +16,7 @@ class ReferenceMethod(Protocol):
     """A background method that may bring references."""
 
     def with_references(self, scan: Scan) -> Scan:
-        """The scan of the last fit with those references, where that fit used some."""
+        """The scan of the last fit with the references that match it, its own or those."""
 
 
 def with_own_references(method: BackgroundMethod, scan: Scan) -> Scan:

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, TileArray
 
-__all__ = ["References", "concatenated", "joined_facts", "joined_times", "one_or_each"]
+__all__ = [
+    "References",
+    "concatenated",
+    "first_and_each",
+    "joined_facts",
+    "joined_times",
+    "one_or_each",
+]
 
 Floats = NDArray[np.float64]
 
@@ -163,3 +170,29 @@ def one_or_each(each: Floats | None, one: float | None, count: int) -> Floats | 
     if each is not None:
         return each
     return None if one is None else np.full(count, float(one))
+
+
+def first_and_each(
+    values: Sequence[float | None] | NDArray[np.float64],
+) -> tuple[float | None, NDArray[np.float64] | None]:
+    """Fact of the first image, and that of each where they differ.
+
+    Parameters
+    ----------
+    values : sequence of float or None
+        One an image; None, NaN, 0 and below are unknown.
+
+    Returns
+    -------
+    first : float or None
+        Of the first image that has one.
+    each : (T,) float64 or None
+        None where all that are known agree.
+    """
+    with np.errstate(invalid="ignore"):
+        known = np.array([np.nan if v is None else v for v in values], np.float64)
+        known[~(np.isfinite(known) & (known > 0))] = np.nan
+    found = known[np.isfinite(known)]
+    if not found.size:
+        return None, None
+    return float(found[0]), None if (found == found[0]).all() else known

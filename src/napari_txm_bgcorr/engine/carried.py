@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_txm_bgcorr.core.errors import ModelError
+from napari_txm_bgcorr.core.references import References, first_and_each, one_or_each
 from napari_txm_bgcorr.core.training_data import ACQUISITION, ImageStack
 from napari_txm_bgcorr.engine.priors import spread_indices
 
@@ -25,6 +26,7 @@ __all__ = ["PREFIX", "Carried", "choose_references"]
 PREFIX = "references."  # of the names of their tensors
 MOST_BYTES = 2**24  # of all images: 8 of 1024 px in 16 bits
 RECENT_H = 48.0  # older than the newest by more: another session's, for another model
+_EACH = ("energies_ev", "exposures_s")
 SAME = 1e-3  # relative difference of acquisition facts that counts as none
 
 
@@ -38,15 +40,29 @@ class Carried:
         As read: a pedestal is still in them.
     times : (N,) datetime64[s] or None
     acquisition : mapping
-        Any of `ACQUISITION`, as far as known.
+        Any of `ACQUISITION` of the newest, as far as known.
+    energies_ev, exposures_s : (N,) float64 or None
+        Of each, NaN where unknown; None: as the newest.
     """
 
     images: NDArray[Any]
     times: NDArray[np.datetime64] | None = None
     acquisition: Mapping[str, float] = field(default_factory=dict)
+    energies_ev: NDArray[np.float64] | None = None
+    exposures_s: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def bundle(self) -> References:
+        """The same, to attach to a scan."""
+        count = len(self)
+        return References(
+            self.images,
+            self.times,
+            one_or_each(self.energies_ev, self.acquisition.get("energy_ev"), count),
+            one_or_each(self.exposures_s, self.acquisition.get("exposure_s"), count),
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """What is stored beside the weights, by name."""
@@ -54,6 +70,10 @@ class Carried:
         if self.times is not None:
             seconds = self.times.astype("datetime64[s]").astype(np.int64)
             found[f"{PREFIX}seconds"] = torch.from_numpy(seconds)
+        for name in _EACH:
+            values = getattr(self, name)
+            if values is not None:
+                found[PREFIX + name] = torch.from_numpy(np.asarray(values, np.float64))
         return found
 
     def describe(self) -> dict[str, Any]:
@@ -84,7 +104,9 @@ class Carried:
         stack, seconds = images.numpy(), tensors.get(f"{PREFIX}seconds")
         kinds = (np.dtype(np.uint16), np.dtype(np.float32))
         whole = stack.ndim == 3 and stack.dtype in kinds and stack.size > 0
-        if not whole or (seconds is not None and tuple(seconds.shape) != (len(stack),)):
+        each = {name: tensors[PREFIX + name] for name in _EACH if PREFIX + name in tensors}
+        listed = [*each.values(), *([] if seconds is None else [seconds])]
+        if not whole or any(tuple(values.shape) != (len(stack),) for values in listed):
             raise ModelError(
                 f"references of the model: {tuple(stack.shape)} {stack.dtype} are malformed; "
                 "copy it again"
@@ -97,14 +119,16 @@ class Carried:
             for name in ACQUISITION
             if isinstance(stated.get(name), (int, float))
         }
-        return cls(stack, times, facts)
+        known = {name: values.numpy().astype(np.float64) for name, values in each.items()}
+        return cls(stack, times, facts, **known)
 
 
 def choose_references(stacks: Sequence[ImageStack], most: int) -> Carried | None:
     """Few of the references that a model was trained on, for it to carry.
 
-    Those of the newest one's size and acquisition, not older than it by more than two days,
-    evenly spread over time with the newest among them. Without times the last ones count.
+    Those of the newest one's size, binning and pixel size, not older than it by more than two
+    days, evenly spread over time with the newest among them; of several photon energies first
+    the newest of each. Without times the last ones count.
 
     Parameters
     ----------
@@ -135,7 +159,11 @@ def choose_references(stacks: Sequence[ImageStack], most: int) -> Carried | None
     times = None
     if dated:
         times = np.array([stack.times[k] for _, stack, k in images if stack.times is not None])
-    return Carried(_stacked([stack.images[k] for _, stack, k in images]), times, facts)
+    known = [stack.facts_of(k) for _, stack, k in images]
+    _, energies = first_and_each([one.get("energy_ev") for one in known])
+    _, exposures = first_and_each([one.get("exposure_s") for one in known])
+    pixels = _stacked([stack.images[k] for _, stack, k in images])
+    return Carried(pixels, times, facts, energies, exposures)
 
 
 def _newest(stack: ImageStack) -> Any:
@@ -149,21 +177,26 @@ def _hour(stack: ImageStack, k: int) -> float:
 
 
 def _alike(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
-    both = one.keys() & other.keys()
+    both = one.keys() & other.keys() - {"energy_ev", "exposure_s"}
     return all(abs(one[name] - other[name]) <= SAME * abs(other[name]) for name in both)
 
 
 def _chosen(
     found: list[tuple[float, ImageStack, int]], most: int
 ) -> list[tuple[float, ImageStack, int]]:
-    """Spread evenly, the last among them; as many as fit."""
+    """The last of each energy and others spread evenly; as many as fit, the last among them."""
     size = 2 * int(np.prod(found[-1][1].images.shape[1:]))
     if np.dtype(found[-1][1].images.dtype).kind == "f":
         size *= 2
     count = max(1, min(most, MOST_BYTES // size))
-    if count == 1:
-        return found[-1:]
-    return [found[k] for k in spread_indices(len(found), count)]
+    last_of: dict[float, int] = {}
+    for k, (_, stack, i) in enumerate(found):
+        last_of[round(stack.facts_of(i).get("energy_ev", 0.0))] = k
+    wanted = [len(found) - 1, *sorted(last_of.values(), reverse=True)]
+    if len(last_of) == 1 and count > 1:
+        wanted = spread_indices(len(found), count)
+    wanted += spread_indices(len(found), count)
+    return [found[k] for k in sorted(list(dict.fromkeys(wanted))[:count])]
 
 
 def _stacked(images: Sequence[Any]) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_txm_bgcorr.core.errors import DeviceError, MethodError
+from napari_txm_bgcorr.core.reference_matching import match_references, with_matching_references
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.shapes import CELLS, Coarse, upper
 from napari_txm_bgcorr.engine.checkpoint import Model, load_model, resolve_model
@@ -97,6 +98,8 @@ class Generator:
         self._prior: Prior | None = None
         self._references: Prior | None = None  # their error, once it is estimated
         self._recall: Recall | None = None
+        self._mosaic = False
+        self._reference_notes: list[str] = []
         self._last: tuple[Image, Tensor] | None = None
         self._last_cells: tuple[Image, Image] | None = None
 
@@ -119,9 +122,12 @@ class Generator:
         """Look for references; see `core.own_backgrounds.CandidateMethod`."""
         self._dark, self._prior, self._last = scan.dark(), None, None
         self._last_cells = self._references = self._recall = None
+        self._mosaic, self._reference_notes = scan.kind == "mosaic", []
         if self.prior_kind in ("auto", "reference"):
-            with guard(self.device):
-                self._recall = self._recalled(scan)
+            given, wanted = with_matching_references(scan), self.prior_kind == "reference"
+            self._recall = recall(given, self.model.references, self._dark, wanted=wanted)
+            both = (scan, scan if self._recall is None else self._recall.attach(scan))
+            self._reference_notes = [note for one in both for note in match_references(one).notes]
         return self
 
     def fit(self, scan: Scan) -> Self:
@@ -137,25 +143,16 @@ class Generator:
             self._prior = self._choice(scan).choose(self.prior_kind)
         return self
 
-    def _recalled(self, scan: Scan) -> Recall | None:
-        """What the references that the model carries come to, where the scan has none."""
-        return recall(
-            scan, self.model.references, self._dark,
-            lambda with_them: self._choice(with_them, given=False).keeps_reference(),
-            wanted=self.prior_kind == "reference",
-        )  # fmt: skip
-
     def with_references(self, scan: Scan) -> Scan:
-        """The scan of the last fit with the model's own references, where that fit used them.
+        """The scan with the references that match it; see `core.own_references`."""
+        attached = scan if self._recall is None else self._recall.attach(scan)
+        asked = self.prior_kind in ("auto", "reference")
+        return with_matching_references(attached) if asked else scan
 
-        See `core.own_references.ReferenceMethod`.
-        """
-        return scan if self._recall is None else self._recall.attach(scan)
-
-    def _choice(self, scan: Scan, given: bool = True) -> PriorChoice:
+    def _choice(self, scan: Scan) -> PriorChoice:
         return PriorChoice(
             scan, self._dark, lambda: self._reference(scan), self._predict_blind,
-            self.model.card, self.workers, given,
+            self.model.card, self.workers, given=self._recall is None,
         )  # fmt: skip
 
     def candidates(self, scan: Scan) -> dict[str, Generator]:
@@ -185,7 +182,7 @@ class Generator:
 
     @torch.inference_mode()
     def _change(self, scan: Scan, prior: Prior, i: int) -> float:
-        """How much the network would change the prior of tile `i` if it were off by `ASKED`."""
+        """How much the network would change the prior of tile `i`, were it off by `ASKED`."""
         raw = np.exp(log_counts(scan.tiles[i], self._dark))
         with one_thread(self.device):
             log_raw = log_field(torch.from_numpy(raw)[None, None].to(self.device), self.field_px)
@@ -381,7 +378,10 @@ class Generator:
             "prior": "none" if prior is None else prior.kind,
             "prior_error": None if prior is None else round(prior.rms(None), 5),
         }
-        return found if recalled is None else found | recalled.describe(prior)
+        if recalled is not None:
+            found |= recalled.describe(prior, self._mosaic)
+        notes = list(dict.fromkeys([*found.pop("notes", ()), *self._reference_notes]))
+        return found | {"notes": notes} if notes else found
 
 
 @lru_cache(maxsize=2)

@@ -1,12 +1,12 @@
-"""Whether the references that a model carries serve a scan that brings none.
+"""Match the references that a model carries to a scan that brings none.
 
-Nobody chose them for this scan, so they are held against it before they are believed: how it was
-taken, the camera's and scintillator's fine pattern, and how far they are expected to be off.
+Nobody chose them for this scan, so they are held against it before they are attached: size,
+binning, pixel size and photon energy, and the fine pattern of camera and scintillator. Another
+exposure is a factor, and how stale they are is told by their times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_txm_bgcorr.core.reference_matching import match_references
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.engine.carried import Carried
 from napari_txm_bgcorr.engine.priors import COMPARED, Prior, spread_indices
@@ -23,13 +24,8 @@ from napari_txm_bgcorr.engine.tensors import log_field
 __all__ = ["Recall", "likeness", "mismatch", "recall"]
 
 Image = NDArray[np.float32]
-MARGINS = {"binning": 0.0, "pixel_nm": 0.02, "energy_ev": 0.05, "exposure_s": 0.02}
-UNITS = {
-    "binning": ("binning", ""),
-    "pixel_nm": ("pixel size", " nm"),
-    "energy_ev": ("photon energy", " eV"),
-    "exposure_s": ("exposure", " s"),
-}
+MARGINS = {"binning": 0.0, "pixel_nm": 0.02}
+UNITS = {"binning": ("binning", ""), "pixel_nm": ("pixel size", " nm")}
 FIELD_PX = 256  # on which patterns are compared, fewer where tiles are smaller
 BAND = (3, 15)  # boxes in pixels of that field; the pattern is the band between
 CLIP = 3.0  # of the band's sigma: edges of specimens do not drown the pattern
@@ -56,17 +52,19 @@ class Recall:
         """The scan with them, where they are used."""
         if self.refused:
             return scan
-        return replace(scan, flats=self.references.images, flat_times=self.references.times)
+        return self.references.bundle().attach(scan)
 
     @property
     def source(self) -> str:
         """Which they are, for the provenance."""
         return f"references of the model, {spelt(self.references)}"
 
-    def describe(self, prior: Prior | None) -> dict[str, Any]:
+    def describe(self, prior: Prior | None, mosaic: bool = False) -> dict[str, Any]:
         """What it adds to the method's description, after a fit that came to `prior`."""
         if self.refused:
             return {"notes": [f"{self.source}, are left aside: {self.refused}"]}
+        if prior is None and not mosaic:
+            return {"notes": [f"{self.source}, are left aside: too far off by now to help"]}
         if prior is None or not prior.knows_level:
             return {"notes": [f"{self.source}, count beside what the tiles themselves show"]}
         tiles = " and what the tiles share" if prior.kind == "mixed" else ""
@@ -88,7 +86,6 @@ def recall(
     scan: Scan,
     carried: Carried | None,
     dark: Image | None,
-    keeps: Callable[[Scan], bool],
     *,
     wanted: bool = False,
 ) -> Recall | None:
@@ -100,10 +97,8 @@ def recall(
     carried : Carried or None
     dark : (Y, X) float32, counts, or None
         What is removed from its tiles.
-    keeps : callable
-        `keeps(scan)`: whether references attached to the scan are expected to help.
     wanted : bool
-        References were asked for by name: what cannot be used is left aside, nothing else.
+        References were asked for by name: their fine pattern is not compared.
 
     Returns
     -------
@@ -120,8 +115,6 @@ def recall(
         return used
     if not _same_pattern(carried, scan, dark):
         return replace(used, refused="the fine pattern in these tiles is another one")
-    if not keeps(used.attach(scan)):
-        return replace(used, refused="too far off by now to help")
     return used
 
 
@@ -137,7 +130,8 @@ def mismatch(carried: Carried, scan: Scan) -> str:
         if abs(theirs - ours) > margin * abs(theirs):
             what, unit = UNITS[name]
             return f"they were taken at {what} {theirs:g}{unit}, the tiles at {ours:g}{unit}"
-    return ""
+    match = match_references(carried.bundle().attach(scan))
+    return "" if match.shape_usable.any() else match.notes[0].partition(": ")[0]
 
 
 def _same_pattern(carried: Carried, scan: Scan, dark: Image | None) -> bool:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import ReadError
 from napari_txm_bgcorr.core.scan import Scan, raster_positions
 from napari_txm_bgcorr.io.names import NameFacts
 from napari_txm_bgcorr.io.tile_grid import check_numbering
 
-__all__ = ["first_and_each", "frame_names", "nanometres", "with_grid", "with_name_facts"]
+__all__ = ["frame_names", "nanometres", "with_grid", "with_name_facts"]
 
 FIELD_NM = 15_000.0  # TLS BL01B: 1024 px of the camera see 15 um at binning 1
 CAMERA_PX = 1024
@@ -145,29 +141,3 @@ def with_name_facts(scan: Scan, named: NameFacts) -> Scan:
         scan, binning=binning, exposure_s=exposure, energy_ev=energy, pixel_nm=pixel,
         notes=tuple(notes),
     )  # fmt: skip
-
-
-def first_and_each(
-    values: Sequence[float | None] | NDArray[np.float64],
-) -> tuple[float | None, NDArray[np.float64] | None]:
-    """Fact of the first image, and that of each where they differ.
-
-    Parameters
-    ----------
-    values : sequence of float or None
-        One an image; None, NaN, 0 and below are unknown.
-
-    Returns
-    -------
-    first : float or None
-        Of the first image that has one.
-    each : (T,) float64 or None
-        None where all that are known agree.
-    """
-    with np.errstate(invalid="ignore"):
-        known = np.array([np.nan if v is None else v for v in values], np.float64)
-        known[~(np.isfinite(known) & (known > 0))] = np.nan
-    found = known[np.isfinite(known)]
-    if not found.size:
-        return None, None
-    return float(found[0]), None if (found == found[0]).all() else known

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import ReadError
-from napari_txm_bgcorr.core.references import References, one_or_each
+from napari_txm_bgcorr.core.references import References, first_and_each, one_or_each
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, Source
-from napari_txm_bgcorr.io.facts import first_and_each, frame_names, nanometres, with_grid
+from napari_txm_bgcorr.io.facts import frame_names, nanometres, with_grid
 from napari_txm_bgcorr.io.guard import check_frame, one_line, reading, require_file
 
 __all__ = ["can_read", "read"]

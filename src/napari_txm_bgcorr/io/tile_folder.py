@@ -13,11 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import ReadError
-from napari_txm_bgcorr.core.references import References, joined_facts, joined_times
+from napari_txm_bgcorr.core.references import (
+    References,
+    first_and_each,
+    joined_facts,
+    joined_times,
+)
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, Source
 from napari_txm_bgcorr.io import tiff
 from napari_txm_bgcorr.io.embedded import KEY, restore
-from napari_txm_bgcorr.io.facts import first_and_each, with_grid, with_name_facts
+from napari_txm_bgcorr.io.facts import with_grid, with_name_facts
 from napari_txm_bgcorr.io.guard import reading
 from napari_txm_bgcorr.io.json_file import read_json
 from napari_txm_bgcorr.io.names import (

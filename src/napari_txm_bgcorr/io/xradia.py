@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import ReadError
-from napari_txm_bgcorr.core.references import References, one_or_each
+from napari_txm_bgcorr.core.references import References, first_and_each, one_or_each
 from napari_txm_bgcorr.core.scan import Kind, LazyTiles, Scan, Source, raster_positions
 from napari_txm_bgcorr.io.byte_map import ByteMap
-from napari_txm_bgcorr.io.facts import first_and_each, with_name_facts
+from napari_txm_bgcorr.io.facts import with_name_facts
 from napari_txm_bgcorr.io.names import name_facts
 from napari_txm_bgcorr.io.ole_map import OLE_MAGIC, Container, open_container
 from napari_txm_bgcorr.io.xradia_fields import Fields, stage_positions
