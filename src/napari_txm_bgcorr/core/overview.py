@@ -1,47 +1,38 @@
-"""A scan seen once, small enough to keep: what registration and the joint stage work on.
+"""A scan seen once, small enough to keep: what registration and the background model work on.
 
-Every tile is read once. The method is asked for the backgrounds that the shared shape is taken
-from; of other tiles for coarse cells, where it offers these for less, or not at all. What stays
-in memory of 961 tiles of 1024 px is about 0.5 GB, whatever the size of the tiles.
+Every tile is read once. The method is asked for the backgrounds that the prior pattern is taken
+from, or, where it knows how backgrounds differ, for all. What stays in memory of 961 tiles of
+1024 px is about 0.5 GB, whatever the size of the tiles.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from itertools import zip_longest
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.errors import MethodError
-from napari_txm_bgcorr.core.medians import median_of, quantiles_of
-from napari_txm_bgcorr.core.own_backgrounds import OwnBackgrounds
+from napari_txm_bgcorr.core.medians import median_of
 from napari_txm_bgcorr.core.pixels import lit_in_tiles
-from napari_txm_bgcorr.core.scan import Scan, TileArray
-from napari_txm_bgcorr.core.shapes import log_beam, spread_indices
+from napari_txm_bgcorr.core.scan import LazyTiles, Scan, TileArray
+from napari_txm_bgcorr.core.shapes import Coarse, log_beam, spread_indices
 from napari_txm_bgcorr.core.shared_pattern import shared_pattern
 from napari_txm_bgcorr.core.threads import cpu_cores, spread
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 
-__all__ = [
-    "QUANTILES",
-    "Overview",
-    "bin_mean",
-    "layers_of",
-    "shared_tiles",
-    "survey",
-]
+__all__ = ["MethodBackgrounds", "Overview", "bin_mean", "cells_of", "survey"]
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 WORK_PX = 256  # longer side of what is kept of each tile
-MAX_SHARED = 48  # tiles that shape and pattern are taken from, at full size
+MAX_SHARED = 48  # tiles that pattern and fine pattern are taken from, at full size
 MAX_PIXELS = 2**26  # of these tiles: 256 MiB of float16 for raw and background
-QUANTILES = (0.25, 0.5, 0.75)  # of the raw tiles: further shapes for overlaps to choose from
-LEAST_TILES = 5  # for quantiles
 LIT_TILES = 9  # tiles that the lit field is looked for in
+FEW, COARSE_CELLS, FINE_CELLS = 64, 32, 64  # cells across the field, for many tiles and for few
 STAGE = "looking at tiles"
 
 
@@ -60,33 +51,38 @@ class Overview:
         Log counts, dark removed, less `raw_level` and less the shared shape.
     raw_level : (T,) float64
         Log counts.
-    rest : (T, y', x') float32
-        The method's log backgrounds less the shared shape, absolute log counts; on
-        `BACKGROUND_CELLS` cells. NaN of tiles that the method was not asked about.
     bin_px : int
         Pixels along one of those of `raw`.
-    pattern_kept : (B,) float64
-        Share of the tiles' common residual taken into `shape`, by band, fine to coarse.
-    others : (C, Y, X) float32
-        What other shapes are off this one: `QUANTILES` of the raw tiles of a mosaic, then those
-        of `candidates.compare_shapes`.
+    cells : (T, cy, cx) float32
+        Log counts, dark removed, on `coarse` cells.
+    pattern : (Y, X) float32
+        The shared shape before the residuals were looked at.
+    change : (T, cy, cx) float32 or None
+        What the method's backgrounds differ by from `pattern` and their level, where the method
+        knows that.
+    levels : (T,) float64 or None
+        The method's own log levels against `pattern`, likewise.
+    chosen : tuple of int
+        Tiles of which `stack` holds the log counts.
+    stack : (N, Y, X) float16
+        Less `raw_level`.
     unlit_level : float
         Log counts behind the aperture, dark removed: the same in every tile. NaN where all is
         lit.
-    knows_drift : bool
-        Whether the method knows how its backgrounds differ (`OwnBackgrounds.every`).
     """
 
     shape: Image
     lit: Mask
     raw: NDArray[np.float16]
     raw_level: NDArray[np.float64]
-    rest: Image
     bin_px: int
-    pattern_kept: NDArray[np.float64]
-    others: Image = field(default_factory=lambda: np.empty((0, 0, 0), np.float32))
+    cells: Image = field(default_factory=lambda: np.empty((0, 0, 0), np.float32))
+    pattern: Image = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    change: Image | None = None
+    levels: NDArray[np.float64] | None = None
+    chosen: tuple[int, ...] = ()
+    stack: NDArray[np.float16] = field(default_factory=lambda: np.empty((0, 0, 0), np.float16))
     unlit_level: float = float("nan")
-    knows_drift: bool = False
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -97,33 +93,40 @@ class Overview:
         whole: Mask = bin_mean(self.lit.astype(np.float32), self.bin_px) > 0.999
         return whole
 
-    def mixed(self, shares: NDArray[np.float64]) -> Overview:
-        """The same about a mixture of shapes.
-
-        Parameters
-        ----------
-        shares : (C,) float64
-            Of `others`; what is left to 1 is that of `shape`.
-        """
-        if not shares.any():
-            return self
-        change: Image = np.tensordot(shares.astype(np.float32), self.others, 1)
-        small, cells = bin_mean(change, self.bin_px), bin_mean(change, _cell_px(change.shape))
-        raw = self.raw.copy()
-        for tile in raw:
-            tile -= small.astype(np.float16)
-        return replace(
-            self, shape=self.shape + change, raw=raw, rest=self.rest - cells,
-            others=np.empty((0, *change.shape), np.float32),
-        )  # fmt: skip
+    @property
+    def coarse(self) -> Coarse:
+        """The cells of `cells`."""
+        return cells_of(self.lit.shape, len(self))
 
 
-BACKGROUND_CELLS = 32
+def cells_of(shape: tuple[int, ...], count: int) -> Coarse:
+    """Cells on which the background of a scan of `count` tiles `(Y, X)` is solved for."""
+    return Coarse(shape, FINE_CELLS if count <= FEW else COARSE_CELLS)
 
 
-def _cell_px(shape: tuple[int, ...]) -> int:
-    """Side of the cells on which the backgrounds of single tiles are kept."""
-    return max(1, min(shape) // BACKGROUND_CELLS)
+class MethodBackgrounds(LazyTiles):
+    """The backgrounds `(T, Y, X)`, counts, that a fitted method gives the tiles of a scan.
+
+    Parameters
+    ----------
+    scan : Scan
+    method : BackgroundMethod
+        Fitted.
+    knows_drift : bool
+        Whether the differences between its backgrounds are known, not guessed from the tiles.
+    """
+
+    def __init__(self, scan: Scan, method: BackgroundMethod, knows_drift: bool = False) -> None:
+        count, rows, columns = (int(n) for n in scan.tiles.shape)
+        super().__init__(
+            (count, rows, columns), np.float32, lambda i: self.of(i, np.asarray(scan.tiles[i]))
+        )
+        self._method, self.knows_drift = method, knows_drift
+
+    def of(self, i: int, tile: NDArray[Any]) -> Image:
+        """Background of tile `i`, read already."""
+        one: Image = self._method.background(tile[None], np.array([i], np.int64))[0]
+        return one
 
 
 def bin_mean(image: NDArray[Any], bin_px: int) -> Image:
@@ -150,11 +153,6 @@ def survey(
 ) -> Overview:
     """Look at every tile once, and at the backgrounds of all or of some spread over the scan.
 
-    The shared shape needs no more than `MAX_SHARED` backgrounds. What a method says of single
-    tiles counts little in a mosaic: of one with more tiles it is asked about those alone, unless
-    it knows the drift (`OwnBackgrounds.every`). In a series, where the level follows the method,
-    it is asked about all.
-
     Parameters
     ----------
     scan : Scan
@@ -163,7 +161,7 @@ def survey(
     work_px : int
         Longer side to keep of each tile, at most.
     workers : int
-        Threads that each look at one tile at a time.
+        Threads that each look at one tile at a time; the same result for any number.
     watch : Watch
         Told after each tile.
 
@@ -180,89 +178,71 @@ def survey(
             f"{tuple(scan.tiles.shape)}; give one background for each tile"
         )
     count, rows, columns = (int(n) for n in scan.tiles.shape)
-    bin_px = max(1, -(-max(rows, columns) // work_px))
-    mosaic = scan.kind == "mosaic"
+    bin_px = max(1, min(-(-max(rows, columns) // work_px), rows, columns))
     chosen = shared_tiles(scan)
-    own = backgrounds if isinstance(backgrounds, OwnBackgrounds) else None
-    knows_drift = own is not None and own.every
-    every = not mosaic or own is None or knows_drift
-    asked = frozenset(range(count) if every else chosen)
-    looked = frozenset(chosen[k] for k in spread_indices(len(chosen), LIT_TILES))
-    keep = _Keeper(scan, backgrounds, scan.dark(), bin_px, frozenset(chosen), asked, looked, watch)
+    knows_drift = isinstance(backgrounds, MethodBackgrounds) and backgrounds.knows_drift
+    keep = _Keeper(
+        scan, backgrounds, scan.dark(), bin_px, frozenset(chosen),
+        frozenset(range(count) if knows_drift else chosen),
+        frozenset(chosen[k] for k in spread_indices(len(chosen), LIT_TILES)), watch,
+    )  # fmt: skip
+    coarse = cells_of((rows, columns), count)
     stacks = np.empty((2, len(chosen), rows, columns), np.float16)
-    offsets = np.empty(len(chosen), np.float32)
     raw = np.empty((count, rows // bin_px, columns // bin_px), np.float16)
-    raw_level = np.empty(count)
-    rest = np.full((count, rows // keep.cell, columns // keep.cell), np.nan, np.float32)
+    raw_level, levels = np.empty(count), np.zeros(count)
+    cells = np.empty((count, *coarse.size), np.float32)
+    change = np.zeros((count if knows_drift else 0, *coarse.size), np.float32)
     counts: list[Image] = []  # of some tiles, dark removed
     for i, seen in enumerate(spread(keep, range(count), workers)):
         watch.step(STAGE, i + 1, count)
-        raw[i], raw_level[i] = seen.raw, seen.level
-        if seen.cells is not None:
-            rest[i] = seen.cells
+        raw[i], raw_level[i], cells[i] = seen.raw, seen.level, seen.cells
+        if seen.background is not None and knows_drift:
+            change[i] = seen.background
         if seen.shared is not None:
-            k = chosen.index(i)
-            stacks[:, k], offsets[k] = seen.shared, seen.offset
+            stacks[:, chosen.index(i)] = seen.shared
             if seen.counts is not None:
                 counts.append(seen.counts)
     lit, unlit_level = _lit(np.stack(counts))
     del counts
-    shape, kept = _shared_shape(scan, stacks, lit)
-    small, cells = bin_mean(shape, bin_px), bin_mean(shape, keep.cell)
+    pattern, shape = _shared_shape(scan, stacks, raw_level[chosen], lit)
+    small = bin_mean(shape, bin_px)
     for tile in raw:
         tile -= small.astype(np.float16)
-    others = _quantiles(stacks, offsets, lit) if mosaic else np.empty((0, *lit.shape), np.float32)
-    rest -= cells
+    if knows_drift:
+        change -= coarse.mean(pattern)
+        usable = coarse.mean(lit.astype(np.float32)) > 0.999
+        levels = np.median(change[:, usable if usable.any() else ...], axis=1).astype(np.float64)
+        change -= levels[:, None, None].astype(np.float32)
     return Overview(
-        shape, lit, raw, raw_level, rest, bin_px, kept, others - shape, unlit_level, knows_drift
-    )
+        shape, lit, raw, raw_level, bin_px, cells, pattern, change if knows_drift else None,
+        levels if knows_drift else None, tuple(chosen), stacks[0], unlit_level,
+    )  # fmt: skip
 
 
 def _shared_shape(
-    scan: Scan, stacks: NDArray[np.float16], lit: Mask
-) -> tuple[Image, NDArray[np.float64]]:
-    """Shape that log backgrounds and residuals `(2, N, Y, X)` tell, with its fine pattern.
+    scan: Scan, stacks: NDArray[np.float16], level: NDArray[np.float64], lit: Mask
+) -> tuple[Image, Image]:
+    """Shape that log backgrounds tell, and the same with the fine pattern of the residuals.
 
-    The second value is the weight of each band, see `shared_pattern`.
+    Parameters
+    ----------
+    stacks : (2, N, Y, X) float16
+        Log counts less `level`, and log backgrounds less their medians.
     """
-    shape = median_of(stacks[0], cpu_cores())
-    shape -= np.median(shape[lit])
-    # A specimen that turns looks alike in neighbours: halves in time differ more.
-    order = _halves_in_time(stacks.shape[1]) if scan.kind == "series" else slice(None)
-    # It turns, but never leaves: references of its own know the pattern better.
-    known = scan.kind == "series" and scan.flats is not None and scan.flats.shape[0] > 0
-    pattern, kept = shared_pattern(stacks[1][order][: 0 if known else None], lit)
-    shape += pattern
-    return shape, kept
+    pattern = median_of(stacks[1], cpu_cores())
+    pattern -= np.median(pattern[lit] if lit.any() else pattern)
+    if scan.kind != "mosaic":
+        return pattern, pattern
+    residuals = stacks[0] - stacks[1]
+    residuals -= np.median(residuals[:, ::4, ::4], axis=(1, 2), keepdims=True)
+    fine, _ = shared_pattern(np.clip(residuals, -4, 4), lit)
+    return pattern, pattern + fine
 
 
 def _lit(counts: Image) -> tuple[Mask, float]:
     """Lit field from `(N, Y, X)` counts, and the log counts behind the aperture."""
     lit = lit_in_tiles(counts)
     return lit, float("nan") if lit.all() else float(np.log(np.median(counts[:, ~lit])))
-
-
-def _quantiles(stacks: NDArray[np.float16], offsets: Image, lit: Mask) -> NDArray[np.float32]:
-    """Quantiles of the raw tiles at the levels of their backgrounds, each less its median.
-
-    Parameters
-    ----------
-    stacks : (2, N, Y, X) float16
-        From `layers_of`.
-    offsets : (N,) float32
-        What `layers_of` took off the residuals.
-    """
-    if len(offsets) < LEAST_TILES:
-        return np.empty((0, *lit.shape), np.float32)
-
-    def layers(rows: slice) -> Image:
-        out: Image = stacks[0, :, rows].astype(np.float32) + stacks[1, :, rows]
-        return out + offsets[:, None, None]
-
-    out = quantiles_of(layers, (lit.shape[0], lit.shape[1]), QUANTILES, cpu_cores())
-    for shape in out:
-        shape -= np.median(shape[lit])
-    return out
 
 
 def shared_tiles(scan: Scan) -> list[int]:
@@ -280,29 +260,13 @@ def _spread_pairs(count: int, limit: int) -> list[int]:
     return sorted({*first, *(i + 1 for i in first)})
 
 
-def layers_of(log_raw: Image, log_background: Image) -> tuple[NDArray[np.float16], float]:
-    """What medians over tiles are taken of: log background and residual less their medians.
-
-    Returns
-    -------
-    (2, Y, X) float16, float
-        And the residual's median.
-    """
-    residual = np.clip(log_raw - log_background, -4, 4)
-    middle = float(np.median(residual[::4, ::4]))
-    out = np.empty((2, *log_raw.shape), np.float16)
-    out[0] = log_background - np.median(log_background[::4, ::4])
-    out[1] = residual - np.float32(middle)
-    return out, middle
-
-
 @dataclass(frozen=True)
 class _Seen:
     raw: Image
     level: float
-    cells: Image | None = None  # of those that the method was asked about
-    shared: NDArray[np.float16] | None = None  # of chosen tiles, and the next ones
-    offset: float = 0.0
+    cells: Image
+    background: Image | None = None  # cells, of those that the method was asked about
+    shared: NDArray[np.float16] | None = None  # of chosen tiles, and the next one
     counts: Image | None = None
 
 
@@ -319,38 +283,23 @@ class _Keeper:
     looked: frozenset[int]
     watch: Watch
 
-    @property
-    def cell(self) -> int:
-        return _cell_px(self.scan.tiles.shape[1:])
-
     def __call__(self, i: int) -> _Seen:
         self.watch.check()  # here, too: threads are ahead of whoever counts
         counts = np.asarray(self.scan.tiles[i])
         log_raw = log_beam(counts, self.dark)
+        coarse = cells_of(log_raw.shape, len(self.scan))
         small = bin_mean(log_raw, self.bin_px)
         level = float(np.median(small[::4, ::4]))
-        small = small - np.float32(level)
+        small, cells = small - np.float32(level), coarse.mean(log_raw)
         if i not in self.asked:
-            return _Seen(small, level)
-        log_background, cells = self._background(i, counts)
-        if log_background is None:
             return _Seen(small, level, cells)
-        layers = layers_of(log_raw, log_background)
-        return _Seen(small, level, cells, *layers, np.exp(log_raw) if i in self.looked else None)
-
-    def _background(self, i: int, counts: NDArray[Any]) -> tuple[Image | None, Image]:
-        """Log background of a chosen tile, and its cells."""
-        own = self.backgrounds if isinstance(self.backgrounds, OwnBackgrounds) else None
-        cells = None if own is None or i in self.chosen else own.cells(i, counts, self.cell)
-        if cells is not None:
-            return None, cells
+        own = self.backgrounds if isinstance(self.backgrounds, MethodBackgrounds) else None
         background = self.backgrounds[i] if own is None else own.of(i, counts)
         log_background = log_beam(background, self.dark)
-        return log_background if i in self.chosen else None, bin_mean(log_background, self.cell)
-
-
-def _halves_in_time(count: int) -> list[int]:
-    """Order in which every second place comes from the first half."""
-    middle = (count + 1) // 2
-    pairs = zip_longest(range(middle), range(middle, count))
-    return [k for pair in pairs for k in pair if k is not None]
+        if i not in self.chosen:
+            return _Seen(small, level, cells, coarse.mean(log_background))
+        shared = np.empty((2, *log_raw.shape), np.float16)
+        shared[0] = log_raw - np.float32(level)
+        shared[1] = log_background - np.median(log_background[::4, ::4])
+        kept = np.exp(log_raw) if i in self.looked else None
+        return _Seen(small, level, cells, coarse.mean(log_background), shared, kept)

@@ -170,11 +170,9 @@ class Gauge:
         large = np.kron(lit_bins, np.ones((self.bin_px, self.bin_px), bool))
         lit[: large.shape[0], : large.shape[1]] = large
         tiles = np.where(known, self._corrected, np.float16(0))
-        none = np.zeros((len(self.scan), 1, 1), np.float32)
         return Overview(
-            np.zeros(self.size, np.float32), lit, tiles, np.zeros(len(self.scan)), none,
-            self.bin_px, np.zeros(0),
-        )  # fmt: skip
+            np.zeros(self.size, np.float32), lit, tiles, np.zeros(len(self.scan)), self.bin_px
+        )
 
     def pictures(self, longest_px: int = 1000) -> tuple[Image, Image]:
         """Small pictures of the whole scan: raw, and corrected.

@@ -1,0 +1,427 @@
+"""Level, pattern and drift of all tiles at once, from free places, overlaps and priors.
+
+    log(raw_i - dark) = level_i + P(x) + sum_k c_ik phi_k(x) + t_i(x) + noise
+
+P is a prior pattern that is corrected by smooth terms and a smooth field; c_i is the drift of
+tile i and walks slowly in time; t_i is the sample, 0 where a place is free of it. Everything is
+an observation of one weighted least-squares problem on a coarse grid of cells, solved in rounds
+in which the probability of each cell to be free, and the trust in each overlap, are found anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_txm_bgcorr.backgrounds.block_system import BlockSystem
+from napari_txm_bgcorr.backgrounds.gaussian_field import SmoothField
+from napari_txm_bgcorr.backgrounds.sample_probability import free_probability, highest_mode
+from napari_txm_bgcorr.core.legendre import legendre, terms
+from napari_txm_bgcorr.core.watch import SILENT, Watch
+
+__all__ = ["DriftFit", "FitOptions", "Frames", "OverlapBlocks", "fit_drift"]
+
+Floats = NDArray[np.float64]
+Image = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+STAGE = "solving for all tiles"
+LEVEL_SD = 1.0  # log: nothing is known of the level of a scan
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What is usual of a beam, and how far each observation is believed; all in logarithms.
+
+    Standard deviations of cells are those of one of 64 x 64 cells of a tile. They hold the
+    correlated errors of free places (weak sample, what is left of the pattern), not the noise
+    alone, which is smaller.
+
+    Attributes
+    ----------
+    shared_degree, drift_degree : int
+        Highest degree of the smooth terms of the pattern's error, and of the drift.
+    shared_sd, field_sd : float
+        How far the prior pattern is off: of a term of degree d ``shared_sd / d``, and of a
+        smooth field that reaches `field_reach` of the tile.
+    drift_sd, drift_rate, jitter : float
+        Drift of a term of degree d: ``1 / sqrt(d)`` of these. Rms over the scan; growth in the
+        square root of an hour; and change from tile to tile on top.
+    level_rate, level_jitter : float
+        The same of the level.
+    free_sd, overlap_sd : float
+        Of one cell that is free, and of the difference of two cells of one place.
+    overlap_scale : float
+        Differences far above this are no witness: the tiles do not show the same.
+    width : (first, last)
+        Standard deviation of free cells, in the first round and in the last ones.
+    rounds : int
+    """
+
+    shared_degree: int = 5
+    drift_degree: int = 4
+    shared_sd: float = 0.05
+    field_sd: float = 0.03
+    field_reach: float = 0.16
+    drift_sd: float = 0.03
+    drift_rate: float = 0.02
+    jitter: float = 0.005
+    level_rate: float = 0.09
+    level_jitter: float = 0.01
+    free_sd: float = 0.045
+    overlap_sd: float = 0.009
+    overlap_scale: float = 0.03
+    width: tuple[float, float] = (0.03, 0.012)
+    rounds: int = 12
+
+
+@dataclass(frozen=True, eq=False)
+class OverlapBlocks:
+    """Blocks of the overlap of two tiles, and the log difference there, first less second.
+
+    Attributes
+    ----------
+    first, second : int
+        Tiles.
+    place_first, place_second : (n, 2) float64
+        (y, x) in each tile, -1 to 1.
+    difference : (n,) float64
+        Log counts less the prior pattern, level included.
+    """
+
+    first: int
+    second: int
+    place_first: Floats
+    place_second: Floats
+    difference: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """What the tiles of a scan show, on cells.
+
+    Attributes
+    ----------
+    residual : (T, y, x) float32
+        Log counts less the prior pattern, level included.
+    usable : (y, x) bool
+        Lit cells.
+    hours : (T,) float64
+        When each tile was taken.
+    overlaps : sequence of OverlapBlocks
+    level : float or None
+        Log level that references tell, against the prior pattern.
+    level_sd : float
+        Of it.
+    free : (T, y, x) float32 or None
+        Probabilities to be free of sample, known beforehand.
+    """
+
+    residual: Image
+    usable: Mask
+    hours: Floats
+    overlaps: Sequence[OverlapBlocks] = ()
+    level: float | None = None
+    level_sd: float = LEVEL_SD
+    free: Image | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class DriftFit:
+    """Solution.
+
+    Attributes
+    ----------
+    levels : (T,) float64
+        Log counts of each tile against the prior pattern.
+    cells : (T, y, x) float32
+        What each background is off the prior pattern, its level left out.
+    sd : (T, y, x) float32
+        Standard deviation of that.
+    level_sd : (T,) float64
+        Of each level.
+    free_share : (T,) float64
+        Of the usable cells of each tile that are free of sample.
+    free : (T, y, x) float32
+        Probabilities of the last round.
+    seam : float
+        Robust rms of what is left in the overlaps; NaN without any.
+    width : float
+        Standard deviation of free cells in the last round.
+    """
+
+    levels: Floats
+    cells: Image
+    sd: Image
+    level_sd: Floats
+    free_share: Floats
+    free: Image
+    seam: float
+    width: float
+    seams: Floats = field(default_factory=lambda: np.empty(0))
+
+
+def fit_drift(
+    frames: Frames,
+    options: FitOptions = FitOptions(),  # noqa: B008
+    watch: Watch = SILENT,
+    refresh: Callable[[Image, Image], Frames] | None = None,
+) -> DriftFit:
+    """Solve for the backgrounds of all tiles.
+
+    Parameters
+    ----------
+    frames : Frames
+    options : FitOptions
+    watch : Watch
+        Told after each round.
+    refresh : callable or None
+        `refresh(background, width)` gives the frames anew when two thirds of the rounds are
+        done, with the fine pattern that the tiles share taken away.
+
+    Raises
+    ------
+    StoppedError
+        If the watch ended it.
+    """
+    problem = _Problem(frames, options)
+    for number in range(options.rounds):
+        watch.step(STAGE, number, options.rounds)
+        if refresh is not None and number == 2 * options.rounds // 3:
+            problem.replace(refresh(problem.model(), problem.width))
+        problem.round(number)
+    return problem.solution()
+
+
+class _Problem:
+    """State of the rounds."""
+
+    def __init__(self, frames: Frames, options: FitOptions) -> None:
+        self.options, self.frames = options, frames
+        self.count, rows, columns = frames.residual.shape
+        self.size = (rows, columns)
+        y, x = np.meshgrid(*(((np.arange(n) + 0.5) / n * 2 - 1) for n in self.size), indexing="ij")
+        order = terms(options.drift_degree if self.count > 1 else 0)
+        shared = terms(options.shared_degree)[1:]
+        self.order, self.shared_order = order, shared
+        self.degree = np.array([sum(p) for p in order])
+        self.shared_degree = np.array([sum(p) for p in shared])
+        self.phi = legendre(order, y.ravel(), x.ravel()).astype(np.float32)
+        self.psi = legendre(shared, y.ravel(), x.ravel()).astype(np.float32)
+        self.usable = frames.usable.ravel()
+        # Cells of a finer or coarser grid weigh alike together.
+        self.per_cell = 64 * 64 / self.usable.size
+        self.reach = options.field_reach * max(self.size)
+        self.field = np.zeros(self.size)
+        self.smooth = SmoothField(self.size, options.field_sd, self.reach)
+        self.replace(frames)
+        first = np.array([highest_mode(tile[self.usable]) for tile in self.residual])
+        self.drift = np.zeros((self.count, len(order)))
+        self.drift[:, 0] = first
+        self.shared = np.zeros(len(shared))
+        self.free = np.zeros_like(self.residual)
+        self.width = options.width[0]
+        self.walk = self._walk()
+        self.still = self._prior()
+
+    def replace(self, frames: Frames) -> None:
+        """Take frames anew, of the same tiles."""
+        self.frames = frames
+        self.residual = frames.residual.reshape(self.count, -1)
+        self.known = None if frames.free is None else frames.free.reshape(self.count, -1)
+        self.blocks = [_Block.of(o, self.order, self.shared_order) for o in frames.overlaps]
+
+    def round(self, number: int) -> None:
+        """Free cells anew, then drift and shared terms, then the smooth field."""
+        first, last = self.options.width
+        self.width = max(last, first * 0.8**number)
+        base = self.field.ravel().astype(np.float32)
+        fitted = self._smooth_part() + base
+        self.free = free_probability(self.residual - fitted, self.width, self.known)
+        self.free *= self.usable
+        degree = min(self.options.shared_degree, 1 + number)
+        self.system = self._system(base, degree)
+        self.drift, self.shared = self.system[0].solve(*self.system[1:])
+        if number >= self.options.rounds * 2 // 3:
+            self._update_field()
+
+    def _smooth_part(self) -> Image:
+        """Level, drift and shared terms of all tiles `(T, n)`."""
+        out: Image = (self.drift.astype(np.float32) @ self.phi.T) + (
+            self.psi @ self.shared.astype(np.float32)
+        )
+        return out
+
+    def _system(self, base: Image, degree: int) -> tuple[BlockSystem, Floats, Floats]:
+        weight = self.free * np.float32(self.per_cell / self.options.free_sd**2)
+        own, border, corner, right, common = self._free_equations(weight, self.residual - base)
+        pairs = dict(self.walk)
+        for block in self.blocks:
+            here, there = self.drift[block.first], self.drift[block.second]
+            block.add(own, pairs, border, corner, right, common, base_at=self._field_at(block),
+                      left=(here, there, self.shared), options=self.options)  # fmt: skip
+        own += self.still
+        own[:, 0, 0] += 1 / (LEVEL_SD**2 * self.count)
+        if self.frames.level is not None:
+            told = 1 / (self.frames.level_sd**2 * self.count)
+            own[:, 0, 0] += told
+            right[:, 0] += told * self.frames.level
+        sd = self.options.shared_sd / self.shared_degree
+        precision = np.where(self.shared_degree <= degree, 1 / sd**2, 1e12)
+        corner = corner + np.diag(precision)
+        return BlockSystem(own, pairs, border, corner), right, common
+
+    def _free_equations(
+        self, weight: Image, values: Image
+    ) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+        """Normal equations of the free cells of each tile."""
+        phi, psi = self.phi.astype(np.float64), self.psi.astype(np.float64)
+        k, f = phi.shape[1], psi.shape[1]
+        own, border = np.empty((self.count, k, k)), np.empty((self.count, k, f))
+        corner, right, common = np.zeros((f, f)), np.empty((self.count, k)), np.zeros(f)
+        for i in range(self.count):
+            w = weight[i].astype(np.float64)
+            left = phi.T * w
+            own[i], border[i] = left @ phi, left @ psi
+            right[i] = left @ values[i]
+            common += psi.T @ (w * values[i])
+        total = weight.sum(axis=0, dtype=np.float64)
+        corner = (psi.T * total) @ psi
+        return own, border, corner, right, common
+
+    def _field_at(self, block: _Block) -> Floats:
+        """The smooth field's part of the differences of an overlap."""
+        scale = np.array(self.size)
+        out: list[Floats] = []
+        for place in (block.place_first, block.place_second):
+            at = np.clip(((place + 1) / 2 * scale).astype(int), 0, scale - 1)
+            out.append(self.field[at[:, 0], at[:, 1]])
+        return out[0] - out[1]
+
+    def _update_field(self) -> None:
+        left = self.residual - self._smooth_part()
+        total = self.free.sum(axis=0, dtype=np.float64)
+        mean = (self.free * left).sum(axis=0, dtype=np.float64) / np.maximum(total, 1e-9)
+        self.total = total * self.per_cell / (0.5 * self.options.free_sd) ** 2
+        self.field = self.smooth.mean(mean.reshape(self.size), self.total.reshape(self.size))
+
+    def _walk(self) -> dict[tuple[int, int], Floats]:
+        """Couplings of tiles that follow each other in time."""
+        order = np.argsort(self.frames.hours, kind="stable")
+        out: dict[tuple[int, int], Floats] = {}
+        for i, j in zip(order, order[1:], strict=False):
+            hours = abs(float(self.frames.hours[j] - self.frames.hours[i]))
+            out[min(i, j), max(i, j)] = -np.diag(self._step_precision(hours))
+        return out
+
+    def _step_precision(self, hours: float) -> Floats:
+        o, degree = self.options, np.maximum(self.degree, 1)
+        change = (o.drift_rate**2 * hours + 2 * o.jitter**2) / degree
+        change[0] = o.level_rate**2 * hours + 2 * o.level_jitter**2
+        return 1 / change
+
+    def _prior(self) -> Floats:
+        """Diagonal of the drift's prior `(T, K, K)`: about 0, and the walk's own part."""
+        own = np.zeros((self.count, len(self.degree), len(self.degree)))
+        rest = np.diag(self.degree / self.options.drift_sd**2)
+        own += rest
+        for (i, j), coupling in self.walk.items():
+            own[i] -= coupling
+            own[j] -= coupling
+        return own
+
+    def model(self) -> Image:
+        """Background of each tile on cells `(T, y, x)`, log, against the prior pattern."""
+        whole = self._smooth_part() + self.field.ravel().astype(np.float32)
+        return whole.reshape(self.count, *self.size)
+
+    def solution(self) -> DriftFit:
+        """What the last round came to, with its uncertainty."""
+        levels = self.drift[:, 0].copy()
+        cells = self.model() - levels[:, None, None].astype(np.float32)
+        own, cross, common = self.system[0].covariance()
+        # The pattern's own uncertainty where no tile shows the beam.
+        coarse = max(1, max(self.size) // 32)
+        field_variance = self._field_variance(coarse)
+        sd = np.empty_like(cells)
+        psi = self.psi.astype(np.float64)
+        phi = self.phi.astype(np.float64)[:, 1:]
+        shared = np.einsum("nk,kl,nl->n", psi, common, psi)
+        for i in range(self.count):
+            variance = shared + np.einsum("nk,kl,nl->n", phi, own[i, 1:, 1:], phi)
+            variance += 2 * np.einsum("nk,kf,nf->n", phi, cross[i, 1:], psi)
+            sd[i] = np.sqrt(np.maximum(variance, 0)).reshape(self.size)
+        sd = np.sqrt(sd**2 + field_variance.astype(np.float32))
+        left = [block.left(self.drift, self.shared, self._field_at(block)) for block in self.blocks]
+        return DriftFit(
+            levels, cells, sd, np.sqrt(own[:, 0, 0]),
+            self.free.sum(axis=1, dtype=np.float64) / max(int(self.usable.sum()), 1),
+            self.free.reshape(self.count, *self.size),
+            _scatter(np.concatenate(left)) if left else float("nan"), self.width,
+            np.array([_scatter(v) for v in left]),
+        )  # fmt: skip
+
+    def _field_variance(self, coarse: int) -> Floats:
+        rows, columns = (n // coarse for n in self.size)
+        weight = self.total.reshape(self.size)[: rows * coarse, : columns * coarse]
+        weight = weight.reshape(rows, coarse, columns, coarse).sum(axis=(1, 3))
+        small = SmoothField((rows, columns), self.options.field_sd, self.reach / coarse)
+        variance = small.variance(weight).repeat(coarse, 0).repeat(coarse, 1)
+        pad = [(0, n - m) for n, m in zip(self.size, variance.shape, strict=True)]
+        return np.pad(variance, pad, mode="edge")
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Terms of one overlap at its places."""
+
+    first: int
+    second: int
+    place_first: Floats
+    place_second: Floats
+    difference: Floats
+    here: Floats
+    there: Floats
+    shared: Floats
+
+    @classmethod
+    def of(cls, o: OverlapBlocks, order: tuple, shared: tuple) -> _Block:  # type: ignore[type-arg]
+        one, two = o.place_first, o.place_second
+        between = legendre(shared, one[:, 0], one[:, 1]) - legendre(shared, two[:, 0], two[:, 1])
+        return cls(
+            o.first, o.second, one, two, o.difference,
+            legendre(order, one[:, 0], one[:, 1]), legendre(order, two[:, 0], two[:, 1]), between,
+        )  # fmt: skip
+
+    def left(self, drift: Floats, shared: Floats, base_at: Floats) -> Floats:
+        """Differences that the present terms leave."""
+        told = self.here @ drift[self.first] - self.there @ drift[self.second]
+        out: Floats = self.difference - base_at - told - self.shared @ shared
+        return out
+
+    def add(self, own, pairs, border, corner, right, common, *, base_at, left, options) -> None:  # type: ignore[no-untyped-def]
+        """Add the equations of this overlap, in place."""
+        values = self.difference - base_at
+        off = values - self.here @ left[0] + self.there @ left[1] - self.shared @ left[2]
+        weight = 1 / options.overlap_sd**2 / (1 + (off / options.overlap_scale) ** 2) ** 2
+        i, j = self.first, self.second
+        here, there, both = self.here.T * weight, self.there.T * weight, self.shared.T * weight
+        own[i] += here @ self.here
+        own[j] += there @ self.there
+        cross = -(here @ self.there)
+        key = (i, j) if i < j else (j, i)
+        pairs[key] = pairs.get(key, 0) + (cross if i < j else cross.T)
+        border[i] += here @ self.shared
+        border[j] -= there @ self.shared
+        corner += both @ self.shared
+        right[i] += here @ values
+        right[j] -= there @ values
+        common += both @ values
+
+
+def _scatter(values: Floats) -> float:
+    """Robust standard deviation about 0."""
+    return float(1.4826 * np.median(np.abs(values)))

@@ -1,0 +1,79 @@
+"""What the automatic method starts from: references where a scan has usable ones, else a network."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_txm_bgcorr.core.captured import Captured
+from napari_txm_bgcorr.core.correction import BackgroundMethod
+from napari_txm_bgcorr.core.reference_matching import match_references, with_matching_references
+from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.engine.predict import Generator
+from napari_txm_bgcorr.engine.recall import Recall, recall
+
+__all__ = ["AutoSource"]
+
+
+class AutoSource:
+    """References of the scan, or of the model, where any fits; else the generator's prediction.
+
+    Parameters
+    ----------
+    model, device : str
+        As `Generator` takes them.
+    """
+
+    name = "auto"
+
+    def __init__(self, model: str = "default", device: str = "auto") -> None:
+        self.generator = Generator(model=model, device=device, prior="none")
+        self.source: BackgroundMethod = self.generator
+        self._recall: Recall | None = None
+        self._notes: list[str] = []
+
+    @property
+    def workers(self) -> int:
+        """Threads that may each ask for a background."""
+        return self.generator.workers if self.source is self.generator else 1
+
+    @property
+    def knows_drift(self) -> bool:
+        """Whether the backgrounds come from references."""
+        return self.source is not self.generator
+
+    def fit(self, scan: Scan) -> Self:
+        """Look for references that fit, and prepare them or the network."""
+        self.generator.fit(scan)
+        self._notes = list(match_references(scan).notes)
+        self._recall = recall(
+            with_matching_references(scan), self.generator.model.references, scan.dark()
+        )
+        usable = self.with_references(scan)
+        self.source = self.generator
+        if usable.flats is not None and usable.flats.shape[0]:
+            self.source = Captured().fit(usable)
+        return self
+
+    def with_references(self, scan: Scan) -> Scan:
+        """The scan with the references that the last fit used, the model's own among them."""
+        attached = scan if self._recall is None else self._recall.attach(scan)
+        return with_matching_references(attached)
+
+    def background(
+        self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """Backgrounds of tiles `(N, Y, X)` in counts; see `BackgroundMethod`."""
+        return self.source.background(tiles, index)
+
+    def describe(self) -> dict[str, Any]:
+        """Parameters for the provenance, JSON-ready."""
+        out = self.generator.describe()
+        if self._recall is not None:
+            out |= self._recall.describe(None, False)
+        if self.knows_drift:
+            out |= {"prior": "references", "references": self.source.describe()}
+        notes = [*out.get("notes", ()), *self._notes]
+        return out | {"notes": notes} if notes else out
