@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.random_fields import Floats, blurred, coloured, power_law, splat
 
-__all__ = ["SPECIMENS", "draw_specimen", "image_of"]
+__all__ = ["FREE", "SPECIMENS", "draw_specimen", "free_of_sample", "image_of"]
 
 Rng = np.random.Generator
 Shape = tuple[int, int]
 
 LEAST, MOST = 0.02, 1.6  # limits of the transmission
+FREE = 0.003
+"""Greatest difference of the transmission from 1 in a pixel that is free of sample."""
 
 
 def _noise(rng: Rng, shape: Shape, px: int, slope: float, low: float, high: float = 1e3) -> Floats:
@@ -63,6 +65,22 @@ def image_of(rng: Rng, thickness: Floats, field_px: int) -> Floats:
         wide = np.roll(wide, tuple(move), (0, 1))
         image = image - np.float32(_log_uniform(rng, 0.12, 0.9)) * (wide - near)
     return np.clip(np.exp(-image), LEAST, MOST).astype(np.float32)
+
+
+def free_of_sample(transmission: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Pixels where neither the specimen nor its fringes change the beam by `FREE` or more.
+
+    Parameters
+    ----------
+    transmission : (..., Y, X) float
+        As `image_of` gives it, after blur and fringes.
+
+    Returns
+    -------
+    (..., Y, X) bool
+    """
+    free: NDArray[np.bool_] = np.abs(transmission - np.float32(1)) < FREE
+    return free
 
 
 def _stamp(
