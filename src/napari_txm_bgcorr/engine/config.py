@@ -20,6 +20,7 @@ from pydantic import (
 
 from napari_txm_bgcorr.core.errors import ConfigError
 from napari_txm_bgcorr.engine.energy import EnergyConfig
+from napari_txm_bgcorr.engine.network_config import NetworkConfig
 from napari_txm_bgcorr.engine.watchdog import WatchdogConfig
 
 __all__ = [
@@ -40,30 +41,6 @@ MOST_WORKERS = 64
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class NetworkConfig(_Strict):
-    """Which network, and its size.
-
-    Attributes
-    ----------
-    name : str
-        Row of `networks.NETWORKS`.
-    field_px : int
-        Edge of the square field in pixels to which every whole tile is resampled.
-    features : tuple of int
-        Channels per level, finest first; empty: the network's own default.
-    ngf : int
-        Channels of the first level of the pix2pix U-Net.
-    scaled : bool
-        Scale the correction to a prior by the prior's expected error.
-    """
-
-    name: str = "subpixel-unet"
-    field_px: int = Field(default=256, ge=16, le=2048)
-    features: tuple[int, ...] = ()
-    ngf: int = Field(default=64, ge=1, le=512)
-    scaled: bool = False
 
 
 class AugmentConfig(_Strict):
@@ -203,7 +180,8 @@ class DataConfig(_Strict):
 class LossWeights(_Strict):
     """Weight of each loss; 0 leaves it out. Independent of image size.
 
-    The names are the rows of `losses.LOSSES`, and ``adversarial``.
+    The names are the rows of `losses.LOSSES`, and ``adversarial``. ``likelihood`` and ``free``
+    want a probabilistic network.
     """
 
     l1: float = Field(default=1.0, ge=0)
@@ -212,6 +190,8 @@ class LossWeights(_Strict):
     fft_amplitude: float = Field(default=0.0, ge=0)
     focal_frequency: float = Field(default=0.0, ge=0)
     frc: float = Field(default=0.0, ge=0)
+    likelihood: float = Field(default=0.0, ge=0)
+    free: float = Field(default=0.0, ge=0)
     adversarial: float = Field(default=0.0, ge=0)
 
 
@@ -239,6 +219,7 @@ class TrainConfig(_Strict):
         Shares of the way from the weights of `init` to the averaged ones that each validation
         tries: the best is validated and exported. Empty, or without `init`: the averaged ones.
     judge : validation cases whose mean error tells the best weights; empty: all of them.
+    likelihood_start : share of the run before the likelihood trains the stated uncertainty.
     adversarial_mode, adversarial_start : kind of GAN loss; share of the run before it begins.
     discriminator_features, discriminator_layers, discriminator_lr : the PatchGAN.
     precision : "auto" is bf16 where the device multiplies in it (CUDA from Ampere, 2020, on;
@@ -271,6 +252,7 @@ class TrainConfig(_Strict):
     ema: float = Field(default=0.999, ge=0, lt=1)
     blend: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     judge: tuple[str, ...] = ()
+    likelihood_start: float = Field(default=0.5, ge=0, le=1)
     adversarial_mode: Literal["least_squares", "hinge", "vanilla"] = "least_squares"
     adversarial_start: float = Field(default=0.5, ge=0, le=1)
     discriminator_features: int = Field(default=32, ge=1)
@@ -297,6 +279,18 @@ class TrainConfig(_Strict):
                 f"batch {self.batch} is no multiple of data.sessions_per_batch "
                 f"{self.data.sessions_per_batch}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _outputs_are_trained(self) -> TrainConfig:
+        weights = self.loss_weights
+        for name, weight in (("likelihood", weights.likelihood), ("free", weights.free)):
+            if bool(weight) != self.network.probabilistic:
+                wanted = "above 0" if self.network.probabilistic else "0"
+                raise ValueError(
+                    f"loss_weights.{name} is {weight:g}; with network.probabilistic "
+                    f"{str(self.network.probabilistic).lower()} it must be {wanted}"
+                )
         return self
 
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import warnings
 from copy import copy
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from napari_txm_bgcorr.core.errors import DeviceError, MethodError
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.shapes import CELLS, Coarse, upper
-from napari_txm_bgcorr.engine.checkpoint import Model, load_model, resolve_model
+from napari_txm_bgcorr.engine.checkpoint import resolve_model
 from napari_txm_bgcorr.engine.devices import (
     choose_device,
     cpu_cores,
@@ -26,6 +24,7 @@ from napari_txm_bgcorr.engine.devices import (
     is_out_of_memory,
     one_thread,
 )
+from napari_txm_bgcorr.engine.prediction import Blind, Prediction, stated_sd
 from napari_txm_bgcorr.engine.prior_choice import PRIORS, PriorChoice, PriorKind
 from napari_txm_bgcorr.engine.prior_error import ASKED, rms_change
 from napari_txm_bgcorr.engine.priors import (
@@ -37,9 +36,10 @@ from napari_txm_bgcorr.engine.priors import (
     to_prior_level,
 )
 from napari_txm_bgcorr.engine.recall import Recall, recall
+from napari_txm_bgcorr.engine.resident import release, resident
 from napari_txm_bgcorr.engine.tensors import level_of, log_field, median, network_input, upsample
 
-__all__ = ["PRIORS", "Generator", "PriorKind", "release"]
+__all__ = ["PRIORS", "Generator", "Prediction", "PriorKind", "release"]
 
 Image = NDArray[np.float32]
 
@@ -86,7 +86,7 @@ class Generator:
         self.device = choose_device(device)
         path = resolve_model(model)
         self._stamp = (str(path), path.stat().st_mtime_ns, self.device)
-        self.model, self._network = _resident(*self._stamp)
+        self.model, self._network = resident(*self._stamp)
         self.model_name, self.prior_kind, self.precision = str(model), prior, precision
         self.batch = 1 if self.device == "cpu" else batch
         # One thread a tile: on a busy machine, threads that share a tile wait for each other,
@@ -107,7 +107,7 @@ class Generator:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.model, self._network = _resident(*self._stamp)
+        self.model, self._network = resident(*self._stamp)
         self._last = self._last_cells = None
 
     @property
@@ -199,6 +199,18 @@ class Generator:
         counts = torch.from_numpy(np.exp(log_raw))[None, None]
         with one_thread(self.device):
             return self._log_background(counts, None, None, None)[0, 0].cpu().numpy()
+
+    def predict(self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None) -> Prediction:
+        """Backgrounds without any prior, their uncertainty, free pixels; see `Blind.pixels`."""
+        return self._blind().pixels(tiles)
+
+    def predict_cells(self, tile: NDArray[Any], cell_px: int = 8) -> Prediction:
+        """`predict` of one tile `(Y, X)` as means over cells; see `Blind.cells`."""
+        return self._blind().cells(tile, cell_px)
+
+    def _blind(self) -> Blind:
+        sd = stated_sd(self.model.card)
+        return Blind(self._outputs, self.field_px, self.device, self._dark, sd)
 
     def background(
         self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
@@ -361,6 +373,10 @@ class Generator:
         return log_prior + upsample(predicted - x[:, 1:2], size) + shift
 
     def _forward(self, x: Tensor) -> Tensor:
+        """Log background on the field less the tile's level, `(N, 1, F, F)`."""
+        return self._outputs(x)[:, :1]
+
+    def _outputs(self, x: Tensor) -> Tensor:
         wanted = self.precision
         if wanted == "bf16" or (wanted == "auto" and has_bf16(self.device)):
             with torch.autocast(torch.device(self.device).type, torch.bfloat16):
@@ -382,19 +398,3 @@ class Generator:
             "prior_error": None if prior is None else round(prior.rms(None), 5),
         }
         return found if recalled is None else found | recalled.describe(prior)
-
-
-@lru_cache(maxsize=2)
-def _resident(path: str, modified_ns: int, device: str) -> tuple[Model, nn.Module]:
-    """Load a model onto a device once."""
-    model = load_model(Path(path))
-    with guard(device):
-        network = model.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model, network.requires_grad_(False)
-
-
-def release() -> None:
-    """Forget the resident weights, so that the device's memory comes back."""
-    _resident.cache_clear()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

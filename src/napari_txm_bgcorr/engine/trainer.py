@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from napari_txm_bgcorr.core.errors import DeviceError
 from napari_txm_bgcorr.engine.blend import blend_of
-from napari_txm_bgcorr.engine.checkpoint import load_model, resolve_model
 from napari_txm_bgcorr.engine.config import TrainConfig
 from napari_txm_bgcorr.engine.devices import choose_device, is_out_of_memory, trains_in_bf16
 from napari_txm_bgcorr.engine.distributed import ALONE, World, unsynced
@@ -24,6 +23,7 @@ from napari_txm_bgcorr.engine.networks import build_discriminator, build_generat
 from napari_txm_bgcorr.engine.profiling import phase
 from napari_txm_bgcorr.engine.tensors import Batch
 from napari_txm_bgcorr.engine.validation import AT_ONCE
+from napari_txm_bgcorr.engine.warm_start import start_from
 from napari_txm_bgcorr.engine.watchdog import TrainError, Watchdog
 
 __all__ = ["TrainError", "Trainer"]
@@ -49,8 +49,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.generator = self._placed(build_generator(config.network)).train()
         if config.init is not None:
-            start = load_model(resolve_model(config.init))
-            self.generator.load_state_dict(start.network.state_dict())
+            start_from(self.generator, config.init)
         self.average = self._placed(build_generator(config.network)).eval().requires_grad_(False)
         self.average.load_state_dict(self.generator.state_dict())
         self.discriminator: nn.Module | None = None
@@ -196,8 +195,8 @@ class Trainer:
 
     def _moved(self, part: Batch) -> Batch:
         cuda = self.device.type == "cuda"  # elsewhere the source may be gone too early
-        x, true, weight = (t.to(self.device, non_blocking=cuda) for t in part)
-        return Batch(x.contiguous(memory_format=torch.channels_last), true, weight)
+        x, *rest = (t.to(self.device, non_blocking=cuda) for t in part)
+        return Batch(x.contiguous(memory_format=torch.channels_last), *rest)
 
     def _predict(self, part: Batch) -> Tensor:
         x = self._moved(part).inputs
@@ -207,15 +206,17 @@ class Trainer:
 
     def _losses(self, part: Batch, pred: Tensor, adversary: bool) -> dict[str, Tensor]:
         """Losses of one part, each the mean over its tiles, and their weighted ``total``."""
-        x, true, weight = self._moved(part)
+        part = self._moved(part)
         losses: dict[str, Tensor] = {}
         for name in self.content:
+            if name == "likelihood" and self.progress() < self.config.likelihood_start:
+                continue
             with phase("fft" if name in FOURIER else "generator"):
-                losses[name] = LOSSES[name](pred, true, weight)
+                losses[name] = LOSSES[name](pred, part)
         terms = [self.content[name] * loss for name, loss in losses.items()]
         if adversary and self.discriminator is not None:
             self.discriminator.requires_grad_(False)
-            scores = self._scores(self.discriminator, x, pred)
+            scores = self._scores(self.discriminator, part.inputs, pred)
             self.discriminator.requires_grad_(True)
             mode = self.config.adversarial_mode
             losses["adversarial"] = generator_adversarial_loss(scores, mode)
@@ -241,9 +242,9 @@ class Trainer:
                     fake = self.generator(self._moved(part).inputs).float()
             else:
                 fake = pred.detach()
-            x, true, _ = self._moved(part)
+            x, true, *_ = self._moved(part)
             with unsynced(self._discriminate, k + 1 < len(parts)):
-                both = torch.cat([x, x]), torch.cat([true, fake])
+                both = torch.cat([x, x]), torch.cat([true, fake[:, :1]])
                 real_score, fake_score = self._scores(self._discriminate, *both).chunk(2)
                 loss = discriminator_loss(real_score, fake_score, self.config.adversarial_mode)
                 loss = loss * (part.target.shape[0] / count)
@@ -255,8 +256,8 @@ class Trainer:
         return total
 
     def _scores(self, discriminate: nn.Module, x: Tensor, background: Tensor) -> Tensor:
-        with self._autocast():
-            scores: Tensor = discriminate(torch.cat([x, background], dim=1))[-1]
+        with self._autocast():  # of the network's outputs it sees the background alone
+            scores: Tensor = discriminate(torch.cat([x, background[:, :1]], dim=1))[-1]
         return scores.float()
 
     @torch.no_grad()
