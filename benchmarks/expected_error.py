@@ -89,7 +89,7 @@ def _correct(
 ) -> torch.Tensor:
     """Log background at the prior's level, its error told."""
     x = network_input(raw, prior, torch.tensor([told]))
-    return prior + network(x.contiguous(memory_format=torch.channels_last)) - x[:, 1:2]
+    return prior + network(x.contiguous(memory_format=torch.channels_last))[:, :1] - x[:, 1:2]
 
 
 def by_age(found: list[Found], age: float) -> dict[str, float]:

@@ -181,7 +181,7 @@ class LossWeights(_Strict):
     """Weight of each loss; 0 leaves it out. Independent of image size.
 
     The names are the rows of `losses.LOSSES`, and ``adversarial``. ``likelihood`` and ``free``
-    want a probabilistic network.
+    train the outputs that only a probabilistic network has.
     """
 
     l1: float = Field(default=1.0, ge=0)
@@ -279,18 +279,6 @@ class TrainConfig(_Strict):
                 f"batch {self.batch} is no multiple of data.sessions_per_batch "
                 f"{self.data.sessions_per_batch}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _outputs_are_trained(self) -> TrainConfig:
-        weights = self.loss_weights
-        for name, weight in (("likelihood", weights.likelihood), ("free", weights.free)):
-            if bool(weight) != self.network.probabilistic:
-                wanted = "above 0" if self.network.probabilistic else "0"
-                raise ValueError(
-                    f"loss_weights.{name} is {weight:g}; with network.probabilistic "
-                    f"{str(self.network.probabilistic).lower()} it must be {wanted}"
-                )
         return self
 
 

@@ -23,6 +23,7 @@ from napari_txm_bgcorr.engine.tensors import LEAST_SD, Batch
 __all__ = [
     "BACKGROUND_LOSSES",
     "LOSSES",
+    "OUTPUT_LOSSES",
     "discriminator_loss",
     "fft_amplitude",
     "fft_l1",
@@ -180,10 +181,11 @@ BACKGROUND_LOSSES: dict[str, BackgroundLoss] = {
     "focal_frequency": focal_frequency,
     "frc": frc,
 }
+OUTPUT_LOSSES: dict[str, Loss] = {"likelihood": likelihood, "free": free}
+"""Losses of the outputs that only a probabilistic network has."""
 LOSSES: dict[str, Loss] = {
     **{name: _of_background(loss) for name, loss in BACKGROUND_LOSSES.items()},
-    "likelihood": likelihood,
-    "free": free,
+    **OUTPUT_LOSSES,
 }
 
 

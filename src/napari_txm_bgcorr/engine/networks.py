@@ -316,10 +316,7 @@ def _dynamic(config: NetworkConfig) -> nn.Module:
 def _swin(config: NetworkConfig) -> nn.Module:
     from monai.networks.nets import SwinUNETR
 
-    body = SwinUNETR(
-        in_channels=IN_CHANNELS, out_channels=_outputs(config), feature_size=24,
-        spatial_dims=2, window_size=8,
-    )  # fmt: skip
+    body = SwinUNETR(IN_CHANNELS, _outputs(config), feature_size=24, spatial_dims=2, window_size=8)
     return PriorResidual(body, 32)
 
 
@@ -328,15 +325,9 @@ def _unetr(config: NetworkConfig) -> nn.Module:
 
     edge = config.field_px + -config.field_px % 16
     body = UNETR(
-        IN_CHANNELS,
-        _outputs(config),
-        edge,
-        feature_size=16,
-        hidden_size=192,
-        mlp_dim=768,
-        num_heads=6,
-        spatial_dims=2,
-    )
+        IN_CHANNELS, _outputs(config), edge,
+        feature_size=16, hidden_size=192, mlp_dim=768, num_heads=6, spatial_dims=2,
+    )  # fmt: skip
     return PriorResidual(body, 16)
 
 

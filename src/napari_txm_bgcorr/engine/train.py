@@ -98,9 +98,7 @@ def fit(
         start, told = split_figures(world.share(trainer.validate(cases) if world.lead else {}))
         trainer.validation_start = trainer.best = start["mean"]
         shown = _preview(trainer, cases)
-        yield TrainStep(
-            0, 0.0, validation=start, calibration=told, improved=True, preview=shown
-        )
+        yield TrainStep(0, 0.0, validation=start, calibration=told, improved=True, preview=shown)
     if trainer.progress() >= 1:
         return
     clock = _Clock(trainer)

@@ -16,6 +16,7 @@ from napari_txm_bgcorr.engine.devices import choose_device, is_out_of_memory, tr
 from napari_txm_bgcorr.engine.distributed import ALONE, World, unsynced
 from napari_txm_bgcorr.engine.losses import (
     LOSSES,
+    OUTPUT_LOSSES,
     discriminator_loss,
     generator_adversarial_loss,
 )
@@ -62,17 +63,16 @@ class Trainer:
             self.optimizer_d = self._adam(self.discriminator, config.discriminator_lr)
         content = config.loss_weights.model_dump()
         self.weight_adversarial = content.pop("adversarial")
-        self.content = {name: weight for name, weight in content.items() if weight}
+        left_out = () if config.network.probabilistic else OUTPUT_LOSSES
+        self.content = {k: w for k, w in content.items() if w and k not in left_out}
         self.watchdog = Watchdog(config.watchdog, self.content, config.adversarial_mode)
-        self.step = 0
-        self.elapsed_s = 0.0
+        self.step, self.elapsed_s = 0, 0.0
         self.paused_s = 0.0  # of this process; not part of the training time
         self.best, self.since_best = math.inf, 0  # validations
         self.validation_start: float | None = None
         self.micro_batch = min(config.micro_batch or config.batch, config.batch // world.size)
-        self.rate_scale, self.rollbacks = 1.0, 0
         self.blend = blend_of(self.average, config)
-        self.discriminator_every = 1  # 0: switched off
+        self.rate_scale, self.rollbacks, self.discriminator_every = 1.0, 0, 1  # 0: switched off
         self.pending: dict[str, Tensor] = {}  # sums of the losses since the last log line
         self.pending_steps = 0
         self.energy = {"joules": 0.0, "samples": 0}  # measured by earlier processes of the run
@@ -161,8 +161,7 @@ class Trainer:
         adversary = self._adversary_acts()
         with phase("generator"):
             first = self._predict(parts[0]) if len(parts) == 1 else None
-        losses: dict[str, Tensor] = {}
-        critic: dict[str, Tensor] = {}
+        losses, critic = dict[str, Tensor](), dict[str, Tensor]()
         if adversary:
             with phase("discriminator"):
                 critic["discriminator"] = self._discriminator_step(parts, first, rate)
@@ -256,7 +255,7 @@ class Trainer:
         return total
 
     def _scores(self, discriminate: nn.Module, x: Tensor, background: Tensor) -> Tensor:
-        with self._autocast():  # of the network's outputs it sees the background alone
+        with self._autocast():
             scores: Tensor = discriminate(torch.cat([x, background[:, :1]], dim=1))[-1]
         return scores.float()
 
