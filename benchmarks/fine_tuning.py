@@ -135,7 +135,7 @@ def forgotten(network: torch.nn.Module, others: dict[str, Batch]) -> Found:
     found = {}
     for case, batch in others.items():
         parts = zip(*(torch.split(t, 4) for t in batch), strict=True)
-        rms = [scale_free_rms(network(x).float() - true, weight) for x, true, weight in parts]
+        rms = [scale_free_rms(network(x)[:, :1] - true, weight) for x, true, weight, _ in parts]
         found[case] = round(100 * float(torch.cat(rms).mean()), 2)
     return found
 

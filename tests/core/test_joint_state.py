@@ -7,11 +7,11 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+from napari_txm_bgcorr.core.joint import JointOptions
+from napari_txm_bgcorr.core.joint_state import Restored, arrays_of, restored
 
 from napari_txm_bgcorr.core.classical import Captured
 from napari_txm_bgcorr.core.errors import MethodError
-from napari_txm_bgcorr.core.joint import JointOptions
-from napari_txm_bgcorr.core.joint_state import Restored, arrays_of, restored
 from napari_txm_bgcorr.core.mosaic import Joint
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.tile_median import TileMedian

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from napari_txm_bgcorr.core.joint import JointOptions
+from napari_txm_bgcorr.core.overlap_pattern import overlap_pattern
 from scipy import ndimage
 
 from napari_txm_bgcorr.core import quality
 from napari_txm_bgcorr.core.classical import Captured, Smooth, TileMedian
 from napari_txm_bgcorr.core.correction import BackgroundMethod, correct_tiles
 from napari_txm_bgcorr.core.errors import MethodError
-from napari_txm_bgcorr.core.joint import JointOptions
 from napari_txm_bgcorr.core.legendre import legendre, terms
 from napari_txm_bgcorr.core.mosaic import Joint, blend, joint, survey
-from napari_txm_bgcorr.core.overlap_pattern import overlap_pattern
 from napari_txm_bgcorr.core.overview import Overview
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, Source, raster_positions
 from napari_txm_bgcorr.core.shared_pattern import shared_pattern

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from napari_txm_bgcorr.core.refined import Joined
 
 from napari_txm_bgcorr.core.classical import Smooth
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.mosaic import Joint
 from napari_txm_bgcorr.core.pedestal import ASKED, with_pedestal
-from napari_txm_bgcorr.core.refined import Joined
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.simulate import SimulatedScan, simulate_mosaic
 from napari_txm_bgcorr.core.tile_median import TileMedian

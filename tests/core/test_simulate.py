@@ -9,6 +9,7 @@ from napari_txm_bgcorr.core.errors import ConfigError
 from napari_txm_bgcorr.core.simulate import (
     SPECIMENS,
     draw_specimen,
+    free_of_sample,
     simulate_mosaic,
     simulate_series,
     simulate_tile,
@@ -191,3 +192,13 @@ def test_a_slab_lies_over_whole_rows_of_tiles() -> None:
         np.testing.assert_array_equal(tiles[far], clear[far])
     with pytest.raises(ConfigError, match="covered rows 6: give 0 to 5"):
         simulate_mosaic(5, 2, size=64, covered_rows=6)
+
+
+def test_a_pixel_is_free_where_specimen_and_fringes_change_it_by_less_than_three_permille():
+    values = np.array([[0.5, 0.9965, 0.9975, 1.0, 1.0025, 1.0035]], np.float32)
+    assert free_of_sample(values).tolist() == [[False, False, True, True, True, False]]
+    made = simulate_tile(size=64, specimen="electrode", seed=2)
+    free = made.free(0)
+    assert free.shape == (64, 64) and free.dtype == bool
+    assert np.array_equal(free, free_of_sample(made.transmissions[:])[0])
+    assert np.array_equal(free, np.abs(made.transmissions[0] - 1) < 0.003)

@@ -32,7 +32,7 @@ class Level(torch.nn.Module):
 def target(slope: float) -> dict[str, Batch]:
     inputs = torch.zeros(2, 3, 8, 8)
     plane = torch.linspace(0, 1, 8).expand(2, 1, 8, 8)
-    return {"none": Batch(inputs, slope * plane, torch.ones(2, 1, 8, 8))}
+    return {"none": Batch(inputs, slope * plane, *torch.ones(2, 2, 1, 8, 8))}
 
 
 @pytest.mark.parametrize(("slope", "best"), [(1.4, 0.4), (2.1, 1.0), (1.6, 0.7)])

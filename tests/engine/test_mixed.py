@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from napari_txm_bgcorr.engine.priors import expected_drift
 
 from napari_txm_bgcorr.core.errors import ConfigError, ReadError
 from napari_txm_bgcorr.core.scan import LazyTiles
@@ -16,7 +17,6 @@ from napari_txm_bgcorr.core.training_data import ImageStack, TrainingData
 from napari_txm_bgcorr.engine.config import TrainConfig
 from napari_txm_bgcorr.engine.mixed import MixedPairs, Shares, active_mix
 from napari_txm_bgcorr.engine.pairs import batches, build_pairs, to_batch
-from napari_txm_bgcorr.engine.priors import expected_drift
 from napari_txm_bgcorr.engine.residency import hold
 from napari_txm_bgcorr.engine.split import split
 from napari_txm_bgcorr.engine.tensors import log_field, scale_free_rms

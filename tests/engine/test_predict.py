@@ -4,14 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from napari_txm_bgcorr.core.errors import DeviceError, MethodError, ModelError
-from napari_txm_bgcorr.core.scan import Scan, Source
-from napari_txm_bgcorr.engine import devices, predict
-from napari_txm_bgcorr.engine.checkpoint import save_model
-from napari_txm_bgcorr.engine.config import NetworkConfig
-from napari_txm_bgcorr.engine.networks import build_generator
-from napari_txm_bgcorr.engine.predict import Generator
 from napari_txm_bgcorr.engine.priors import (
     expected_drift,
     log_counts,
@@ -20,6 +12,14 @@ from napari_txm_bgcorr.engine.priors import (
     shared_error,
     spread_indices,
 )
+
+from napari_txm_bgcorr.core.errors import DeviceError, MethodError, ModelError
+from napari_txm_bgcorr.core.scan import Scan, Source
+from napari_txm_bgcorr.engine import devices, predict
+from napari_txm_bgcorr.engine.checkpoint import save_model
+from napari_txm_bgcorr.engine.config import NetworkConfig
+from napari_txm_bgcorr.engine.networks import build_generator
+from napari_txm_bgcorr.engine.predict import Generator
 
 SIZE = 48
 CONFIG = NetworkConfig(field_px=32, features=(8, 8))

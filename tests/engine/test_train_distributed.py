@@ -58,7 +58,7 @@ def test_bad_data_of_one_process_end_both(server):
 
 
 def test_rows_are_shared_out_once_each():
-    batch = Batch(*(torch.arange(6.0).view(6, 1) for _ in range(3)))
+    batch = Batch(*(torch.arange(6.0).view(6, 1) for _ in range(4)))
     parts = [World(rank, 3).part(batch).inputs for rank in range(3)]
     assert torch.equal(torch.cat(parts), batch.inputs)
     assert ALONE.part(batch) is batch and ALONE.share(3) == 3 and ALONE.mean({"a": 2}) == {"a": 2}

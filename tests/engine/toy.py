@@ -33,7 +33,8 @@ class ToyPairs:
             for a in (background + blob, background, prior)
         ]
         rms = torch.from_numpy(np.where(rng.random(count) < 0.5, -1, 0.02).astype(np.float32))
-        return Pairs(*as_tensor, torch.ones_like(as_tensor[0]), rms)
+        free = torch.from_numpy((np.abs(blob) < 0.003)[:, None].astype(np.float32))
+        return Pairs(*as_tensor, torch.ones_like(as_tensor[0]), rms, free)
 
 
 def toy_config(**changes) -> TrainConfig:

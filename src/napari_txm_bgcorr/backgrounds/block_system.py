@@ -43,9 +43,7 @@ class BlockSystem:
         self._count, self._terms = own.shape[:2]
         self._order, reach = _band_order(self._count, pairs)
         size = max(reach, -(-LEAST_BLOCK // self._terms))
-        self._parts = [
-            slice(k, min(k + size, self._count)) for k in range(0, self._count, size)
-        ]
+        self._parts = [slice(k, min(k + size, self._count)) for k in range(0, self._count, size)]
         place = np.empty(self._count, int)
         place[self._order] = np.arange(self._count)
         diagonal, below = self._blocks(own, pairs, place, size)
@@ -84,7 +82,8 @@ class BlockSystem:
         return diagonal, below
 
     def _factor(self, diagonal: list[Floats], below: list[Floats]) -> None:
-        self._factors, self._gains = [], []
+        self._factors: list[tuple[Floats, bool]] = []
+        self._gains: list[Floats] = []
         for at, block in enumerate(diagonal):
             if at:
                 gain = linalg.cho_solve(self._factors[-1], below[at - 1].T).T

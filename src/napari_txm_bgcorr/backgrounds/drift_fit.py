@@ -11,7 +11,8 @@ in which the probability of each cell to be free, and the trust in each overlap,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,14 +162,18 @@ class DriftFit:
     free: Image
     seam: float
     width: float
-    seams: Floats = field(default_factory=lambda: np.empty(0))
+
+    def model(self) -> Image:
+        """Log backgrounds of all tiles `(T, y, x)` against the prior pattern, level included."""
+        out: Image = self.cells + self.levels[:, None, None].astype(np.float32)
+        return out
 
 
 def fit_drift(
     frames: Frames,
-    options: FitOptions = FitOptions(),  # noqa: B008
+    options: FitOptions = FitOptions(),
     watch: Watch = SILENT,
-    refresh: Callable[[Image, Image], Frames] | None = None,
+    refresh: Callable[[Image, float], Frames] | None = None,
 ) -> DriftFit:
     """Solve for the backgrounds of all tiles.
 
@@ -312,7 +317,7 @@ class _Problem:
         """Couplings of tiles that follow each other in time."""
         order = np.argsort(self.frames.hours, kind="stable")
         out: dict[tuple[int, int], Floats] = {}
-        for i, j in zip(order, order[1:], strict=False):
+        for i, j in pairwise(order):
             hours = abs(float(self.frames.hours[j] - self.frames.hours[i]))
             out[min(i, j), max(i, j)] = -np.diag(self._step_precision(hours))
         return out
@@ -321,7 +326,8 @@ class _Problem:
         o, degree = self.options, np.maximum(self.degree, 1)
         change = (o.drift_rate**2 * hours + 2 * o.jitter**2) / degree
         change[0] = o.level_rate**2 * hours + 2 * o.level_jitter**2
-        return 1 / change
+        out: Floats = 1 / change
+        return out
 
     def _prior(self) -> Floats:
         """Diagonal of the drift's prior `(T, K, K)`: about 0, and the walk's own part."""
@@ -355,13 +361,14 @@ class _Problem:
             variance += 2 * np.einsum("nk,kf,nf->n", phi, cross[i, 1:], psi)
             sd[i] = np.sqrt(np.maximum(variance, 0)).reshape(self.size)
         sd = np.sqrt(sd**2 + field_variance.astype(np.float32))
-        left = [block.left(self.drift, self.shared, self._field_at(block)) for block in self.blocks]
+        left = [
+            block.left(self.drift, self.shared, self._field_at(block)) for block in self.blocks
+        ]
         return DriftFit(
             levels, cells, sd, np.sqrt(own[:, 0, 0]),
             self.free.sum(axis=1, dtype=np.float64) / max(int(self.usable.sum()), 1),
             self.free.reshape(self.count, *self.size),
             _scatter(np.concatenate(left)) if left else float("nan"), self.width,
-            np.array([_scatter(v) for v in left]),
         )  # fmt: skip
 
     def _field_variance(self, coarse: int) -> Floats:

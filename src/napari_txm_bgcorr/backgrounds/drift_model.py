@@ -6,7 +6,6 @@ solves, this method brings together what is known. See docs/decisions/0021-drift
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
@@ -14,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.backgrounds.drift_fit import DriftFit, FitOptions, Frames, fit_drift
-from napari_txm_bgcorr.backgrounds.fine_pattern import fine_pattern
 from napari_txm_bgcorr.backgrounds.lazy_backgrounds import DriftBackgrounds, closed_field
 from napari_txm_bgcorr.backgrounds.overlap_blocks import find_overlaps
+from napari_txm_bgcorr.backgrounds.static_pattern import static_pattern
 from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.overview import MethodBackgrounds, Overview, bin_mean, survey
@@ -35,7 +34,10 @@ TILE_H = 85 / 3600  # a tile of 60 s and the motor, where times are not known
 AGE_H = 1.0  # of references whose time is not known
 AGE_RATE = 0.03  # log, of a smooth term in the square root of an hour
 FRESH, STALE = 0.01, 0.1  # log, least and greatest error of a smooth term of a reference
-LEVEL_RATE, LEVEL_LEAST = 0.09, 0.02  # log, of a reference's level; rate per square root of an hour
+LEVEL_RATE, LEVEL_LEAST = (
+    0.09,
+    0.02,
+)  # log, of a reference's level; rate per square root of an hour
 GUESSED = 0.1  # log, error of a smooth term of a pattern that is no reference
 SHARED_GUESS = 0.05  # the same of what many tiles agree on
 WIDEST = 0.15  # log, of free places in the first round
@@ -271,7 +273,7 @@ class _Work:
     def solve(self) -> DriftFit:
         """Levels, drift and the pattern's error."""
         found = fit_drift(self._frames(), self.options, self.watch, self._refresh)
-        self.pattern += self._fine(found.cells + found.levels[:, None, None], found.width)
+        self.pattern += self._fine(found.model(), found.width)
         return found
 
     def _frames(self) -> Frames:
@@ -326,7 +328,7 @@ class _Work:
             return out
 
         shape = (overview.lit.shape[0], overview.lit.shape[1])
-        return fine_pattern(residual, len(overview.chosen), shape, width, cpu_cores())
+        return static_pattern(residual, len(overview.chosen), shape, width, cpu_cores())
 
     def level(self, found: DriftFit, i0: float | None) -> tuple[Level, float]:
         """Where the level comes from, and what to add to all log levels."""
@@ -389,7 +391,8 @@ def _hours(scan: Scan) -> Floats:
     """Hours of the tiles since the first one; one after the other where unknown."""
     if scan.times is None or np.isnat(scan.times).any():
         return np.arange(len(scan)) * TILE_H
-    return np.asarray((scan.times - scan.times.min()) / HOUR, np.float64)
+    out: Floats = np.asarray((scan.times - scan.times.min()) / HOUR, np.float64)
+    return out
 
 
 def _notes(level: Level, found: DriftFit) -> tuple[str, ...]:

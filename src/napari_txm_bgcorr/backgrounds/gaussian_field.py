@@ -50,7 +50,9 @@ class SmoothField:
             Inverse variance of each.
         """
         system = self._precision + sparse.diags_array(weight.ravel(), format="csc")
-        return np.asarray(splu(system.tocsc()).solve((weight * values).ravel())).reshape(self.shape)
+        return np.asarray(splu(system.tocsc()).solve((weight * values).ravel())).reshape(
+            self.shape
+        )
 
     def variance(self, weight: Floats) -> Floats:
         """Posterior variance `(y, x)`, given the inverse variances of the observations.

@@ -55,7 +55,7 @@ def free_probability(
         weight = share * free * odds
         weight /= weight + (1 - share) * sample
         share = np.clip(weight.mean(axis=1, keepdims=True), *SHARES).astype(np.float32)
-    return weight
+    return weight.astype(np.float32)
 
 
 def _odds(prior: NDArray[Any]) -> NDArray[np.float32]:

@@ -30,7 +30,7 @@ from napari_txm_bgcorr.cli.stitch import (
 )
 from napari_txm_bgcorr.cli.system import peak_rss_mb
 from napari_txm_bgcorr.core.correction import BackgroundMethod, TileResult, correct_tiles
-from napari_txm_bgcorr.core.mosaic import joint_notes, registered
+from napari_txm_bgcorr.core.mosaic import registered
 from napari_txm_bgcorr.core.own_references import method_notes
 from napari_txm_bgcorr.core.provenance import make_provenance, refuse_if_corrected
 from napari_txm_bgcorr.core.references import References
@@ -197,7 +197,7 @@ def correct_scans(
             blind = _fill(scans, whole, runner, writer, quiet=options.quiet)
             complete = writer.close_complete() is not None
     notes = [n for scan in (*scans, whole) for n in scan.notes]
-    notes += method_notes(described) + joint_notes(described)
+    notes += method_notes(described)
     if options.write_positions and complete:
         notes.append(write_positions(out, whole, described, options))
     return {

@@ -1,4 +1,4 @@
-"""One joint stage for all shares of one output: the first solves it, the others take it over."""
+"""One drift model for all shares of one output: the first solves it, the others take it over."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from typing import Any
 
 import typer
 
+from napari_txm_bgcorr.backgrounds.drift_model import DriftModel
+from napari_txm_bgcorr.backgrounds.restored import restored
 from napari_txm_bgcorr.cli.correct_job import Here
 from napari_txm_bgcorr.cli.correct_options import CorrectOptions
-from napari_txm_bgcorr.cli.fit_bar import FitBar
 from napari_txm_bgcorr.cli.shards import parse_shard
 from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.errors import MethodError
-from napari_txm_bgcorr.core.joint_state import arrays_of, restored
-from napari_txm_bgcorr.core.mosaic import Joint
 from napari_txm_bgcorr.core.provenance import make_provenance
 from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.core.watch import fit_method
 from napari_txm_bgcorr.io.embedded import scan_record
 from napari_txm_bgcorr.io.fit_file import Fit, FitPlace, FitRefusedError
 from napari_txm_bgcorr.io.turns import PACE, Pace, Turn
@@ -32,9 +30,9 @@ Told = tuple[dict[str, Any], dict[str, Any]]  # description, provenance
 
 
 class SharedFit(Here):
-    """Corrects in this process, with a joint stage that one share of the output has solved.
+    """Corrects in this process, with a drift model that one share of the output has solved.
 
-    Only the joint stage reads every tile; other fits are done by each share. Where the folder
+    Only the drift model reads every tile; other fits are done by each share. Where the folder
     of the output cannot be written, or a file there is not believed, this share solves, too.
 
     Parameters
@@ -59,7 +57,7 @@ class SharedFit(Here):
     def fit(self, scans: Sequence[Scan], whole: Scan) -> Told:
         """Take over what another share has fitted, or fit for all; see `Runner`."""
         joint = self.method
-        if not isinstance(joint, Joint) or len(scans) > 1 or whole.kind == "single":
+        if not isinstance(joint, DriftModel) or len(scans) > 1:
             return super().fit(scans, whole)
         place = FitPlace(self._out, fit_key(whole, joint, self._options))
         with ExitStack() as stack:
@@ -75,8 +73,9 @@ class SharedFit(Here):
                 pass  # nothing can be shared here; whether the output can be written is told later
             told = super().fit(scans, whole)
             values = {"described": told[0], "provenance": told[1]}
-            with suppress(OSError):
-                place.write(Fit(arrays_of(joint), values))
+            if joint.backgrounds is not None:
+                with suppress(OSError):
+                    place.write(Fit(joint.backgrounds.arrays(), values))
         return told
 
     def _look(self, place: FitPlace, turn: Turn) -> Fit | None:
@@ -91,36 +90,31 @@ class SharedFit(Here):
                 continue
             if not said and (self._options.told or not self.quiet):
                 typer.echo(
-                    f"waiting: share {turn.worker} solves the joint stage of {self._out.name} "
+                    f"waiting: share {turn.worker} solves the drift model of {self._out.name} "
                     "for all shares",
                     err=True,
                 )
             said = True
             turn.wait()
 
-    def _take_over(self, joint: Joint, found: Fit, scan: Scan, place: FitPlace) -> Told:
+    def _take_over(self, joint: DriftModel, found: Fit, scan: Scan, place: FitPlace) -> Told:
         try:
             described = dict(found.values["described"])
             provenance = dict(found.values["provenance"])
-            if found.arrays:
-                self.method = restored(joint, found.arrays, described, scan)
-                return described, provenance
+            self.method = restored(joint, found.arrays, described, scan)
         except (MethodError, LookupError, TypeError, ValueError) as error:
             raise FitRefusedError(f"{place.path}: {error}; this share fits for itself") from error
-        # the stage stepped aside: the method alone, which is quick
-        with FitBar(self.quiet) as bar:
-            self.method = fit_method(joint.method, scan, bar.watch)
         return described, provenance
 
 
-def fit_key(scan: Scan, joint: Joint, options: CorrectOptions) -> str:
+def fit_key(scan: Scan, joint: DriftModel, options: CorrectOptions) -> str:
     """Hash over everything that decides what the fit comes to; no dates.
 
     Parameters
     ----------
     scan : Scan
         Its bytes, references and darks are read.
-    joint : Joint
+    joint : DriftModel
         Not fitted.
     options : CorrectOptions
     """

@@ -120,6 +120,8 @@ def _train(settings: TrainConfig, run: Path, *, resume: bool, device: str, profi
 def _show(step: TrainStep) -> None:
     for case, error in step.validation.items():
         typer.echo(f"step {step.step}  error {case} {100 * error:.2f} %")
+    for name, value in step.calibration.items():
+        typer.echo(f"step {step.step}  {name} {value:.3f}")
     if not step.losses:
         return
     losses = "  ".join(f"{name} {value:.4g}" for name, value in step.losses.items())

@@ -12,10 +12,13 @@ from scipy.interpolate import BSpline, make_interp_spline
 from napari_txm_bgcorr.core.illumination import SMOOTH
 from napari_txm_bgcorr.core.random_fields import Floats, coloured
 
-__all__ = ["MODE_RMS", "Drift", "draw_drift", "growth"]
+__all__ = ["MODE_RMS", "Drift", "draw_drift", "expected_drift", "growth"]
 
 _PERIODS_H = 0.12 * 2.1 ** np.arange(12)  # 7 minutes to 18 days
+_FRAMES_H = np.array([0.7, 2.3, 7.1, 19.0, 53.0]) / 3600  # frames take seconds
 _COARSE = 24
+FAST_DRIFT = (0.019, 0.12)  # rms and hours: within minutes, then no more
+SLOW_DRIFT = (0.09, 40.0)  # rms and hours: over days
 _MOSAIC_H = 16 / 60  # the measured drift is that within a mosaic of 16 minutes
 
 MODE_RMS = {"tilt": 0.022, "bowl": 0.006, "wave": 0.006, "shift": 0.012}
@@ -36,6 +39,10 @@ class Drift:
         Loss of beam, saturating.
     exchange_h : float
         Hours over which part of the fine pattern is replaced.
+    travel : (2, 12, 2) float64
+        Amplitudes of the movement of a steep shape, fields.
+    shake : (3, 5, 2) float64
+        Amplitudes from frame to frame, of level and movement.
     """
 
     level: NDArray[np.float64]
@@ -43,11 +50,19 @@ class Drift:
     shapes: Floats
     decay: tuple[float, float]
     exchange_h: float
+    travel: NDArray[np.float64]
+    shake: NDArray[np.float64]
 
     def log_level(self, time: float) -> float:
         """Natural logarithm of the level at `time` (hours) relative to time 0."""
         amplitude, hours = self.decay
-        return float(_walk(self.level, time) - amplitude * np.tanh(time / hours))
+        slow = float(_walk(self.level, time) - amplitude * np.tanh(time / hours))
+        return slow + float(_walk(self.shake[0], time, _FRAMES_H))
+
+    def movement(self, time: float) -> tuple[float, float]:
+        """Movement (y, x) of a steep shape at `time` (hours) relative to time 0, in fields."""
+        y, x = _walk(self.travel, time) + _walk(self.shake[1:], time, _FRAMES_H)
+        return float(y), float(x)
 
     def log_shape(self, time: float, size: int) -> Floats:
         """Smooth change at `time` (hours) relative to time 0: (size, size) float32, log."""
@@ -62,8 +77,10 @@ class Drift:
         return float(np.tanh((time / self.exchange_h) ** 2))
 
 
-def _walk(amplitudes: NDArray[np.float64], time: float) -> NDArray[np.float64]:
-    phase = 2 * np.pi * time / _PERIODS_H
+def _walk(
+    amplitudes: NDArray[np.float64], time: float, periods_h: NDArray[np.float64] = _PERIODS_H
+) -> NDArray[np.float64]:
+    phase = 2 * np.pi * time / periods_h
     basis = np.stack([np.sin(phase), np.cos(phase) - 1], axis=-1)  # 0 at time 0
     out: NDArray[np.float64] = (amplitudes * basis).sum(axis=(-2, -1))
     return out
@@ -82,8 +99,21 @@ def _natural_spline() -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
     return spline.t, spline.c, spline.k
 
 
-def draw_drift(rng: np.random.Generator, smooth: Floats) -> Drift:
-    """Draw how an illumination will drift; see `Drift`."""
+def draw_drift(
+    rng: np.random.Generator, smooth: Floats, travel: float = 0.0, shake: float = 0.0
+) -> Drift:
+    """Draw how an illumination will drift; see `Drift`.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    smooth : (Y, X) float32
+        Natural logarithm of its smooth shape, which shifts a little.
+    travel : float, fields
+        Rms movement within 16 minutes of a shape that moves as a whole; 0: it does not.
+    shake : float
+        Rms change of the level from frame to frame; the shape moves by a third of it.
+    """
     unit = _unit()
     shapes, sizes = _modes(rng, smooth)
     factor = np.exp(rng.normal(0, 0.35))
@@ -92,7 +122,11 @@ def draw_drift(rng: np.random.Generator, smooth: Floats) -> Drift:
     modes *= unit[:, None] * rms[:, None, None] / np.sqrt(2)
     level = rng.normal(0, 1, (len(unit), 2)) * unit[:, None] * 0.012 * np.exp(rng.normal(0, 0.4))
     decay = (rng.uniform(0.0, 0.3), np.exp(rng.uniform(np.log(5), np.log(40))))
-    return Drift(level, modes, shapes, decay, float(np.exp(rng.normal(np.log(900), 0.4))))
+    exchange_h = float(np.exp(rng.normal(np.log(900), 0.4)))
+    moves = rng.normal(0, travel / np.sqrt(2), (2, len(unit), 2)) * unit[:, None]
+    frames = rng.normal(0, shake / np.sqrt(2 * len(_FRAMES_H)), (3, len(_FRAMES_H), 2))
+    frames[1:] /= 3
+    return Drift(level, modes, shapes, decay, exchange_h, moves, frames)
 
 
 def _unit() -> NDArray[np.float64]:
@@ -139,3 +173,15 @@ def _modes(rng: np.random.Generator, smooth: Floats) -> tuple[Floats, NDArray[np
     sizes = [MODE_RMS[kind] for kind, count in numbers.items() for _ in range(count)]
     shapes = np.stack([m - m.mean() for m in tilts + bowls + waves + shifts]).astype(np.float32)
     return shapes, np.array(sizes)
+
+
+def expected_drift(age_h: float) -> float:
+    """Expected error of a reference of that age.
+
+    ``sqrt(sum(r^2 (1 - exp(-age / t))))`` over a fast part (1.9 % in 0.12 h) and a slow one
+    (9 % in 40 h): two bounded random walks through what was measured at TLS BL01B (1.5 % after
+    ten minutes, about 10 % after two months) and the simulator's medians between. Never below
+    0.3 %.
+    """
+    squares = [r * r * (1 - np.exp(-abs(age_h) / t)) for r, t in (FAST_DRIFT, SLOW_DRIFT)]
+    return max(0.003, float(np.sqrt(sum(squares))))

@@ -21,7 +21,7 @@ from napari_txm_bgcorr.core.random_fields import Floats
 from napari_txm_bgcorr.core.scan import Kind, LazyTiles, Scan, Source, raster_positions
 from napari_txm_bgcorr.core.simulated_session import Session, draw_session
 from napari_txm_bgcorr.core.specimen_canvas import cut_out, once
-from napari_txm_bgcorr.core.specimens import SPECIMENS, draw_specimen
+from napari_txm_bgcorr.core.specimens import SPECIMENS, draw_specimen, free_of_sample
 
 __all__ = [
     "FAMILIES",
@@ -31,6 +31,7 @@ __all__ = [
     "SimulatedScan",
     "draw_session",
     "draw_specimen",
+    "free_of_sample",
     "simulate_mosaic",
     "simulate_series",
     "simulate_tile",
@@ -69,6 +70,10 @@ class SimulatedScan:
     session: Session
     hours: NDArray[np.float64]
     positions_px: NDArray[np.float64] | None = None
+
+    def free(self, index: int) -> NDArray[np.bool_]:
+        """Pixels `(Y, X)` of tile `index` that are free of sample, see `free_of_sample`."""
+        return free_of_sample(self.transmissions[index])
 
 
 def simulate_tile(

@@ -12,20 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import ConfigError
-from napari_txm_bgcorr.core.illumination import (
-    FAMILIES,
-    Family,
-    aperture_mask,
-    fine_pattern,
-    smooth_shape,
-)
+from napari_txm_bgcorr.core.fine_pattern import fine_pattern
+from napari_txm_bgcorr.core.illumination import FAMILIES, Family, aperture_mask, smooth_shape
 from napari_txm_bgcorr.core.illumination_drift import Drift, draw_drift
+from napari_txm_bgcorr.core.illumination_steep import STEEP, moved
 from napari_txm_bgcorr.core.random_fields import Floats, coloured, power_law
 
 __all__ = ["Session", "draw_session"]
 
 Rng = np.random.Generator
 _SATURATION = 65535
+_LEAST_NOISE = 0.005  # of a pixel at the session's level: no camera holds more quanta
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +40,7 @@ class Session:
     aperture : (Y, X) bool
         True where the beam reaches the detector.
     level : float, counts
-        Median of the beam alone at time 0.
+        Median of the beam alone at time 0; of a steep illumination its `LIT` percentile.
     gain : float
         Counts per quantum at this pixel size.
     read_noise : float, counts
@@ -58,6 +55,7 @@ class Session:
     gain: float
     read_noise: float
     _log_beam: Floats
+    _moving: Floats | None
     _exchange: Floats
     _drift: Drift
     _bad: tuple[NDArray[np.int64], Floats, float]
@@ -78,6 +76,9 @@ class Session:
         """
         log = self._drift.log_shape(time, self.size) * np.float32(drift)
         log += self._log_beam + np.float32(drift * self._drift.log_level(time))
+        if self._moving is not None:
+            y, x = self._drift.movement(time)
+            log += moved(self._moving, self.size, (drift * y, drift * x))
         swapped = min(drift * self._drift.exchanged(time), 1.0)
         if swapped > 1e-4:
             log += np.float32(swapped) * self._exchange
@@ -179,23 +180,38 @@ def _build(rng: Rng, size: int, name: str, family: Family) -> Session:
     pedestal = min(np.exp(camera.uniform(*np.log(family.dark))), 0.45 * raw_level)
     beam = raw_level - pedestal
     contrast = np.float32(raw_level / beam)  # domain figures are of raw counts
-    smooth = smooth_shape(optics, size, family) * contrast
+    smooth = smooth_shape(optics, size, family)
+    moving = None
+    if len(smooth) > size:  # steep: counted without pedestal, and apart, since it moves
+        moving, smooth = smooth, moved(smooth, size, (0.0, 0.0))
+        contrast = np.float32(1)
     fine, exchange = fine_pattern(pattern, size, family)
     mask = aperture_mask(optics, size, family)
-    log_beam = smooth + contrast * fine + np.float32(np.log(beam)) + np.log(np.maximum(mask, 2e-3))
+    log_beam = contrast * fine + np.float32(np.log(beam)) + np.log(np.maximum(mask, 2e-3))
+    if moving is None:
+        log_beam += contrast * smooth
+    gain = max(np.exp(camera.uniform(*np.log(family.gain))), _LEAST_NOISE**2 * beam)
     return Session(
         size=size,
         family=name,
         dark=_dark(camera, size, float(pedestal)),
         aperture=mask > 0.5,
         level=float(beam),
-        gain=camera.uniform(1.3, 2.7) * (size / 512) ** 2,
-        read_noise=camera.uniform(3, 20) * size / 512,
+        gain=gain * (size / 512) ** 2,
+        read_noise=min(camera.uniform(3, 20), 0.01 * beam) * size / 512,
         _log_beam=log_beam.astype(np.float32),
+        _moving=moving,
         _exchange=(contrast * exchange).astype(np.float32),
-        _drift=draw_drift(optics, smooth),
+        _drift=_draw_drift(optics, smooth * contrast, family),
         _bad=_bad_pixels(camera, size, family),
     )
+
+
+def _draw_drift(rng: Rng, smooth: Floats, family: Family) -> Drift:
+    if family.shape not in STEEP:
+        return draw_drift(rng, smooth)
+    travel, shake = np.exp(rng.uniform(*np.log(family.travel))), rng.uniform(*family.shake)
+    return draw_drift(rng, 0 * smooth, float(travel), float(shake))
 
 
 def _dark(rng: Rng, size: int, pedestal: float) -> Floats:

@@ -8,7 +8,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.beam_levels import BeamLevels
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.medians import masked_median, median_of
 from napari_txm_bgcorr.core.scan import Scan
@@ -53,7 +52,6 @@ class TileMedian:
         self._dark: Image | None = None
         self._shape: Image | None = None
         self._used = 0
-        self.levels: BeamLevels | None = None
 
     def fit(self, scan: Scan) -> Self:
         """Take the median.
@@ -63,7 +61,6 @@ class TileMedian:
         MethodError
             If the scan has fewer than 3 tiles.
         """
-        self.levels = None
         count, rows, columns = (int(n) for n in scan.tiles.shape)
         if count < 3:
             raise MethodError(
@@ -81,21 +78,14 @@ class TileMedian:
 
         for _ in spread(read, range(len(chosen)), cpu_cores()):
             pass
-        coarse = Coarse((rows, columns))
-        cells = np.stack(list(spread(coarse.mean, logs, cpu_cores())))
         self._shape = _robust_median(logs, self.rounds)
-        if scan.kind == "mosaic":
-            cells -= coarse.mean(self._shape)
-            everywhere = np.ones(coarse.size, bool)
-            own = np.array([upper(one, everywhere) for one in cells])
-            self.levels = BeamLevels.of(scan, chosen, own)
         return self
 
     def background(
         self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
     ) -> NDArray[np.float32]:
         """The shape at each tile's own level; see `BackgroundMethod`."""
-        return scaled_backgrounds(tiles, self.shape, self._dark, index, self.levels)
+        return scaled_backgrounds(tiles, self.shape, self._dark)
 
     @property
     def shape(self) -> Image:
@@ -119,14 +109,8 @@ def scaled_backgrounds(
     tiles: NDArray[Any],
     shape: Image,
     dark: Image | None,
-    index: NDArray[np.int64] | None = None,
-    levels: BeamLevels | None = None,
 ) -> Image:
-    """A log shape `(Y, X)` at the level of each tile `(N, Y, X)`, as counts with dark.
-
-    With `levels`, relative to that shape, and the places of the tiles in the scan, those that
-    the specimen covers get the level of the beam.
-    """
+    """A log shape `(Y, X)` at the level of each tile `(N, Y, X)`, as counts with dark."""
     coarse = Coarse(shape.shape)
     # No corner is left out of a level by its darkness: the shape has it, too.
     cells = coarse.mean(shape)
@@ -134,8 +118,6 @@ def scaled_backgrounds(
     out = np.empty(tiles.shape, np.float32)
     for k, raw in enumerate(tiles):
         level = upper(coarse.log_cells(raw, dark) - cells, everywhere)
-        if levels is not None and index is not None:
-            level = levels.believed(level, int(index[k]))
         out[k] = to_counts(shape + np.float32(level), dark)
     return out
 

@@ -1,4 +1,4 @@
-"""What the automatic method starts from: references where a scan has usable ones, else a network."""
+"""What the automatic method starts from: references where any fit, else the network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class AutoSource:
     name = "auto"
 
     def __init__(self, model: str = "default", device: str = "auto") -> None:
-        self.generator = Generator(model=model, device=device, prior="none")
+        self.generator = Generator(model=model, device=device)
         self.source: BackgroundMethod = self.generator
         self._recall: Recall | None = None
         self._notes: list[str] = []
@@ -72,8 +72,9 @@ class AutoSource:
         """Parameters for the provenance, JSON-ready."""
         out = self.generator.describe()
         if self._recall is not None:
-            out |= self._recall.describe(None, False)
+            out |= self._recall.describe()
+        out["prior"] = "references" if self.knows_drift else "generator"
         if self.knows_drift:
-            out |= {"prior": "references", "references": self.source.describe()}
+            out["references"] = self.source.describe()
         notes = [*out.get("notes", ()), *self._notes]
         return out | {"notes": notes} if notes else out

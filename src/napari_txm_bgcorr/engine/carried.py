@@ -18,8 +18,8 @@ from torch import Tensor
 
 from napari_txm_bgcorr.core.errors import ModelError
 from napari_txm_bgcorr.core.references import References, first_and_each, one_or_each
+from napari_txm_bgcorr.core.shapes import spread_indices
 from napari_txm_bgcorr.core.training_data import ACQUISITION, ImageStack
-from napari_txm_bgcorr.engine.priors import spread_indices
 
 __all__ = ["PREFIX", "Carried", "choose_references"]
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_txm_bgcorr.core.illumination_drift import expected_drift
 from napari_txm_bgcorr.engine.augment import (
     drift_of,
     expose,
@@ -23,10 +24,16 @@ from napari_txm_bgcorr.engine.augment import (
     varied_specimens,
 )
 from napari_txm_bgcorr.engine.config import DataConfig
-from napari_txm_bgcorr.engine.priors import expected_drift
 from napari_txm_bgcorr.engine.residency import Images
 from napari_txm_bgcorr.engine.shared_pattern import SharedPattern
-from napari_txm_bgcorr.engine.tensors import FLOOR, Pairs, floored_log, median, scale_free_rms
+from napari_txm_bgcorr.engine.tensors import (
+    FLOOR,
+    Pairs,
+    floored_log,
+    free_truth,
+    median,
+    scale_free_rms,
+)
 
 __all__ = ["CASES", "UNLIT_WEIGHT", "Composer", "Draw", "draw_cases", "told"]
 
@@ -159,7 +166,9 @@ class Composer:
         weight = UNLIT_WEIGHT + (1 - UNLIT_WEIGHT) * taken.lit
         shot = _Shot(chosen, log_beam, cleaner, hours.flatten(), offset, pedestal, log_raw)
         prior, ages = self._priors(shot, cases, draw)
-        pairs = Pairs(log_raw, log_background, prior, weight, weight.new_zeros(len(cases)))
+        free = free_truth(specimens)
+        rms = weight.new_zeros(len(cases))
+        pairs = Pairs(log_raw, log_background, prior, weight, rms, free)
         pairs = told(pairs, cases, self.data.staleness_sigma, draw.rng)
         return self._told_by_age(pairs, ages, draw)
 

@@ -20,6 +20,7 @@ from pydantic import (
 
 from napari_txm_bgcorr.core.errors import ConfigError
 from napari_txm_bgcorr.engine.energy import EnergyConfig
+from napari_txm_bgcorr.engine.network_config import NetworkConfig
 from napari_txm_bgcorr.engine.watchdog import WatchdogConfig
 
 __all__ = [
@@ -40,30 +41,6 @@ MOST_WORKERS = 64
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class NetworkConfig(_Strict):
-    """Which network, and its size.
-
-    Attributes
-    ----------
-    name : str
-        Row of `networks.NETWORKS`.
-    field_px : int
-        Edge of the square field in pixels to which every whole tile is resampled.
-    features : tuple of int
-        Channels per level, finest first; empty: the network's own default.
-    ngf : int
-        Channels of the first level of the pix2pix U-Net.
-    scaled : bool
-        Scale the correction to a prior by the prior's expected error.
-    """
-
-    name: str = "subpixel-unet"
-    field_px: int = Field(default=256, ge=16, le=2048)
-    features: tuple[int, ...] = ()
-    ngf: int = Field(default=64, ge=1, le=512)
-    scaled: bool = False
 
 
 class AugmentConfig(_Strict):
@@ -141,8 +118,9 @@ class DataConfig(_Strict):
     min_age_h : float
         Youngest reference in hours, and least time between a composed tile and its reference.
     p_told_by_age : float
-        Share of the stale priors of composed tiles whose error is told as `priors.expected_drift`
-        has it for their age, as it is when correcting; else it is told from the truth.
+        Share of the stale priors of composed tiles whose error is told as
+        `illumination_drift.expected_drift` has it for their age, as it is when correcting; else
+        it is told from the truth.
     share_pattern : bool
         Average the fine pattern of composed tiles over the references of a session, see
         `shared_pattern`; for sessions of few references.
@@ -203,7 +181,8 @@ class DataConfig(_Strict):
 class LossWeights(_Strict):
     """Weight of each loss; 0 leaves it out. Independent of image size.
 
-    The names are the rows of `losses.LOSSES`, and ``adversarial``.
+    The names are the rows of `losses.LOSSES`, and ``adversarial``. ``likelihood`` and ``free``
+    train the outputs that only a probabilistic network has.
     """
 
     l1: float = Field(default=1.0, ge=0)
@@ -212,6 +191,8 @@ class LossWeights(_Strict):
     fft_amplitude: float = Field(default=0.0, ge=0)
     focal_frequency: float = Field(default=0.0, ge=0)
     frc: float = Field(default=0.0, ge=0)
+    likelihood: float = Field(default=0.0, ge=0)
+    free: float = Field(default=0.0, ge=0)
     adversarial: float = Field(default=0.0, ge=0)
 
 
@@ -239,6 +220,7 @@ class TrainConfig(_Strict):
         Shares of the way from the weights of `init` to the averaged ones that each validation
         tries: the best is validated and exported. Empty, or without `init`: the averaged ones.
     judge : validation cases whose mean error tells the best weights; empty: all of them.
+    likelihood_start : share of the run before the likelihood trains the stated uncertainty.
     adversarial_mode, adversarial_start : kind of GAN loss; share of the run before it begins.
     discriminator_features, discriminator_layers, discriminator_lr : the PatchGAN.
     precision : "auto" is bf16 where the device multiplies in it (CUDA from Ampere, 2020, on;
@@ -271,6 +253,7 @@ class TrainConfig(_Strict):
     ema: float = Field(default=0.999, ge=0, lt=1)
     blend: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     judge: tuple[str, ...] = ()
+    likelihood_start: float = Field(default=0.5, ge=0, le=1)
     adversarial_mode: Literal["least_squares", "hinge", "vanilla"] = "least_squares"
     adversarial_start: float = Field(default=0.5, ge=0, le=1)
     discriminator_features: int = Field(default=32, ge=1)

@@ -65,7 +65,7 @@ class CountsToBackground(nn.Module):
         stale = staleness_value(prior_error).view(-1, 1, 1, 1) * there
         first = (coarse + shift - level) * there
         x = torch.cat([log_raw - level, first, stale.expand_as(log_raw)], dim=1)
-        predicted = self.network(x)
+        predicted = self.network(x)[:, :1]
         start = (fine + shift) * there + level * (1 - there)
         log_background: Tensor = start + _cubic(predicted - first, height, width)
         return log_background.exp()

@@ -109,7 +109,7 @@ class Keeper:
             for logger in self.loggers:
                 logger.picture(step.step, step.preview)
         if step.improved:
-            self._export(step.validation)
+            self._export(step.validation, step.calibration)
         if step.step and step.step % config.checkpoint_every == 0 and self._sound():
             self.save()
 
@@ -138,6 +138,8 @@ class Keeper:
             "losses": step.losses,
             "validation": step.validation,
         }
+        if step.calibration:
+            line["calibration"] = step.calibration
         if trainer.discriminator is not None:
             line["lr_discriminator"] = trainer.optimizer_d.param_groups[0]["lr"]
         if step.step == 0:
@@ -168,13 +170,15 @@ class Keeper:
             shown = ", ".join(f"{k} {100 * v:.2f} %" for k, v in step.validation.items())
             share = trainer.blend.share
             blend = f" (blend {share:g})" if share < 1 else ""
-            self.folder.note(f"step {step.step}: validation error {shown}{blend}")
+            told = "".join(f", {name} {value:.3f}" for name, value in step.calibration.items())
+            self.folder.note(f"step {step.step}: validation error {shown}{told}{blend}")
 
     def _tell_loggers(self, step: TrainStep, line: dict[str, Any]) -> None:
         if not self.loggers:
             return
         values = {f"loss/{name}": value for name, value in step.losses.items()}
         values |= {f"validation/{name}": value for name, value in step.validation.items()}
+        values |= {f"calibration/{name}": value for name, value in step.calibration.items()}
         values |= {"lr": step.lr, "samples_per_s": step.samples_per_s}
         if "joules" in line["energy"]:
             values["energy/joules"] = line["energy"]["joules"]
@@ -201,7 +205,7 @@ class Keeper:
             self.trainer.config.energy,
         )
 
-    def _export(self, validation: dict[str, float]) -> None:
+    def _export(self, validation: dict[str, float], calibration: dict[str, float]) -> None:
         trainer = self.trainer
         save_model(
             self.folder.model,
@@ -210,6 +214,7 @@ class Keeper:
             training=trainer.config.model_dump(mode="json"),
             metrics={
                 "validation_error_sf": validation,
+                **({"calibration": calibration} if calibration else {}),
                 "step": trainer.step,
                 "blend": trainer.blend.share,
             },
@@ -244,7 +249,7 @@ class Keeper:
         try:
             self.save()
             if not self.folder.model.exists():
-                self._export({})
+                self._export({}, {})
         except TxmError as error:
             self.fail(error)
             raise

@@ -1,14 +1,16 @@
-"""Losses between predicted and true log backgrounds, by name.
+"""Losses between what a network gives and the truth, by name.
 
-Every loss takes prediction, target and weight, all `(N, 1, Y, X)` float32 (log counts; weight 1
-where the beam falls, small where the aperture cuts it off), and gives one number that is zero
-where they are equal. None depends on the number of pixels for white differences. Each is a mean
-over tiles: a batch may be cut into parts whose gradients add up. Fourier transforms run in
-float32 outside autocast.
+Every row of `LOSSES` takes the network's output `(N, 1, Y, X)` or `(N, 3, Y, X)` float32 and the
+`Batch`, and gives one number. Those of the background take prediction, target and weight, all
+`(N, 1, Y, X)` (log counts; weight 1 where the beam falls, small where the aperture cuts it off),
+and are zero where they are equal. None depends on the number of pixels for white differences.
+Each is a mean over tiles: a batch may be cut into parts whose gradients add up. Fourier
+transforms run in float32 outside autocast.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 
@@ -16,20 +18,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from napari_txm_bgcorr.engine.tensors import LEAST_SD, Batch
+
 __all__ = [
+    "BACKGROUND_LOSSES",
     "LOSSES",
+    "OUTPUT_LOSSES",
     "discriminator_loss",
     "fft_amplitude",
     "fft_l1",
     "focal_frequency",
     "frc",
+    "free",
     "generator_adversarial_loss",
     "l1",
     "level",
+    "likelihood",
     "split_level",
 ]
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+BackgroundLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+Loss = Callable[[Tensor, Batch], Tensor]
+FARTHEST = 0.5  # differences beyond count as this to the stated variance
 
 
 def split_level(difference: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,9 +59,7 @@ def split_level(difference: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def l1(pred: Tensor, true: Tensor, weight: Tensor) -> Tensor:
     """Weighted mean absolute scale-free difference."""
-    free, _ = split_level(pred - true, weight)
-    per_tile = (free.abs() * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp_min(1e-6)
-    return per_tile.mean()
+    return _mean(split_level(pred - true, weight)[0].abs(), weight)
 
 
 def level(pred: Tensor, true: Tensor, weight: Tensor) -> Tensor:
@@ -134,13 +142,50 @@ def frc(pred: Tensor, true: Tensor, weight: Tensor) -> Tensor:
     return per_tile.mean()
 
 
-LOSSES: dict[str, Loss] = {
+def likelihood(output: Tensor, batch: Batch) -> Tensor:
+    """Negative log-likelihood of the scale-free difference under the stated normal errors.
+
+    Only the stated variance learns from it: the background is held fixed, so that pixels that
+    are hard to predict lose no weight there. 0 where a background is exact and stated to be.
+    """
+    log_variance = output[:, 1:2]
+    free_of_scale, _ = split_level(output[:, :1].detach() - batch.target, batch.weight)
+    squared = free_of_scale.square().clamp_max(FARTHEST**2)
+    surplus = log_variance - 2 * math.log(LEAST_SD)
+    return _mean(0.5 * (squared * (-log_variance).exp() + surplus), batch.weight)
+
+
+def free(output: Tensor, batch: Batch) -> Tensor:
+    """Cross entropy of the probability to be free of sample; 0 where nobody knows."""
+    known = batch.weight * (batch.free >= 0)
+    truth = batch.free.clamp_min(0)
+    cost = functional.binary_cross_entropy_with_logits(output[:, 2:3], truth, reduction="none")
+    return _mean(cost, known)
+
+
+def _mean(cost: Tensor, weight: Tensor) -> Tensor:
+    """Mean over tiles of the weighted mean over pixels; a tile without weight adds 0."""
+    per_tile = (cost * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp_min(1e-6)
+    return per_tile.mean()
+
+
+def _of_background(loss: BackgroundLoss) -> Loss:
+    return lambda output, batch: loss(output[:, :1], batch.target, batch.weight)
+
+
+BACKGROUND_LOSSES: dict[str, BackgroundLoss] = {
     "l1": l1,
     "level": level,
     "fft_l1": fft_l1,
     "fft_amplitude": fft_amplitude,
     "focal_frequency": focal_frequency,
     "frc": frc,
+}
+OUTPUT_LOSSES: dict[str, Loss] = {"likelihood": likelihood, "free": free}
+"""Losses of the outputs that only a probabilistic network has."""
+LOSSES: dict[str, Loss] = {
+    **{name: _of_background(loss) for name, loss in BACKGROUND_LOSSES.items()},
+    **OUTPUT_LOSSES,
 }
 
 

@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from napari_txm_bgcorr.backgrounds.drift_model import DriftModel
 from napari_txm_bgcorr.core.classical import CLASSICAL
 from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.errors import MethodError
-from napari_txm_bgcorr.core.mosaic import Joint
 
 __all__ = ["JOINT_BY_DEFAULT", "LEARNED", "METHODS", "make_method", "method_names"]
 
@@ -24,12 +24,10 @@ def _generator(**parameters: Any) -> BackgroundMethod:
 
 
 def _auto(model: str = "default", device: str = "auto") -> BackgroundMethod:
-    """The generator with the best prior that the scan offers; `make_method` joins its tiles."""
-    from napari_txm_bgcorr.engine.predict import Generator
+    """References or generator, for `make_method` to put the drift model on top."""
+    from napari_txm_bgcorr.engine.auto_source import AutoSource
 
-    method = Generator(model=model, device=device, prior="auto")
-    method.name = "auto"
-    return method
+    return AutoSource(model=model, device=device)
 
 
 METHODS: dict[str, Callable[..., BackgroundMethod]] = {
@@ -54,8 +52,8 @@ def make_method(
     name : str
         Row of `METHODS`.
     joint : bool or None
-        Refine the backgrounds of a whole mosaic or series together (`core.mosaic.Joint`), where
-        that can help. None: for ``auto`` only.
+        Solve for the backgrounds of the whole scan together (`backgrounds.DriftModel`), starting
+        from the method's. None: for ``auto`` only.
     i0 : float or None
         Counts of the open beam, dark removed, as the median over the lit field: sets the level
         of what is refined together.
@@ -83,10 +81,10 @@ def make_method(
         raise MethodError(f"method {name}: {error}; its parameters are {known}") from error
     if not together:
         return method
-    return Joint(method, i0=i0, name=name if name in JOINT_BY_DEFAULT else None)
+    return DriftModel(method, i0=i0, name=name if name in JOINT_BY_DEFAULT else None)
 
 
 def _parameters(name: str) -> list[str]:
     if name == "generator":
-        return ["model", "device", "prior", "batch", "precision"]
+        return ["model", "device", "batch", "precision"]
     return list(inspect.signature(METHODS[name]).parameters)

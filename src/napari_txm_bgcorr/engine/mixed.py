@@ -27,7 +27,7 @@ from napari_txm_bgcorr.engine.residency import Images, hold
 from napari_txm_bgcorr.engine.shared_pattern import SharedPattern
 from napari_txm_bgcorr.engine.simulated import SimulatedPairs
 from napari_txm_bgcorr.engine.split import Split, split
-from napari_txm_bgcorr.engine.tensors import Pairs
+from napari_txm_bgcorr.engine.tensors import UNKNOWN, Pairs
 
 __all__ = ["KINDS", "MixedPairs", "PartMaker", "Parts", "active_mix", "validation_tells"]
 
@@ -156,6 +156,11 @@ def on_field(transmissions: NDArray[np.float32], field_px: int) -> Tensor:
     return functional.interpolate(stack, (field_px, field_px), mode="area")
 
 
+def _measured(pairs: Pairs) -> Pairs:
+    """Pairs under measured transmissions, whose noise hides which pixels are free of sample."""
+    return pairs._replace(free=torch.full_like(pairs.free, UNKNOWN))
+
+
 class MixedPairs:
     """A source of pairs of several kinds; see `pairs.PairSource`.
 
@@ -238,7 +243,7 @@ class MixedPairs:
             allowed = np.intersect1d(halves.train, images.window(index))
             allowed = allowed if len(allowed) else halves.train
             taken = images.take(draw.rng.choice(allowed, count), index)
-            found.append(self.composer[0].compose(taken.counts, cases, draw))
+            found.append(_measured(self.composer[0].compose(taken.counts, cases, draw)))
         if (count := counts.get("pairs", 0)) and self.real is not None:
             draw = Draw.of((10,), self.config.seed, index, self.device)
             found.append(self.real[0].draw(draw_cases(data, draw.rng, count), draw))
@@ -265,7 +270,8 @@ class MixedPairs:
         if self.samples is not None and self.composer is not None:
             images, halves = self.samples
             chosen = np.resize(halves.validation, self._tiles())
-            found |= self._composed("samples-", images.take(chosen, -1).counts)
+            composed = self._composed("samples-", images.take(chosen, -1).counts)
+            found |= {case: _measured(pairs) for case, pairs in composed.items()}
         if self.real is not None:
             chosen = np.resize(self.real[1].usable, min(len(self.real[1].usable), 64))
             for case in VALIDATION_CASES[:2]:

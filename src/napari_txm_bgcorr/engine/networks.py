@@ -2,7 +2,8 @@
 
 Every generator takes `(N, 3, F, F)` float32 (`tensors.py`: log counts less their median, the
 prior, the staleness), and gives `(N, 1, F, F)`: the log background less the same median, as
-the prior plus what the network adds.
+the prior plus what the network adds. A probabilistic one gives `(N, 3, F, F)`: after the
+background its log-variance, and the logit of the probability to be free of sample.
 
 MONAI is imported by the networks that come from it alone: it takes seconds, and the shipped model
 needs none of them.
@@ -19,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_txm_bgcorr.core.errors import ConfigError
-from napari_txm_bgcorr.engine.config import NetworkConfig
-from napari_txm_bgcorr.engine.tensors import expected_rms
+from napari_txm_bgcorr.engine.network_config import NetworkConfig
+from napari_txm_bgcorr.engine.tensors import LEAST_SD, expected_rms
 
 __all__ = [
     "IN_CHANNELS",
@@ -36,6 +37,7 @@ __all__ = [
 
 IN_CHANNELS = 3  # raw, prior, staleness
 FULL_CORRECTION = 0.1  # expected error of a prior that deserves a correction in full
+FIRST_SD = 0.05  # standard deviation that an untrained probabilistic network states, blind
 
 
 class ResidualBlock(nn.Module):
@@ -104,7 +106,7 @@ class SubPixel(nn.Module):
     Parameters
     ----------
     body : Module
-        Takes ``factor**2 * 3 + 2`` channels at reduced size and gives ``factor**2``.
+        Takes ``factor**2 * 3 + 2`` channels at reduced size and gives ``factor**2`` an output.
     factor : int
         How many times smaller.
     """
@@ -115,7 +117,7 @@ class SubPixel(nn.Module):
         self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(N, 3, Y, X)` to `(N, 1, Y, X)`; Y and X multiples of the factor."""
+        """`(N, 3, Y, X)` to `(N, outputs, Y, X)`; Y and X multiples of the factor."""
         small = functional.pixel_unshuffle(x, self.factor)
         joined = torch.cat([small, _coordinates(small)], dim=1)
         return functional.pixel_shuffle(self.body(joined), self.factor)
@@ -132,9 +134,10 @@ def _coordinates(x: Tensor) -> Tensor:
 class SubPixelUNet(SubPixel):
     """The default body inside `SubPixel`."""
 
-    def __init__(self, features: tuple[int, ...], factor: int = 2) -> None:
+    def __init__(self, features: tuple[int, ...], factor: int = 2, outputs: int = 1) -> None:
         cells = factor**2
-        super().__init__(ResidualUNet(cells * IN_CHANNELS + 2, cells, features), factor)
+        body = ResidualUNet(cells * IN_CHANNELS + 2, cells * outputs, features)
+        super().__init__(body, factor)
 
 
 class UNet256(nn.Module):
@@ -144,7 +147,9 @@ class UNet256(nn.Module):
     batch statistics, no dropout.
     """
 
-    def __init__(self, ngf: int = 64, in_channels: int = IN_CHANNELS, depth: int = 8) -> None:
+    def __init__(
+        self, ngf: int = 64, in_channels: int = IN_CHANNELS, depth: int = 8, outputs: int = 1
+    ) -> None:
         super().__init__()
         wide = [ngf * min(2**k, 8) for k in range(depth)]  # 64 128 256 512 512 512 512 512
         into = [in_channels, *wide[:-1]]
@@ -155,7 +160,7 @@ class UNet256(nn.Module):
         self.up = nn.ModuleList(
             nn.ConvTranspose2d(
                 wide[k] * (1 if k == depth - 1 else 2),
-                1 if k == 0 else wide[k - 1],
+                outputs if k == 0 else wide[k - 1],
                 4,
                 2,
                 1,
@@ -174,7 +179,7 @@ class UNet256(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(N, 3, Y, X)` to `(N, 1, Y, X)`; Y and X multiples of ``2 ** depth``."""
+        """`(N, 3, Y, X)` to `(N, outputs, Y, X)`; Y and X multiples of ``2 ** depth``."""
         skips: list[Tensor] = []
         for k, (conv, norm) in enumerate(zip(self.down, self.down_norm, strict=True)):
             x = norm(conv(functional.leaky_relu(x, 0.2) if k else x))
@@ -191,7 +196,8 @@ class PriorResidual(nn.Module):
     Parameters
     ----------
     body : Module
-        `(N, 3, Y, X)` to `(N, 1, Y, X)`.
+        `(N, 3, Y, X)` to `(N, 1, Y, X)`, or to 3 channels: correction, log of the standard
+        deviation over that of an untrained network, logit of free of sample.
     multiple : int
         Y and X must be multiples of it; smaller inputs are padded at the far edges and cut
         again, so that odd sizes work.
@@ -207,37 +213,50 @@ class PriorResidual(nn.Module):
         self.scaled = scaled
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(N, 3, Y, X)` to `(N, 1, Y, X)`: log background less the median of the log raw."""
+        """`(N, 3, Y, X)` to the log background less the median of the log raw, `(N, 1, Y, X)`.
+
+        Two more channels of a probabilistic network: its log-variance, the logit.
+        """
         height, width = x.shape[-2:]
         pad = (-width % self.multiple, -height % self.multiple)
         padded = functional.pad(x, (0, pad[0], 0, pad[1]), mode="replicate") if any(pad) else x
-        correction: Tensor = self.body(padded)[..., :height, :width]
+        made: Tensor = self.body(padded)[..., :height, :width]
+        unit = torch.ones_like(x[:, 2:3, :1, :1])
         if self.scaled:
-            unit = expected_rms(x[:, 2:3, :1, :1]) / FULL_CORRECTION
-            correction = correction * unit.clamp(0.01, 1.0)
-        return x[:, 1:2] + correction
+            unit = (expected_rms(x[:, 2:3, :1, :1]) / FULL_CORRECTION).clamp(0.01, 1.0)
+        background = x[:, 1:2] + made[:, :1] * unit
+        if made.shape[1] == 1:
+            return background
+        log_sd = (made[:, 1:2] + (FIRST_SD * unit).log()).clamp(math.log(LEAST_SD), 0.0)
+        return torch.cat([background, 2 * log_sd, made[:, 2:]], dim=1)
+
+
+def _outputs(config: NetworkConfig) -> int:
+    return 3 if config.probabilistic else 1
 
 
 def _subpixel(config: NetworkConfig) -> nn.Module:
     features = config.features or (32, 48, 80, 128, 192)
-    return PriorResidual(SubPixelUNet(features), 2 ** len(features))
+    return PriorResidual(SubPixelUNet(features, 2, _outputs(config)), 2 ** len(features))
 
 
 def _subpixel4(config: NetworkConfig) -> nn.Module:
     features = config.features or (72, 96, 128, 192)
-    return PriorResidual(SubPixelUNet(features, 4), 2 ** (len(features) + 1))
+    body = SubPixelUNet(features, 4, _outputs(config))
+    return PriorResidual(body, 2 ** (len(features) + 1))
 
 
 def _subpixel_basic(config: NetworkConfig) -> nn.Module:
     from monai.networks.nets import BasicUNet
 
     features = config.features or (32, 48, 96, 160, 192, 32)
-    body = BasicUNet(2, 4 * IN_CHANNELS + 2, 4, features, norm=("group", {"num_groups": 4}))
+    norm = ("group", {"num_groups": 4})
+    body = BasicUNet(2, 4 * IN_CHANNELS + 2, 4 * _outputs(config), features, norm=norm)
     return PriorResidual(SubPixel(body), 32)
 
 
 def _unet256(config: NetworkConfig) -> nn.Module:
-    return PriorResidual(UNet256(config.ngf), 256)
+    return PriorResidual(UNet256(config.ngf, outputs=_outputs(config)), 256)
 
 
 def _basic(config: NetworkConfig) -> nn.Module:
@@ -245,7 +264,8 @@ def _basic(config: NetworkConfig) -> nn.Module:
 
     features = config.features or (32, 32, 64, 128, 256, 32)
     norm = ("group", {"num_groups": 4})
-    return PriorResidual(BasicUNet(2, IN_CHANNELS, 1, features, norm=norm), 16)
+    body = BasicUNet(2, IN_CHANNELS, _outputs(config), features, norm=norm)
+    return PriorResidual(body, 16)
 
 
 def _residual(config: NetworkConfig) -> nn.Module:
@@ -256,7 +276,8 @@ def _residual(config: NetworkConfig) -> nn.Module:
     norm = ("group", {"num_groups": 1})
     body = UNet(2, IN_CHANNELS, features[0], features, strides, num_res_units=2, norm=norm)
     # its last unit is residual and so no layer that could start at zero
-    return PriorResidual(nn.Sequential(body, nn.Conv2d(features[0], 1, 1)), 2 ** len(strides))
+    head = nn.Conv2d(features[0], _outputs(config), 1)
+    return PriorResidual(nn.Sequential(body, head), 2 ** len(strides))
 
 
 def _attention(config: NetworkConfig) -> nn.Module:
@@ -264,7 +285,7 @@ def _attention(config: NetworkConfig) -> nn.Module:
 
     features = config.features or (32, 64, 128, 256)
     strides = (2,) * (len(features) - 1)
-    body = AttentionUnet(2, IN_CHANNELS, 1, features, strides)
+    body = AttentionUnet(2, IN_CHANNELS, _outputs(config), features, strides)
     _without_batch_statistics(body)
     return PriorResidual(body, 2 ** len(strides))
 
@@ -286,17 +307,16 @@ def _dynamic(config: NetworkConfig) -> nn.Module:
     kernels, strides = [3] * len(features), [1] + [2] * (len(features) - 1)
     norm = ("group", {"num_groups": 4})
     body = DynUNet(
-        2, IN_CHANNELS, 1, kernels, strides, strides[1:], features, norm_name=norm, res_block=True
-    )
+        2, IN_CHANNELS, _outputs(config), kernels, strides, strides[1:], features,
+        norm_name=norm, res_block=True,
+    )  # fmt: skip
     return PriorResidual(body, 2 ** (len(features) - 1))
 
 
 def _swin(config: NetworkConfig) -> nn.Module:
     from monai.networks.nets import SwinUNETR
 
-    body = SwinUNETR(
-        in_channels=IN_CHANNELS, out_channels=1, feature_size=24, spatial_dims=2, window_size=8
-    )
+    body = SwinUNETR(IN_CHANNELS, _outputs(config), feature_size=24, spatial_dims=2, window_size=8)
     return PriorResidual(body, 32)
 
 
@@ -305,15 +325,9 @@ def _unetr(config: NetworkConfig) -> nn.Module:
 
     edge = config.field_px + -config.field_px % 16
     body = UNETR(
-        IN_CHANNELS,
-        1,
-        edge,
-        feature_size=16,
-        hidden_size=192,
-        mlp_dim=768,
-        num_heads=6,
-        spatial_dims=2,
-    )
+        IN_CHANNELS, _outputs(config), edge,
+        feature_size=16, hidden_size=192, mlp_dim=768, num_heads=6, spatial_dims=2,
+    )  # fmt: skip
     return PriorResidual(body, 16)
 
 
@@ -332,7 +346,7 @@ NETWORKS: dict[str, Callable[[NetworkConfig], nn.Module]] = {
 
 
 def build_generator(config: NetworkConfig) -> nn.Module:
-    """Build a generator whose output starts as exactly the prior.
+    """Build a generator whose background starts as exactly the prior.
 
     Raises
     ------

@@ -90,7 +90,7 @@ def to_batch(pairs: Pairs) -> Batch:
     """Put pairs into the network's channels; the target's level is the raw tile's."""
     inputs = network_input(pairs.log_raw, pairs.log_prior, pairs.rms)
     level = pairs.log_raw[:, :, :1, :1] - inputs[:, :1, :1, :1]
-    return Batch(inputs, pairs.log_background - level, pairs.weight)
+    return Batch(inputs, pairs.log_background - level, pairs.weight, pairs.free)
 
 
 class _Stream(Dataset[Pairs]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from napari_txm_bgcorr.engine.augment import drift_of, log_uniform, low_passed
 from napari_txm_bgcorr.engine.composed import UNLIT_WEIGHT, Draw, told
 from napari_txm_bgcorr.engine.config import DataConfig
 from napari_txm_bgcorr.engine.residency import Images
-from napari_txm_bgcorr.engine.tensors import Pairs, floored_log
+from napari_txm_bgcorr.engine.tensors import UNKNOWN, Pairs, floored_log
 
 __all__ = ["RealPairs"]
 
@@ -55,7 +56,9 @@ class RealPairs:
         for k, case in enumerate(cases):
             if case != "none":
                 prior[k] = self._prior(int(chosen[k]), case, log_background[k : k + 1], draw)[0]
-        pairs = Pairs(log_raw, log_background, prior, weight, weight.new_zeros(len(cases)))
+        free = torch.full_like(weight, UNKNOWN)
+        rms = weight.new_zeros(len(cases))
+        pairs = Pairs(log_raw, log_background, prior, weight, rms, free)
         return told(pairs, cases, self.data.staleness_sigma, draw.rng)
 
     def _prior(self, number: int, case: str, log_background: Tensor, draw: Draw) -> Tensor:

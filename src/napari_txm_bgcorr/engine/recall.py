@@ -17,8 +17,8 @@ from scipy import ndimage
 
 from napari_txm_bgcorr.core.reference_matching import match_references
 from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core.shapes import spread_indices
 from napari_txm_bgcorr.engine.carried import Carried
-from napari_txm_bgcorr.engine.priors import COMPARED, Prior, spread_indices
 from napari_txm_bgcorr.engine.tensors import log_field
 
 __all__ = ["Recall", "likeness", "mismatch", "recall"]
@@ -30,6 +30,7 @@ FIELD_PX = 256  # on which patterns are compared, fewer where tiles are smaller
 BAND = (3, 15)  # boxes in pixels of that field; the pattern is the band between
 CLIP = 3.0  # of the band's sigma: edges of specimens do not drown the pattern
 LIT = 0.3  # of the median
+COMPARED = 5  # tiles that tell
 ALIKE = 0.06  # least correlation; simulated: 0.07 or more, at most 0.045 for other instruments
 TELLS = 0.2  # of two references with each other, from which the pattern tells anything
 
@@ -59,16 +60,11 @@ class Recall:
         """Which they are, for the provenance."""
         return f"references of the model, {spelt(self.references)}"
 
-    def describe(self, prior: Prior | None, mosaic: bool = False) -> dict[str, Any]:
-        """What it adds to the method's description, after a fit that came to `prior`."""
+    def describe(self) -> dict[str, Any]:
+        """What it adds to the method's description."""
         if self.refused:
             return {"notes": [f"{self.source}, are left aside: {self.refused}"]}
-        if prior is None and not mosaic:
-            return {"notes": [f"{self.source}, are left aside: too far off by now to help"]}
-        if prior is None or not prior.knows_level:
-            return {"notes": [f"{self.source}, count beside what the tiles themselves show"]}
-        tiles = " and what the tiles share" if prior.kind == "mixed" else ""
-        return {"prior_from": self.source, "notes": [f"prior: {self.source}{tiles}"]}
+        return {"prior_from": self.source, "notes": [f"prior: {self.source}"]}
 
 
 def spelt(references: Carried) -> str:

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from napari_txm_bgcorr.core.simulate import Session, draw_session, draw_specimen
 from napari_txm_bgcorr.engine.config import DataConfig, TrainConfig
-from napari_txm_bgcorr.engine.tensors import Pairs, log_field, scale_free_rms
+from napari_txm_bgcorr.engine.tensors import Pairs, free_truth, log_field, scale_free_rms
 
 __all__ = ["CASES", "Pool", "SimulatedPairs", "varied"]
 
@@ -184,11 +184,13 @@ def _new_specimen(data: DataConfig, rng: np.random.Generator) -> Image:
 
 
 class _Tile:
-    """Log raw, log background, log prior `(F, F)`, the lit field and the prior's kind."""
+    """Log raw, log background, log prior `(F, F)`, lit and free field, and the prior's kind."""
 
-    def __init__(self, raw: Image, background: Image, prior: Image, lit: Any, case: str) -> None:
+    def __init__(
+        self, raw: Image, background: Image, prior: Image, lit: Any, free: Image, case: str
+    ) -> None:
         self.raw, self.background, self.prior, self.lit = raw, background, prior, lit
-        self.case = case
+        self.free, self.case = free, case
 
 
 class _Shots:
@@ -209,13 +211,16 @@ class _Shots:
         self.drift = float(np.exp(rng.uniform(low, high)))
         start, gap_h = rng.uniform(0, 12), np.exp(rng.uniform(np.log(0.01), np.log(0.3)))
         self.times = start + gap_h * np.arange(count)
-        raws, beams = [], []
+        raws, beams, specimens = [], [], []
         for time in self.times:
             transmission = source.specimen(rng, batch)
             raws.append(self.session.expose(transmission, time, rng, drift=self.drift))
             beams.append(self.session.background(time, drift=self.drift))
+            specimens.append(transmission)
         self.raw = self._log(np.stack(raws) - self._offset(raw=True))
         self.background = self._log(np.stack(beams) + self._offset(raw=False))
+        fields = torch.from_numpy(_field(np.stack(specimens), self.field_px))
+        self.free: Image = free_truth(fields).numpy()
         lit = np.asarray(self.session.aperture, np.float32)[None]
         self.lit = _field(lit, self.field_px)[0] > 0.99
 
@@ -227,7 +232,8 @@ class _Shots:
             "tile-median": lambda: self._tile_median(k),
             "smooth": lambda: self._smooth(k),
         }
-        return _Tile(self.raw[k], self.background[k], draw[case](), self.lit, case)
+        prior = draw[case]()
+        return _Tile(self.raw[k], self.background[k], prior, self.lit, self.free[k], case)
 
     def _offset(self, *, raw: bool) -> Any:
         """Dark that is taken off the raw tile, or left in the truth: one or the other."""
@@ -296,6 +302,5 @@ def _stack(tiles: list[_Tile], sigma: float, rng: np.random.Generator) -> Pairs:
     told = scale_free_rms(prior - background, weight)
     told = told * torch.from_numpy(rng.lognormal(0, sigma, len(tiles)).astype(np.float32))
     absent = torch.tensor([tile.case == "none" for tile in tiles])
-    return Pairs(
-        joined("raw"), background, prior, weight, torch.where(absent, -torch.ones(()), told)
-    )
+    rms = torch.where(absent, -torch.ones(()), told)
+    return Pairs(joined("raw"), background, prior, weight, rms, joined("free"))

@@ -14,7 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from napari_txm_bgcorr.core.specimens import FREE
+
 __all__ = [
+    "LEAST_SD",
+    "UNKNOWN",
     "Batch",
     "Pairs",
     "align_prior",
@@ -22,6 +26,7 @@ __all__ = [
     "expected_rms",
     "field_of",
     "floored_log",
+    "free_truth",
     "level_of",
     "log_field",
     "median",
@@ -33,6 +38,8 @@ __all__ = [
 
 FLOOR = 0.02  # counts below this share of the tile's median are dead or unlit
 STALENESS_RMS_MAX = 0.5
+LEAST_SD = 2e-4  # of a log background: no network is surer of a pixel
+UNKNOWN = -1.0  # in a map of free pixels: nobody knows whether sample lies there
 
 
 class Pairs(NamedTuple):
@@ -46,6 +53,8 @@ class Pairs(NamedTuple):
         1 where the beam falls, small where the aperture cuts it off.
     rms : (N,) float32 Tensor
         Error expected of the prior (scale-free rms of its log); negative: no prior.
+    free : Tensor
+        1 where a pixel is free of sample, 0 where it is not, `UNKNOWN`.
     """
 
     log_raw: Tensor
@@ -53,6 +62,7 @@ class Pairs(NamedTuple):
     log_prior: Tensor
     weight: Tensor
     rms: Tensor
+    free: Tensor
 
 
 class Batch(NamedTuple):
@@ -61,12 +71,13 @@ class Batch(NamedTuple):
     Attributes
     ----------
     inputs : (N, 3, F, F) float32
-    target, weight : (N, 1, F, F) float32
+    target, weight, free : (N, 1, F, F) float32
     """
 
     inputs: Tensor
     target: Tensor
     weight: Tensor
+    free: Tensor
 
 
 def median(x: Tensor) -> Tensor:
@@ -133,6 +144,11 @@ def _area(counts: Tensor, size: tuple[int, int]) -> Tensor:
 def floored_log(field: Tensor) -> Tensor:
     """Logarithm of counts on the field, floored at `FLOOR` of each tile's median."""
     return torch.log(torch.maximum(field, (FLOOR * median(field)).clamp_min(1e-3)))
+
+
+def free_truth(transmission: Tensor) -> Tensor:
+    """Map of free pixels, 1 or 0, of a known transmission; see `core.specimens.free_of_sample`."""
+    return ((transmission - 1).abs() < FREE).to(torch.float32)
 
 
 def level_of(log_raw: Tensor) -> Tensor:

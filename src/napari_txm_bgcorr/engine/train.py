@@ -24,7 +24,7 @@ from napari_txm_bgcorr.engine.profiling import phase, profiled
 from napari_txm_bgcorr.engine.run_folder import RunFolder
 from napari_txm_bgcorr.engine.tensors import Batch
 from napari_txm_bgcorr.engine.trainer import Trainer
-from napari_txm_bgcorr.engine.validation import preview, validation_cases
+from napari_txm_bgcorr.engine.validation import preview, split_figures, validation_cases
 from napari_txm_bgcorr.engine.watchdog import Diverged, TrainError
 
 __all__ = ["TrainError", "TrainStep", "Trainer", "fit", "run_training"]
@@ -50,6 +50,8 @@ class TrainStep:
         Training time including earlier parts of a resumed run.
     validation : dict
         Scale-free background error by case (0.01 is 1 %), at validation intervals.
+    calibration : dict
+        How true the stated uncertainty and free pixels are, see `validation`.
     improved : bool
         Whether this is the least validation error so far.
     preview : dict of (F, F) float32
@@ -65,6 +67,7 @@ class TrainStep:
     samples_per_s: float = 0.0
     elapsed_s: float = 0.0
     validation: dict[str, float] = field(default_factory=dict)
+    calibration: dict[str, float] = field(default_factory=dict)
     improved: bool = False
     preview: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     ended: str = ""
@@ -92,10 +95,10 @@ def fit(
     world, source = trainer.world, build_pairs(config, data, trainer.device)
     cases = validation_cases(source) if world.lead else {}
     if trainer.step == 0:
-        start = world.share(trainer.validate(cases) if world.lead else {})
+        start, told = split_figures(world.share(trainer.validate(cases) if world.lead else {}))
         trainer.validation_start = trainer.best = start["mean"]
         shown = _preview(trainer, cases)
-        yield TrainStep(0, 0.0, validation=start, improved=True, preview=shown)
+        yield TrainStep(0, 0.0, validation=start, calibration=told, improved=True, preview=shown)
     if trainer.progress() >= 1:
         return
     clock = _Clock(trainer)
@@ -166,9 +169,11 @@ def _after(trainer: Trainer, cases: dict[str, Batch], clock: _Clock) -> TrainSte
     if step % config.checkpoint_every == 0:
         trainer.pending = trainer.world.settle(trainer.pending)
     validation: dict[str, float] = {}
+    told: dict[str, float] = {}
     improved, pictures = False, {}
     if step % config.validate_every == 0 or done:
-        validation = trainer.world.share(trainer.validate(cases) if trainer.world.lead else {})
+        found = trainer.world.share(trainer.validate(cases) if trainer.world.lead else {})
+        validation, told = split_figures(found)
         improved = validation["mean"] < trainer.best
         trainer.best = min(trainer.best, validation["mean"])
         trainer.since_best = 0 if improved else trainer.since_best + 1
@@ -178,8 +183,8 @@ def _after(trainer: Trainer, cases: dict[str, Batch], clock: _Clock) -> TrainSte
         ended = f"no better for {trainer.since_best} validations"
     lr = trainer.optimizer.param_groups[0]["lr"]
     return TrainStep(
-        step, trainer.progress(), losses, lr, speed, trainer.elapsed_s, validation, improved,
-        pictures, ended,
+        step, trainer.progress(), losses, lr, speed, trainer.elapsed_s, validation, told,
+        improved, pictures, ended,
     )  # fmt: skip
 
 
@@ -199,7 +204,7 @@ def check_batch(batch: Batch | None, config: TrainConfig) -> None:
     if batch is None or batch.target.shape[0] == 0:
         raise TrainError(f"data: {config.data.kind} pairs: the set is empty; give some files")
     field_px, count = config.network.field_px, config.batch
-    wanted = ((count, 3, field_px, field_px), *[(count, 1, field_px, field_px)] * 2)
+    wanted = ((count, 3, field_px, field_px), *[(count, 1, field_px, field_px)] * 3)
     for name, tensor, shape in zip(Batch._fields, batch, wanted, strict=True):
         if tuple(tensor.shape) != shape:
             raise TrainError(

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from napari_txm_bgcorr.core.errors import DeviceError
 from napari_txm_bgcorr.engine.blend import blend_of
-from napari_txm_bgcorr.engine.checkpoint import load_model, resolve_model
 from napari_txm_bgcorr.engine.config import TrainConfig
 from napari_txm_bgcorr.engine.devices import choose_device, is_out_of_memory, trains_in_bf16
 from napari_txm_bgcorr.engine.distributed import ALONE, World, unsynced
 from napari_txm_bgcorr.engine.losses import (
     LOSSES,
+    OUTPUT_LOSSES,
     discriminator_loss,
     generator_adversarial_loss,
 )
@@ -24,6 +24,7 @@ from napari_txm_bgcorr.engine.networks import build_discriminator, build_generat
 from napari_txm_bgcorr.engine.profiling import phase
 from napari_txm_bgcorr.engine.tensors import Batch
 from napari_txm_bgcorr.engine.validation import AT_ONCE
+from napari_txm_bgcorr.engine.warm_start import start_from
 from napari_txm_bgcorr.engine.watchdog import TrainError, Watchdog
 
 __all__ = ["TrainError", "Trainer"]
@@ -49,8 +50,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.generator = self._placed(build_generator(config.network)).train()
         if config.init is not None:
-            start = load_model(resolve_model(config.init))
-            self.generator.load_state_dict(start.network.state_dict())
+            start_from(self.generator, config.init)
         self.average = self._placed(build_generator(config.network)).eval().requires_grad_(False)
         self.average.load_state_dict(self.generator.state_dict())
         self.discriminator: nn.Module | None = None
@@ -63,17 +63,16 @@ class Trainer:
             self.optimizer_d = self._adam(self.discriminator, config.discriminator_lr)
         content = config.loss_weights.model_dump()
         self.weight_adversarial = content.pop("adversarial")
-        self.content = {name: weight for name, weight in content.items() if weight}
+        left_out = () if config.network.probabilistic else OUTPUT_LOSSES
+        self.content = {k: w for k, w in content.items() if w and k not in left_out}
         self.watchdog = Watchdog(config.watchdog, self.content, config.adversarial_mode)
-        self.step = 0
-        self.elapsed_s = 0.0
+        self.step, self.elapsed_s = 0, 0.0
         self.paused_s = 0.0  # of this process; not part of the training time
         self.best, self.since_best = math.inf, 0  # validations
         self.validation_start: float | None = None
         self.micro_batch = min(config.micro_batch or config.batch, config.batch // world.size)
-        self.rate_scale, self.rollbacks = 1.0, 0
         self.blend = blend_of(self.average, config)
-        self.discriminator_every = 1  # 0: switched off
+        self.rate_scale, self.rollbacks, self.discriminator_every = 1.0, 0, 1  # 0: switched off
         self.pending: dict[str, Tensor] = {}  # sums of the losses since the last log line
         self.pending_steps = 0
         self.energy = {"joules": 0.0, "samples": 0}  # measured by earlier processes of the run
@@ -162,8 +161,7 @@ class Trainer:
         adversary = self._adversary_acts()
         with phase("generator"):
             first = self._predict(parts[0]) if len(parts) == 1 else None
-        losses: dict[str, Tensor] = {}
-        critic: dict[str, Tensor] = {}
+        losses, critic = dict[str, Tensor](), dict[str, Tensor]()
         if adversary:
             with phase("discriminator"):
                 critic["discriminator"] = self._discriminator_step(parts, first, rate)
@@ -196,8 +194,8 @@ class Trainer:
 
     def _moved(self, part: Batch) -> Batch:
         cuda = self.device.type == "cuda"  # elsewhere the source may be gone too early
-        x, true, weight = (t.to(self.device, non_blocking=cuda) for t in part)
-        return Batch(x.contiguous(memory_format=torch.channels_last), true, weight)
+        x, *rest = (t.to(self.device, non_blocking=cuda) for t in part)
+        return Batch(x.contiguous(memory_format=torch.channels_last), *rest)
 
     def _predict(self, part: Batch) -> Tensor:
         x = self._moved(part).inputs
@@ -207,15 +205,17 @@ class Trainer:
 
     def _losses(self, part: Batch, pred: Tensor, adversary: bool) -> dict[str, Tensor]:
         """Losses of one part, each the mean over its tiles, and their weighted ``total``."""
-        x, true, weight = self._moved(part)
+        part = self._moved(part)
         losses: dict[str, Tensor] = {}
         for name in self.content:
+            if name == "likelihood" and self.progress() < self.config.likelihood_start:
+                continue
             with phase("fft" if name in FOURIER else "generator"):
-                losses[name] = LOSSES[name](pred, true, weight)
+                losses[name] = LOSSES[name](pred, part)
         terms = [self.content[name] * loss for name, loss in losses.items()]
         if adversary and self.discriminator is not None:
             self.discriminator.requires_grad_(False)
-            scores = self._scores(self.discriminator, x, pred)
+            scores = self._scores(self.discriminator, part.inputs, pred)
             self.discriminator.requires_grad_(True)
             mode = self.config.adversarial_mode
             losses["adversarial"] = generator_adversarial_loss(scores, mode)
@@ -241,9 +241,9 @@ class Trainer:
                     fake = self.generator(self._moved(part).inputs).float()
             else:
                 fake = pred.detach()
-            x, true, _ = self._moved(part)
+            x, true, *_ = self._moved(part)
             with unsynced(self._discriminate, k + 1 < len(parts)):
-                both = torch.cat([x, x]), torch.cat([true, fake])
+                both = torch.cat([x, x]), torch.cat([true, fake[:, :1]])
                 real_score, fake_score = self._scores(self._discriminate, *both).chunk(2)
                 loss = discriminator_loss(real_score, fake_score, self.config.adversarial_mode)
                 loss = loss * (part.target.shape[0] / count)
@@ -256,7 +256,7 @@ class Trainer:
 
     def _scores(self, discriminate: nn.Module, x: Tensor, background: Tensor) -> Tensor:
         with self._autocast():
-            scores: Tensor = discriminate(torch.cat([x, background], dim=1))[-1]
+            scores: Tensor = discriminate(torch.cat([x, background[:, :1]], dim=1))[-1]
         return scores.float()
 
     @torch.no_grad()

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from napari_txm_bgcorr.backgrounds.drift_model import DriftModel
 from napari_txm_bgcorr.core import redo as core_redo
 from napari_txm_bgcorr.core.correction import BackgroundMethod, TileResult, correct_tiles
 from napari_txm_bgcorr.core.errors import StoppedError, TxmError
-from napari_txm_bgcorr.core.mosaic import Joint
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.tile_quality import Gauge
 from napari_txm_bgcorr.core.tile_table import TileQuality
@@ -166,7 +166,7 @@ def redo_tiles(redo: Redo, stop: Event, tell: Tell) -> Iterator[QualityMessage]:
             yield from _put(result, _again(redo, scan, method, watch), len(redo.indices), changed)
             result.note_redone(changed, name, _described(redo, method))
             if redo.joint and not stop.is_set():
-                whole = Joint(Stored(result)).fit_watched(scan, watch)
+                whole = DriftModel(Stored(result)).fit_watched(scan, watch)
                 tiles = correct_tiles(scan, whole, should_stop=stop.is_set)
                 yield from _put(result, tiles, len(result), changed)
                 result.note_redone(range(len(result)), whole.name, whole.describe())

@@ -1,19 +1,18 @@
-"""The joint stage after the tiles are on show: refined from what was already computed."""
+"""The drift model after the tiles are on show: refined from what was already computed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from threading import Event
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_txm_bgcorr.backgrounds.drift_model import DriftModel, FromReferences
 from napari_txm_bgcorr.core.correction import BackgroundMethod, correct_tiles
 from napari_txm_bgcorr.core.errors import MethodError
-from napari_txm_bgcorr.core.mosaic import Joint, joint_notes, registered
-from napari_txm_bgcorr.core.own_backgrounds import CandidateMethod
-from napari_txm_bgcorr.core.own_references import with_own_references
+from napari_txm_bgcorr.core.mosaic import registered
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.watch import Watch
 from napari_txm_bgcorr.gui.messages import Message, Preparing, Tell
@@ -56,26 +55,9 @@ class Stored:
         return int(getattr(self.method, "workers", 1))
 
     @property
-    def prior(self) -> Any:
-        """What a learned method started from, or None."""
-        return getattr(self.method, "prior", None)
-
-    @property
     def knows_drift(self) -> bool:
-        """Whether the joint stage asks about every tile."""
-        return bool(getattr(self.method, "knows_drift", False))
-
-    def prepare(self, scan: Scan) -> Stored:
-        """Nothing to do."""
-        return self
-
-    def candidates(self, scan: Scan) -> Mapping[str, BackgroundMethod]:
-        """Those of the method that made them."""
-        return self.method.candidates(scan) if isinstance(self.method, CandidateMethod) else {}
-
-    def with_references(self, scan: Scan) -> Scan:
-        """Those of the method that made them."""
-        return scan if self.method is None else with_own_references(self.method, scan)
+        """Whether the backgrounds come from references."""
+        return isinstance(self.method, FromReferences) and self.method.knows_drift
 
     def fit(self, scan: Scan) -> Stored:
         """Nothing to do."""
@@ -109,12 +91,12 @@ def refine(
 ) -> Iterator[Message]:
     """Refine the backgrounds of a complete result over its whole scan.
 
-    The bits are those of the joint stage round the method itself; nothing is predicted twice.
+    The bits are those of the drift model round the method itself; nothing is predicted twice.
 
     Parameters
     ----------
     result : Result
-        Its tiles are replaced one by one, where the stage can help.
+        Its tiles are replaced one by one.
     method : BackgroundMethod
         Fitted; made the result.
     name : str or None
@@ -132,33 +114,20 @@ def refine(
         If stopped while it looks at the scan: the result is as it was.
     """
     scan = result.scan
-    joint = Joint(Stored(result, method), name=name).fit_watched(scan, watch)
-    described = joint.describe()
+    model = DriftModel(Stored(result, method), name=name).fit_watched(scan, watch)
+    described = model.describe()
     placed = registered(scan, described)
     if placed is not scan:
         result.relocate(placed)
     pace, text = Pace(len(result)), f"{result.name}: refining"
     changed: list[int] = []
-    if joint.joined is not None and joint.joined.applied:
-        for tile in correct_tiles(scan, joint, should_stop=stop.is_set):
-            result.put(tile)
-            changed.append(tile.index)
-            if message := pace.step(text):
-                yield message
-    else:
-        changed = list(range(len(result)))
-        yield from _redrawn(result, pace, text)
+    for tile in correct_tiles(scan, model, should_stop=stop.is_set):
+        result.put(tile)
+        changed.append(tile.index)
+        if message := pace.step(text):
+            yield message
     if len(changed) == len(result):
-        result.made_by(joint)
-        result.notes += joint_notes(described)
+        result.made_by(model)
+        result.notes += [str(note) for note in described["joint"]["notes"]]
     elif changed:
-        result.refined_only(changed, joint.name, described)
-
-
-def _redrawn(result: Result, pace: Pace, text: str) -> Iterator[Message]:
-    """Draw the tiles at their new places."""
-    if result.registered:
-        for i in range(len(result)):
-            result.draw(result.tile(i))
-            if message := pace.step(text):
-                yield message
+        result.refined_only(changed, model.name, described)

@@ -43,6 +43,8 @@ LOSSES = {
     "fft_amplitude": "error of the Fourier amplitudes",
     "focal_frequency": "Fourier error, the worst frequencies first",
     "frc": "Fourier ring correlation",
+    "likelihood": "errors against the uncertainty that the network states",
+    "free": "cross entropy of the pixels free of sample",
     "adversarial": "the discriminator's verdict",
 }
 

@@ -14,7 +14,14 @@ from napari_txm_bgcorr.gui.small_parts import BoundedLabel, button_row, named_bu
 
 __all__ = ["RunStep", "figures", "loss_points", "quality_points"]
 
-LOSSES = {"total": "generator", "discriminator": "discriminator", "l1": "L1", "fft": "FFT"}
+LOSSES = {
+    "total": "generator",
+    "discriminator": "discriminator",
+    "l1": "L1",
+    "fft": "FFT",
+    "likelihood": "uncertainty",
+    "free": "free pixels",
+}
 FFT = ("fft_l1", "fft_amplitude", "focal_frequency", "frc")
 QUALITY = {"mean": "validation error, %"}
 

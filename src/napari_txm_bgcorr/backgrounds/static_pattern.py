@@ -1,8 +1,9 @@
-"""Fine pattern of the camera and scintillator that tiles share, finer than the cells."""
+"""Static pattern of camera and scintillator that the tiles share, finer than the cells."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,15 +11,14 @@ from scipy import ndimage
 
 from napari_txm_bgcorr.core.threads import spread
 
-__all__ = ["fine_pattern"]
+__all__ = ["static_pattern"]
 
 Image = NDArray[np.float32]
 SMOOTH_PX = 2.0  # the sample is looked for on this scale
 NEAR = 1.5  # widths: what is further off is sample
-AHEAD = 8  # tiles looked at together
 
 
-def fine_pattern(
+def static_pattern(
     residual: Callable[[int], Image], count: int, shape: tuple[int, int], width: float,
     workers: int = 1,
 ) -> Image:  # fmt: skip
@@ -54,6 +54,7 @@ def fine_pattern(
     for part, weight in spread(weighted, range(count), workers):
         total += part
         mass += weight
-    out: Image = total / np.maximum(mass, np.float32(1e-6))
-    out *= np.clip((mass - 1) / np.maximum(mass, 1), 0, 1)
-    return out
+    out: Any = total / np.maximum(mass, np.float32(1e-6))
+    out *= np.clip(1 - 1 / np.maximum(mass, np.float32(1e-6)), 0, 1)
+    kept: Image = out
+    return kept
