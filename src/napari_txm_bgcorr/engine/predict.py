@@ -369,7 +369,7 @@ class Generator:
     def describe(self) -> dict[str, Any]:
         """Parameters for the provenance, JSON-ready."""
         prior, recalled = self._prior, self._recall
-        found = {
+        found: dict[str, Any] = {
             "model": self.model_name,
             "weights_sha256": self.model.sha256,
             "network": self.model.config.name,
