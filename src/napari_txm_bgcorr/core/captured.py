@@ -188,7 +188,8 @@ class Captured:
         def above(i: int, rows: slice = slice(None)) -> Floats:
             base = dark if isinstance(dark, float) else dark[rows]
             counts: Floats = np.asarray(images[int(flats[i])])[rows].astype(np.float64) - base
-            return counts * np.exp(logs[i])
+            counts *= np.exp(logs[i])
+            return counts
 
         if self.combine.startswith("levelled"):
             kind: Literal["median", "mean"] = "mean" if self.combine.endswith("mean") else "median"

@@ -239,7 +239,7 @@ class _Taken:
 
 def _known(values: Floats | None, count: int) -> Floats:
     """Positive values; NaN in place of others."""
-    if values is None:
+    if values is None or len(values) != count:
         return np.full(count, np.nan)
     with np.errstate(invalid="ignore"):
         out: Floats = np.where(values > 0, values, np.nan)
