@@ -55,6 +55,9 @@ def subset(scan: Scan, indices: Sequence[int]) -> Scan:
         grid=None,  # what is left need not fill one
         positions_px=None if places is None else places - places.min(axis=0),
         times=of(scan.times),
+        energies_ev=of(scan.energies_ev),
+        exposures_s=of(scan.exposures_s),
+        monitor=of(scan.monitor),
         angles_deg=of(scan.angles_deg),
     )
 

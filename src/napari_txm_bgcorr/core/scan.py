@@ -241,15 +241,14 @@ class Scan:
                     f"{where}: {label} of {stack.shape[1:]} px for tiles of {field_px} px; "
                     "give references taken with the same binning"
                 )
-        self._check_counts(count, 0 if self.flats is None else int(self.flats.shape[0]))
+        self._check_facts(count, "energies_ev", "exposures_s", "monitor")
+        if self.flats is not None:
+            flats = int(self.flats.shape[0])
+            self._check_facts(flats, "flat_energies_ev", "flat_exposures_s", "flat_monitor")
 
-    def _check_counts(self, tiles: int, flats: int) -> None:
+    def _check_facts(self, count: int, *names: str) -> None:
         """Refuse facts of another number than the images that they are of."""
-        expected = {
-            **dict.fromkeys(("energies_ev", "exposures_s", "monitor"), tiles),
-            **dict.fromkeys(("flat_energies_ev", "flat_exposures_s", "flat_monitor"), flats),
-        }
-        for name, count in expected.items():
+        for name in names:
             values = getattr(self, name)
             if values is not None and values.shape != (count,):
                 raise ReadError(
