@@ -321,15 +321,6 @@ def test_the_cpu_is_always_a_device_and_others_must_exist():
         devices.choose_device("cuda:99")
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_gpu_agrees_with_cpu(wild):
-    scan = scan_of(6)
-    on_cpu = Generator(wild, "cpu").fit(scan).background(scan.tiles)
-    on_gpu = Generator(wild, "cuda").fit(scan).background(scan.tiles)
-    np.testing.assert_allclose(on_gpu, on_cpu, rtol=0.03)
-
-
 @pytest.mark.parametrize(("age_h", "kind"), [(0.01, "reference"), (2000, "none")])
 def test_a_mosaic_starts_from_its_tiles_and_its_reference(blank, age_h, kind, monkeypatch):
     monkeypatch.setattr(Generator, "_predict_blind", lambda self, log: np.log(beam()))

@@ -301,11 +301,3 @@ def test_a_missing_config_lists_the_presets():
 def test_unknown_kinds_of_pairs_are_refused():
     with pytest.raises(ConfigError, match=r"data.kind: 'magic'"):
         build_pairs(toy_config(data={"kind": "magic"}))
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_training_on_a_gpu(tmp_path):
-    run_training(toy_config(loss_weights=GAN), tmp_path, device="cuda")
-    assert newest(tmp_path)["step"] == 20
-    assert Trainer(toy_config(), "cuda").device.type == "cuda"
