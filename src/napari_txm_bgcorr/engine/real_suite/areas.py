@@ -91,7 +91,9 @@ def _half_plane(text: str) -> tuple[NDArray[np.float64], bool]:
             difference = -difference
         elif not isinstance(body.ops[0], LESS):
             raise ValueError("not < or >")
-    except (SyntaxError, ValueError, ZeroDivisionError) as error:
+        if not np.isfinite(difference).all():
+            raise ValueError("numbers too large")
+    except (SyntaxError, ValueError) as error:
         raise ConfigError(
             f"area {text!r}: no linear inequality ({error}); give one such as "
             "x < 400 - 0.664*y, or a polygon [[x, y], ...]"
@@ -117,12 +119,18 @@ def _linear(node: ast.expr) -> NDArray[np.float64]:
         case ast.BinOp(left=left, op=ast.Mult(), right=right):
             return _product(_linear(left), _linear(right))
         case ast.BinOp(left=left, op=ast.Div(), right=right):
-            return _linear(left) / _constant(_linear(right))
+            return _linear(left) / _divisor(_linear(right))
     raise ValueError(f"{ast.unparse(node)} is not linear in x and y")
 
 
 def _product(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
     return one * _constant(other) if not other[:2].any() else other * _constant(one)
+
+
+def _divisor(terms: NDArray[np.float64]) -> float:
+    if _constant(terms) == 0:
+        raise ValueError("division by 0")
+    return _constant(terms)
 
 
 def _constant(terms: NDArray[np.float64]) -> float:

@@ -140,7 +140,7 @@ def _compared(rows: Sequence[Row]) -> list[Comparison]:
     if auto is None:
         return []
     if auto.failed is not None:
-        return [Comparison(auto.case, auto.by, None, None, "", False)]
+        return [Comparison(auto.case, "error", None, None, "", False)]
     others = [row for row in rows if not row.learned]
     if auto.by == "error":
         return [] if auto.check else [_beside(auto, others, "error")]

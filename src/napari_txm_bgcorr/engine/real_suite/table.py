@@ -31,6 +31,9 @@ __all__ = [
 ]
 
 FIGURES = tuple(field.name for field in fields(Figures))
+SHOWN = ("error", "spread", "seam")
+FAILED = "failed"
+VERDICTS = {True: "yes", False: "**no**", None: ""}
 BEGIN, END = "<!-- real suite: begin -->", "<!-- real suite: end -->"
 
 
@@ -124,34 +127,39 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 
 def markdown_text(rows: Sequence[Row]) -> str:
-    """Table of every row, the best in bold, and the comparison of the no-harm rule.
+    """Table with a line a case and figure and a column a method, the best in bold.
 
     Parameters
     ----------
     rows : sequence of Row
     """
-    lines = [_line(("case", "method", *(f"{n} %" for n in FIGURES))), _rule(2, len(FIGURES))]
+    methods = list(dict.fromkeys(row.method for row in rows))
+    verdicts = {(one.case, one.figure): one.harmless for one in no_harm(rows)}
+    lines = [_line(("case", "%", *methods, "no harm"))]
+    lines += [_line((*["---"] * 2, *["---:"] * len(methods), "---"))]
     for case in by_case(rows):
-        for row, best in zip(case, best_figures(case), strict=True):
-            lines.append(_row_line(row, best))
-    harm = [_line(("case", "figure", "auto %", "best other %", "of", "no harm")), _rule(2, 2, 2)]
-    words = {True: "yes", False: "**no**", None: ""}
-    for one in no_harm(rows):
-        numbers = (_percent(one.auto) or "failed", _percent(one.other))
-        harm.append(_line((one.case, one.figure, *numbers, one.method, words[one.harmless])))
-    return "\n".join([*lines, "", summary_text(rows), "", *harm])
+        cells = _cells(case)
+        for figure in SHOWN:
+            here = {
+                method: cells[method, figure] for method in methods if (method, figure) in cells
+            }
+            if any(text not in ("", FAILED) for text in here.values()) or figure == "error":
+                name = f"{figure} (check)" if case[0].check and figure == "error" else figure
+                numbers = (here.get(method, "") for method in methods)
+                verdict = VERDICTS[verdicts.get((case[0].case, figure))]
+                lines.append(_line((case[0].case, name, *numbers, verdict)))
+    return "\n".join([summary_text(rows), "", *lines])
 
 
-def _row_line(row: Row, best: frozenset[str]) -> str:
-    name = f"{row.case} (check)" if row.check else row.case
-    if row.failed:
-        return _line((name, row.method, "failed", *[""] * (len(FIGURES) - 1)))
-    texts = [_percent(getattr(row.figures, figure)) for figure in FIGURES]
-    marked = [
-        f"**{text}**" if figure in best else text
-        for figure, text in zip(FIGURES, texts, strict=True)
-    ]
-    return _line((name, row.method, *marked))
+def _cells(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
+    """Texts of one case by method and figure."""
+    found = {}
+    for row, best in zip(rows, best_figures(rows), strict=True):
+        for figure in SHOWN:
+            text = _percent(getattr(row.figures, figure))
+            text = f"**{text}**" if figure in best else text
+            found[row.method, figure] = FAILED if row.failed else text
+    return found
 
 
 def place_between_marks(page: str, text: str) -> str:
@@ -180,10 +188,6 @@ def place_between_marks(page: str, text: str) -> str:
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _rule(left: int, right: int, more: int = 0) -> str:
-    return _line(["---"] * left + ["---:"] * right + ["---"] * more)
 
 
 def _percent(value: float | None) -> str:
