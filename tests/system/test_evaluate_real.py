@@ -157,8 +157,8 @@ def test_cases_share_a_model_that_is_tuned_once(
 
     monkeypatch.setattr(real_suite.train, "train", train)
     options = real_suite.SuiteOptions(
-        data=data, manifest=data / "real_cases.json", only="tuned", fine_tune=True, device="cpu",
-        methods=("auto", "captured"),
+        data=data, manifests=(data / "real_cases.json",), only="tuned", fine_tune=True,
+        device="cpu", methods=("auto", "captured"),
     )  # fmt: skip
     rows = real_suite.run_suite(options)
     assert [row.method for row in rows] == ["auto", "captured"] * 2
@@ -178,6 +178,9 @@ def test_slips_are_told(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         invoke(*real, "--data", tmp_path / "none")
     with pytest.raises(ConfigError, match="--fine-tune"):
         invoke(*real, "--data", data, "--only", "tuned")
+    twice = ("--manifest", data / "real_cases.json")
+    with pytest.raises(ConfigError, match="comes twice"):
+        invoke(*real, "--data", data, *twice, *twice)
     with pytest.raises(ConfigError, match="NAME=FOLDER"):
         invoke(*real, "--data", data, "--external", "other")
     with pytest.raises(ConfigError, match="see correct --help"):
@@ -212,7 +215,7 @@ def test_figures_on_real_scans_are_those_of_the_script(txm_data: Path, tmp_path:
     given = {case["name"]: case for case in json.loads(manifest.read_text())}
     for name, method in wanted.items():
         expected = script.judge(given[name], str(txm_data), str(command), method)
-        options = real_suite.SuiteOptions(txm_data, manifest, only=name, methods=(method,))
+        options = real_suite.SuiteOptions(txm_data, (manifest,), only=name, methods=(method,))
         (row,) = real_suite.run_suite(options)
         for figure, value in expected.items():
             assert getattr(row.figures, figure) == pytest.approx(value, abs=1e-4), figure

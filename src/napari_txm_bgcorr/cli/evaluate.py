@@ -32,6 +32,7 @@ EXTERNAL_HELP = (
     "Real suite: judge the backgrounds FOLDER/<case>/<tile>.tif of another program, too; may be "
     "repeated."
 )
+MANIFEST_HELP = "Real suite: its cases; may be repeated. Default: DATA/real_cases.json."
 OUTPUT_HELP = (
     "Real suite: folder for results.csv, results.json, results.md and pictures of every case: "
     "raw, background, corrected, difference from the truth, and the stitched mosaic."
@@ -66,8 +67,7 @@ def evaluate(
         typer.Option("--data", envvar=DATA, help="Real suite: folder of the scans."),
     ] = None,
     manifest: Annotated[
-        Path | None,
-        typer.Option("--manifest", help="Real suite: its cases; default DATA/real_cases.json."),
+        list[Path] | None, typer.Option("--manifest", metavar="FILE", help=MANIFEST_HELP)
     ] = None,
     only: Annotated[
         str, typer.Option("--only", help="Real suite: cases whose names have this text.")
@@ -90,11 +90,12 @@ def evaluate(
     methods = [name.strip() for words in method or () for name in words.split(",")]
     if suite == "real":
         from napari_txm_bgcorr.cli.real_suite import SuiteOptions
+        from napari_txm_bgcorr.engine.real_suite import MANIFEST
 
         folder = _data_folder(data)
         options = SuiteOptions(
             data=folder,
-            manifest=_manifest(folder, manifest),
+            manifests=tuple(manifest or [folder / MANIFEST]),
             only=only,
             methods=tuple(methods),
             external=dict(_external(text) for text in external or ()),
@@ -132,12 +133,6 @@ def _data_folder(data: Path | None) -> Path:
     return data
 
 
-def _manifest(folder: Path, manifest: Path | None) -> Path:
-    from napari_txm_bgcorr.engine.real_suite import MANIFEST
-
-    return folder / MANIFEST if manifest is None else manifest
-
-
 def _external(text: str) -> tuple[str, Path]:
     name, sign, folder = text.partition("=")
     if not sign or not name or not Path(folder).is_dir():
@@ -152,8 +147,7 @@ def _real(
     from napari_txm_bgcorr.cli.real_suite import run_suite
     from napari_txm_bgcorr.engine import real_suite as suite
 
-    page = "" if markdown is None or not markdown.exists() else markdown.read_text("utf-8")
-    suite.place_between_marks(page, "")  # a slip costs no minutes
+    _page(markdown, [])  # a slip costs no minutes
     if not as_json:
         typer.echo(suite.table_head())
 
@@ -168,7 +162,7 @@ def _real(
         files[output / "results.json"] = json.dumps(suite.json_rows(rows), indent=1) + "\n"
         files[output / "results.md"] = suite.markdown_text(rows) + "\n"
     if markdown is not None:
-        files[markdown] = suite.place_between_marks(page, suite.markdown_text(rows))
+        files[markdown] = _page(markdown, rows)
     _write(files)
     if as_json:
         typer.echo(json.dumps(suite.json_rows(rows)))
@@ -176,6 +170,17 @@ def _real(
     typer.echo(f"\n{suite.summary_text(rows)}\n{suite.harm_text(rows)}")
     for path in files:
         typer.echo(f"written: {path}")
+
+
+def _page(path: Path | None, rows: list[Row]) -> str:
+    """Page with the table in its place."""
+    from napari_txm_bgcorr.engine.real_suite import markdown_text, place_between_marks
+
+    old = "" if path is None or not path.exists() else path.read_text("utf-8")
+    try:
+        return place_between_marks(old, markdown_text(rows))
+    except ConfigError as error:
+        raise ConfigError(f"--markdown {path}: {error}") from error
 
 
 def _write(files: dict[Path, str]) -> None:

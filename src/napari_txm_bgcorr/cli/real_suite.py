@@ -40,7 +40,7 @@ class SuiteOptions:
     ----------
     data : Path
         Folder of the scans.
-    manifest : Path
+    manifests : tuple of Path
     only : str
         Part of the names of the cases to run.
     methods : tuple of str
@@ -56,7 +56,7 @@ class SuiteOptions:
     """
 
     data: Path
-    manifest: Path
+    manifests: tuple[Path, ...]
     only: str = ""
     methods: tuple[str, ...] = ()
     external: Mapping[str, Path] = field(default_factory=dict)
@@ -85,13 +85,14 @@ def run_suite(
     """
     from napari_txm_bgcorr.engine.real_suite import load_manifest
 
-    cases = [c for c in load_manifest(options.manifest) if options.only in c.name]
+    cases = [c for c in load_manifest(*options.manifests) if options.only in c.name]
     if not options.fine_tune:
         cases = [case for case in cases if case.fine_tune is None]
     if not cases:
+        where = ", ".join(map(str, options.manifests))
         raise ConfigError(
-            f"--only {options.only!r}: no case of {options.manifest} to run; cases that "
-            "fine-tune need --fine-tune"
+            f"--only {options.only!r}: no such case in {where}; give another text, or "
+            "--fine-tune for the cases that train first"
         )
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="txm-bgcorr-") as folder:

@@ -117,19 +117,29 @@ class RealCase(_Strict):
         return next((area for part, area in self.free.items() if part in tile), None)
 
 
-def load_manifest(path: Path) -> list[RealCase]:
-    """Read a manifest.
+def load_manifest(*paths: Path) -> list[RealCase]:
+    """Read manifests.
 
     Parameters
     ----------
-    path : Path
-        JSON: a list of cases.
+    *paths : Path
+        JSON: a list of cases each.
 
     Raises
     ------
     ConfigError
-        If it is missing, damaged, has unknown keys or wrong areas, or a name comes twice.
+        If one is missing, damaged, has unknown keys or wrong areas, or a name comes twice.
     """
+    cases = [case for path in paths for case in _cases(path)]
+    slugs = [case.slug for case in cases]
+    twice = next((c.name for c in cases if slugs.count(c.slug) > 1), None)
+    if twice is not None:
+        where = " and ".join(map(str, paths))
+        raise ConfigError(f"{where}: case {twice!r} comes twice; rename one")
+    return cases
+
+
+def _cases(path: Path) -> list[RealCase]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -140,16 +150,11 @@ def load_manifest(path: Path) -> list[RealCase]:
     except ValueError as error:
         raise ConfigError(f"{path}: no JSON: {error}; restore the file") from error
     try:
-        cases = TypeAdapter(list[RealCase]).validate_python(content)
+        return TypeAdapter(list[RealCase]).validate_python(content)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_first(error, content)}") from error
     except ConfigError as error:  # of an area
         raise ConfigError(f"{path}: {error}") from error
-    slugs = [case.slug for case in cases]
-    twice = next((c.name for c in cases if slugs.count(c.slug) > 1), None)
-    if twice is not None or not cases:
-        raise ConfigError(f"{path}: {f'case {twice!r} comes twice' if twice else 'no case in it'}")
-    return cases
 
 
 def _first(error: ValidationError, content: Sequence[object]) -> str:
