@@ -17,7 +17,7 @@ import pytest
 import tifffile
 
 from napari_txm_bgcorr.cli import app, real_suite
-from napari_txm_bgcorr.core.errors import ConfigError
+from napari_txm_bgcorr.core.errors import ConfigError, ReadError
 from napari_txm_bgcorr.engine.checkpoint import save_model
 from napari_txm_bgcorr.engine.config import NetworkConfig
 from napari_txm_bgcorr.engine.networks import build_generator
@@ -169,6 +169,16 @@ def test_cases_share_a_model_that_is_tuned_once(
     assert one["overrides"] == ["minutes=4"]
 
 
+def test_a_failing_auto_is_never_hidden(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise ReadError("mosaic: tile missing; add it")
+
+    monkeypatch.setattr(real_suite, "corrected_backgrounds", refuse)
+    options = real_suite.SuiteOptions(data, (data / "real_cases.json",), only="mosaic, nothing")
+    (row,) = real_suite.run_suite(options)
+    assert row.method == "auto" and row.failed == "mosaic: tile missing; add it"
+
+
 def test_slips_are_told(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TXM_BGCORR_DATA", raising=False)
     real = ("evaluate", "--suite", "real")
@@ -190,6 +200,11 @@ def test_slips_are_told(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "page.md").write_text("# No marks\n")
     with pytest.raises(ConfigError, match="real suite: begin"):
         invoke(*real, "--data", data, "--markdown", tmp_path / "page.md")
+    twins = RealCase(name="twins", input="mosaic", truth=("x",), tiles=(
+        "mosaic/references/ref_0001.tif", "mosaic/truth/../references/ref_0001.tif"
+    ))  # fmt: skip
+    with pytest.raises(ConfigError, match="one name"):
+        real_suite.read_scene(twins.model_copy(update={"truth": twins.tiles[:1]}), data)
     bad = RealCase(name="odd", input="mosaic", truth=("small.tif",))
     tifffile.imwrite(data / "small.tif", np.ones((64, 64), np.uint16))
     with pytest.raises(ConfigError, match=r"the truth \(64, 64\)"):

@@ -19,7 +19,7 @@ from napari_txm_bgcorr.cli import correct, train
 from napari_txm_bgcorr.core.errors import ConfigError, MethodError, ReadError, TxmError
 
 if TYPE_CHECKING:
-    from napari_txm_bgcorr.engine.real_suite import RealCase, Row, Scene
+    from napari_txm_bgcorr.engine.real_suite import FineTune, RealCase, Row, Scene
 
 __all__ = ["COMPARED", "SuiteOptions", "corrected_backgrounds", "read_scene", "run_suite"]
 
@@ -100,7 +100,7 @@ def run_suite(
         for case in cases:
             model = options.model
             if case.fine_tune is not None:
-                model = str(_tuned(case, options, Path(folder), runs))
+                model = str(_tuned(case.fine_tune, options, Path(folder), runs))
             found = list(_judge_case(case, options, model))
             show(found)
             rows += found
@@ -127,7 +127,8 @@ def _judge_case(case: RealCase, options: SuiteOptions, model: str) -> Iterator[R
                     case, options.data, method, scene.raws, model, options.device
                 )
         except TxmError as error:
-            if method not in named and isinstance(error, MethodError | ReadError):
+            wanted = method in named or method == COMPARED[0]
+            if not wanted and isinstance(error, MethodError | ReadError):
                 continue  # it does not apply
             yield Row(**row, failed=" ".join(str(error).split()))
             continue
@@ -151,6 +152,8 @@ def read_scene(case: RealCase, data: Path) -> Scene:
     tiles = _tiles(case, data)
     raws = {Path(tile).name: image for tile, image in tiles.items()}
     truth = mean_truth([image for path in case.truth for image in _images(data / path)])
+    if len(raws) < len(tiles):
+        raise ConfigError(f"case {case.name!r}: two tiles have one name; rename a file")
     odd = next((name for name, raw in raws.items() if raw.shape != truth.shape), None)
     if odd is not None:
         raise ConfigError(
@@ -292,11 +295,8 @@ def _normalised(
     return dict.fromkeys(names, mean)
 
 
-def _tuned(case: RealCase, options: SuiteOptions, folder: Path, runs: dict[str, Path]) -> Path:
-    """Run folder of the model that a case asks for; trained once for all that ask the same."""
-    wanted = case.fine_tune
-    if wanted is None:
-        raise ConfigError(f"case {case.name!r}: nothing to fine-tune on; add fine_tune to it")
+def _tuned(wanted: FineTune, options: SuiteOptions, folder: Path, runs: dict[str, Path]) -> Path:
+    """Run folder of a fine-tuned model; trained once for all cases that ask the same."""
     key = wanted.model_dump_json()
     if key not in runs:
         runs[key] = folder / f"run-{len(runs)}"
