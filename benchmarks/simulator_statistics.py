@@ -174,7 +174,9 @@ def report(real: dict[str, list[tuple[str, Figures]]], made: dict[str, list]) ->
     """Print one row a statistic; return how many real values lie beyond the simulated ones."""
     beyond = 0
     for kind in KINDS:
-        print(f"\n{kind:22s} simulated 1, 25, 50, 75, 99 %                real (place in simulated)")
+        print(
+            f"\n{kind:22s} simulated 1, 25, 50, 75, 99 %                real (place in simulated)"
+        )
         for name in made[kind][0][1]:
             values = np.array([f[name] for _, f in made[kind]])
             five = " ".join(f"{v:8.4f}" for v in np.percentile(values, (1, 25, 50, 75, 99)))
