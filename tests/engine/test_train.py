@@ -53,6 +53,7 @@ def test_training_lowers_the_error_and_improves_on_the_prior():
 
 ALL_LOSSES = dict.fromkeys(LOSSES, 0.1) | {"adversarial": 0.01}
 SMALL = {"field_px": 32, "features": (8, 8, 16)}
+OPEN = {**SMALL, "probabilistic": True}
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,15 @@ SMALL = {"field_px": 32, "features": (8, 8, 16)}
         (8, {"loss_weights": GAN, "precision": "bf16", "micro_batch": 3}),
         (9, {"loss_weights": GAN, "precision": "auto"}),
         (5, {"loss_weights": GAN, "adversarial_mode": "hinge", "schedule": "linear"}),
-        (13, {"loss_weights": ALL_LOSSES, "micro_batch": 3, "schedule": "half-linear"}),
+        (
+            13,
+            {
+                "network": OPEN,
+                "loss_weights": ALL_LOSSES,
+                "micro_batch": 3,
+                "schedule": "half-linear",
+            },
+        ),
         (19, {"network": SMALL | {"name": "attention-unet"}, "patience": 1, "ema": 0.99}),
         (11, {"network": SMALL | {"name": "dynunet"}, "adversarial_mode": "vanilla"}),
         (7, {"network": {"field_px": 32, "name": "unet256", "ngf": 2}, "micro_batch": 2}),
