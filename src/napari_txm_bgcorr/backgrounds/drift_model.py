@@ -393,7 +393,7 @@ def _age_h(scan: Scan) -> float:
 def _hours(scan: Scan) -> Floats:
     """Hours of the tiles since the first one; one after the other where unknown."""
     if scan.times is None or np.isnat(scan.times).any():
-        return np.arange(len(scan)) * TILE_H
+        return np.arange(len(scan), dtype=np.float64) * TILE_H
     out: Floats = np.asarray((scan.times - scan.times.min()) / HOUR, np.float64)
     return out
 
