@@ -19,6 +19,7 @@ from napari_txm_bgcorr.core import quality
 from napari_txm_bgcorr.core.correction import BackgroundMethod, divide
 from napari_txm_bgcorr.core.mosaic import Joint, blend
 from napari_txm_bgcorr.core.overview import bin_mean
+from napari_txm_bgcorr.core.references import References
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.simulate import SimulatedScan, simulate_mosaic
 from napari_txm_bgcorr.engine.methods import make_method
@@ -81,7 +82,9 @@ def main() -> None:
         darks=4, family="bl01b", specimen=given.specimen, seed=given.seed,
     )  # fmt: skip
     scan = replace(drawn.scan, tiles=np.asarray(drawn.scan.tiles[:]))
-    before = replace(scan, flats=scan.flats[:1], flat_times=scan.flat_times[:1])
+    given_before = References.of(scan)
+    assert given_before is not None
+    before = given_before.chosen(np.arange(1)).attach(scan)
     alone = replace(scan, flats=None, flat_times=None)
     joined: Any = make_method("auto").fit(alone)
     places = scan.positions_px

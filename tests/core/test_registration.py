@@ -11,10 +11,10 @@ from scipy import ndimage
 
 from napari_txm_bgcorr import io
 from napari_txm_bgcorr.core.errors import MethodError
-from napari_txm_bgcorr.core.placement import Edge, reconcile
+from napari_txm_bgcorr.core.matching import _Windows
+from napari_txm_bgcorr.core.placement import Edge, Trust, reconcile
 from napari_txm_bgcorr.core.registration import (
     Positions,
-    _Windows,
     neighbours,
     nominal_positions,
     register,
@@ -141,7 +141,7 @@ def test_a_wrong_edge_is_dropped() -> None:
     pairs = neighbours(nominal, (128, 128))
     edges = [Edge(i, j, tuple(true[j] - true[i]), 0.9, 20, True) for i, j in pairs]
     edges[4] = Edge(*pairs[4], tuple(true[pairs[4][1]] - true[pairs[4][0]] + 9), 0.9, 20, True)
-    placed, kept = reconcile(nominal, edges, 1.5)
+    placed, kept = reconcile(nominal, edges, 1.5, Trust(1e-6, 1e-3))
     assert [e.used for e in kept].count(False) == 1
     assert not kept[4].used
     assert off(placed, true).max() < 0.05
@@ -207,7 +207,7 @@ def test_correlation_of_windows_is_that_of_their_common_lit_part():
     windows = _Windows(lit, lit_b, np.array([-5, -20]), 11)
     assert windows.first.tolist() == [-5, -12]  # no part in common further off
     scores = windows.correlate(a * lit, b * lit_b)
-    assert scores.shape == (11, 3)
+    assert scores.shape == windows.common.shape == (11, 3)
     wide = _Windows(lit, lit_b, np.array([-4, -3]), 7)
     scores = wide.correlate(a * lit, b * lit_b)
     for (dy, dx), score in np.ndenumerate(scores):
@@ -217,3 +217,4 @@ def test_correlation_of_windows_is_that_of_their_common_lit_part():
         both = lit[one] & lit_b[two]
         p, q = a[one][both], b[two][both]
         assert score == pytest.approx(p @ q / np.sqrt((p @ p) * (q @ q)), abs=1e-5)
+        assert wide.common[dy, dx] == pytest.approx(both.sum(), abs=1e-3)

@@ -73,6 +73,10 @@ def test_a_tile_of_another_size_is_named():
         ({"tiles": STACK[:, :0]}, "expected"),
         ({"names": tuple("abc")}, "3 names for 5 tiles"),
         ({"grid": (2, 2)}, "grid of 2 x 2"),
+        ({"grid": (3, 2), "raster_index": np.array([0, 1, 2, 3, 6])}, "ascending"),
+        ({"grid": (3, 2), "raster_index": np.array([0, 1, 3, 2, 5])}, "ascending"),
+        ({"grid": (3, 2), "raster_index": np.arange(4)}, "cells .* for 5 tiles"),
+        ({"raster_index": np.arange(5)}, "grid of None"),
         ({"positions_px": np.zeros((4, 2))}, "positions"),
         ({"flats": STACK[:, :3]}, "flats of .* same binning"),
         ({"darks": STACK[:, :, :3]}, "darks of .* same binning"),
@@ -102,6 +106,15 @@ def test_raster_begins_bottom_left_and_goes_right_then_up():
     assert raster_positions((2, 3), (10, 20))[2].tolist() == [10, 40]
     assert scan(kind="mosaic", grid=(2, 3)).cells.tolist() == cells[:5].tolist()
     assert scan().cells is None
+    assert scan().abutted_positions() is None
+
+
+def test_absent_tiles_leave_cells_empty():
+    gaps = scan(kind="mosaic", grid=(2, 4), raster_index=np.array([0, 2, 3, 5, 6]))
+    assert gaps.cells.tolist() == [[1, 0], [1, 2], [1, 3], [0, 1], [0, 2]]
+    assert gaps.abutted_positions().tolist() == [[6, 0], [6, 14], [6, 21], [0, 7], [0, 14]]
+    assert gaps.facts()["raster_index"] == [0, 2, 3, 5, 6]
+    assert scan(kind="mosaic", grid=(2, 3)).abutted_positions()[3].tolist() == [0, 0]
 
 
 def test_hash_of_one_file_and_of_several(tmp_path):

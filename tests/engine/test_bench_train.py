@@ -18,6 +18,7 @@ from napari_txm_bgcorr.engine.bench_train_curve import bench_curves, equal_error
 from napari_txm_bgcorr.engine.bench_train_data import SOURCES, Sources, _jitter_batch, write_pairs
 from napari_txm_bgcorr.engine.bench_train_report import chart, curve_chart, text_table
 from napari_txm_bgcorr.engine.bench_train_step import Rig, Setting, make_networks, settings_for
+from napari_txm_bgcorr.engine.bench_train_table import whole_run
 
 
 @pytest.fixture(scope="module")
@@ -228,10 +229,10 @@ def test_the_fastest_round_counts():
 
 def test_measured_energy_is_scaled_to_the_whole_recipe():
     per_1000 = {"source": "rapl", "joules": 10.0, "kwh": 1.0, "joules_per_1000_samples": 2.0}
-    whole = bench._whole_run(per_1000, 1000)
+    whole = whole_run(per_1000, 1000)
     assert whole["joules"] == 30_000 and whole["kwh"] == 3000
     assert whole["joules_per_1000_samples"] == 2.0
-    assert bench._whole_run({"source": "not measured"}, 5) == {"source": "not measured"}
+    assert whole_run({"source": "not measured"}, 5) == {"source": "not measured"}
 
 
 def test_the_text_names_every_row_and_the_published_figures(result):
@@ -303,3 +304,22 @@ def test_options_that_measure_nothing_are_refused(wrong, match):
 def test_a_source_is_opened_once(pairs, tmp_path):
     sources = Sources(pairs, tmp_path, "cpu")
     assert sources["memory"] is sources["memory"]
+
+
+def test_rows_are_chosen_by_name_and_told_one_after_the_other():
+    kept = []
+    options = BenchOptions(
+        device="cpu", minutes=0.001, pairs=1, ngf=1, batches=(2,), rows="^(batch|CUDA)"
+    )
+    made = bench_train(options, keep=lambda result: kept.append(copy.deepcopy(result)))
+    names = ["batch 2", "CUDA graphs, batch 1", "CUDA graphs, batch 2"]
+    assert [row["name"] for row in made["rows"][::2]] == names
+    assert made["rows"][0]["samples_per_s"] > 0 and made["rows"][0]["x_naive"] is None
+    assert kept[-1]["rows"] == made["rows"] and len(kept) == 1
+    assert "batch 2" in text_table(made)
+
+
+@pytest.mark.parametrize(("rows", "said"), [("nothing", "no such row"), ("(", "no regular")])
+def test_names_that_find_no_row_are_refused(rows, said):
+    with pytest.raises(ConfigError, match=said):
+        bench_train(BenchOptions(device="cpu", rows=rows))

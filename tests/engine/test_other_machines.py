@@ -25,6 +25,7 @@ from napari_txm_bgcorr.engine import (
     trainer,
 )
 from napari_txm_bgcorr.engine.bench_train_step import Setting, make_networks
+from napari_txm_bgcorr.engine.bench_train_table import Seen
 from napari_txm_bgcorr.engine.config import load_config
 from napari_txm_bgcorr.engine.distributed import World, join
 from napari_txm_bgcorr.engine.mixed import MixedPairs
@@ -372,12 +373,12 @@ def test_a_row_that_fails_gives_its_memory_back(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(bench, "_visit", visit)
-    why = bench._attempt(Setting("batch 32"), networks, None, "cpu", {}, {})
+    why = bench._attempt(Setting("batch 32"), networks, None, "cpu", Seen())
     assert "out of memory" in why
     assert all(p.grad is None for p in networks[0].parameters())
     assert all(p.requires_grad for p in networks[1].parameters())
     with pytest.raises(torch.OutOfMemoryError):
-        bench._attempt(Setting("naive loop"), networks, None, "cpu", {}, {})
+        bench._attempt(Setting("naive loop"), networks, None, "cpu", Seen())
 
 
 def test_the_clock_waits_for_the_device_that_works(monkeypatch):

@@ -91,13 +91,28 @@ def test_grid_from_folder_file_or_option(tmp_path: Path) -> None:
         assert scan.positions_px.tolist() == (raster_cells((2, 3)) * [20, 24]).tolist()
 
 
-def test_interrupted_mosaic_keeps_its_grid_and_a_gap_is_named(tmp_path: Path) -> None:
+def test_interrupted_mosaic_keeps_its_grid_and_a_missing_number_leaves_a_gap(
+    tmp_path: Path,
+) -> None:
     names = [f"m3x3_{k}" for k in range(1, 6)]
     scan = read(put(tmp_path / "a", names))
-    assert (scan.grid, len(scan)) == ((3, 3), 5)
+    assert (scan.grid, len(scan), scan.raster_index) == ((3, 3), 5, None)
     (tmp_path / "a" / "m3x3_3.tif").unlink()
-    with pytest.raises(ReadError, match="tile 3 is missing"):
-        read(tmp_path / "a")
+    scan = read(tmp_path / "a")
+    assert scan.raster_index is not None and scan.cells is not None
+    assert scan.raster_index.tolist() == [0, 1, 3, 4]
+    assert scan.cells.tolist() == [[2, 0], [2, 1], [1, 0], [1, 1]]
+    assert scan.positions_px is not None
+    assert scan.positions_px.tolist() == [[40, 0], [40, 24], [20, 0], [20, 24]]
+    assert any("row 1, column 3" in note and "gaps" in note for note in scan.notes)
+
+
+def test_a_counter_that_goes_on_from_scan_to_scan_begins_the_grid(tmp_path: Path) -> None:
+    scan = read(put(tmp_path / "a", [f"x_{k}" for k in (101, 102, 104)]), grid=(2, 2))
+    assert scan.raster_index is not None
+    assert scan.raster_index.tolist() == [0, 1, 3]
+    with pytest.raises(ReadError, match="numbers of the others lie beyond a grid of 4 tiles"):
+        read(put(tmp_path / "b", ["x_1", "x_2", "x_7"]), grid=(2, 2))
 
 
 def test_name_grid_that_does_not_fit_gives_a_series_with_a_note(tmp_path: Path) -> None:
@@ -140,10 +155,17 @@ def test_registered_positions_are_preferred_and_start_at_zero(tmp_path: Path) ->
     assert positions.tolist() == [[0, 0], [4.75, 19.5]]
 
 
-def test_tile_in_the_table_but_not_in_the_folder_is_named(tmp_path: Path) -> None:
+def test_tile_in_the_table_but_not_in_the_folder_leaves_a_gap(tmp_path: Path) -> None:
     folder = put(tmp_path / "m", ["a", "b"])
-    configure(folder, {"a.tif": (0, 0), "b.tif": (0, 20), "lost.tif": (0, 40)})
-    with pytest.raises(ReadError, match=r"tile lost\.tif .* missing"):
+    configure(folder, {"lost.tif": (0, 0), "a.tif": (1, 20), "late.tif": (0, 41), "b.tif": (2, 60)})
+    scan = read(folder)
+    assert (scan.grid, scan.names) == ((1, 4), ("a", "b"))
+    assert scan.raster_index is not None and scan.positions_px is not None
+    assert scan.raster_index.tolist() == [1, 3]
+    assert scan.positions_px.tolist() == [[0, 0], [1, 40]]
+    assert any("2 of the 4 tiles" in note for note in scan.notes)
+    configure(folder, {"lost.tif": (0, 0), "late.tif": (0, 41)})
+    with pytest.raises(ReadError, match=r"no tile of TileConfiguration\.txt is in this folder"):
         read(folder)
 
 
@@ -197,25 +219,56 @@ def test_grid_is_found_under_jitter_and_skew(
     nominal = cells * step + skew * cells[:, ::-1]
     points = nominal + rng.uniform(-40, 40, nominal.shape)
     shuffle = rng.permutation(count)
-    found, grid = order_on_grid(points[shuffle], Path("t"))
+    found, grid, raster = order_on_grid(points[shuffle], Path("t"))
     assert grid == (rows, columns if rows > 1 else count)
+    np.testing.assert_array_equal(raster, np.arange(count))
     np.testing.assert_array_equal(shuffle[found], np.arange(count))
 
 
 def test_wide_skewed_mosaic_is_found() -> None:
     cells = raster_cells((31, 31))
     points = cells * 409.0 + 7.0 * cells[:, ::-1]  # the last column is 217 px lower than the first
-    found, grid = order_on_grid(points, Path("t"))
+    found, grid, _ = order_on_grid(points, Path("t"))
     assert grid == (31, 31)
     np.testing.assert_array_equal(found, np.arange(961))
 
 
-def test_hole_and_scatter_are_refused() -> None:
+@settings(max_examples=30, deadline=None)
+@given(rows=st.integers(2, 6), columns=st.integers(2, 6), seed=st.integers(0, 10**6))
+def test_holes_leave_gaps(rows: int, columns: int, seed: int) -> None:
+    """Cells are found across empty ones, wherever they lie; first and last keep the grid's size."""
+    rng = np.random.default_rng(seed)
+    whole = raster_cells((rows, columns))
+    corners = [0, columns - 1, rows * columns - columns, rows * columns - 1]
+    beside = [1, columns]  # one step of each axis is seen
+    some = rng.permutation(rows * columns)[: rng.integers(0, rows * columns)]
+    keep = np.unique([*corners, *beside, *some])
+    points = whole[keep] * 480.0 + rng.uniform(-20, 20, (len(keep), 2))
+    shuffle = rng.permutation(len(keep))
+    found, grid, raster = order_on_grid(points[shuffle], Path("t"))
+    assert grid == (rows, columns)
+    np.testing.assert_array_equal(raster, keep)
+    np.testing.assert_array_equal(shuffle[found], np.arange(len(keep)))
+
+
+def test_scatter_is_refused() -> None:
     cells = raster_cells((3, 3)) * 100.0
-    with pytest.raises(ReadError, match="row 2 from the bottom, column 2"):
-        order_on_grid(np.delete(cells, 4, axis=0), Path("t"))
     with pytest.raises(ReadError, match="do not form one grid"):
         order_on_grid(np.vstack([cells, cells[:1]]), Path("t"))
+    with pytest.raises(ReadError, match="do not form one grid"):
+        order_on_grid(np.vstack([cells, [[750.0, 950.0]]]), Path("t"))
+
+
+def test_real_mosaic_without_its_empty_tiles(txm_data: Path) -> None:
+    scan = read(txm_data / "bl01b_lm_covered6")
+    assert (scan.kind, scan.grid, len(scan)) == ("mosaic", (4, 2), 6)
+    assert scan.raster_index is not None
+    assert scan.raster_index.tolist() == [0, 1, 2, 3, 5, 7]
+    assert any("2 of the 8 tiles" in note for note in scan.notes)
+    whole = read(txm_data / "bl01b_lm_4x2")
+    assert whole.positions_px is not None and scan.positions_px is not None
+    apart = whole.positions_px[scan.raster_index] - scan.positions_px
+    np.testing.assert_allclose(apart - apart[0], 0)
 
 
 def test_references_and_darks_beside_the_tiles(tmp_path: Path) -> None:

@@ -181,6 +181,49 @@ def test_what_cannot_be_harvested_is_refused_in_one_line(archive, tmp_path):
     assert (tmp_path / "full" / "thesis.docx").exists()
 
 
+def test_references_of_two_energies_are_no_samples(tmp_path):
+    for k in range(3):
+        put(tmp_path / f"ref_{k}.xrm", beam(k), f"02/22/23 1{k}:00:00", energy_ev=[8353])
+        turned = beam(10 + k)[:, ::-1]  # another energy, another shape
+        put(tmp_path / f"ref_{k}_8250_0eV.xrm", turned, f"02/22/23 1{k}:30:00", energy_ev=[0])
+    put(tmp_path / "ref_sample.xrm", specimen(beam(9)), "02/22/23 12:30:00", energy_ev=[8353])
+    result = harvest(tmp_path, tmp_path / "lib", HarvestOptions())
+    assert result.kept == 6 and result.dropped == {"sample": 1} and not result.unchecked
+    assert "ref_sample.xrm" not in names(tmp_path / "lib")
+    (stack,) = open_library(tmp_path / "lib")
+    assert {facts["energy_ev"] for facts in stack.acquisition} == {8353, 8250}
+
+
+def test_most_images_with_a_sample_spoil_no_reference(tmp_path):
+    for k in range(2):
+        put(tmp_path / f"ref_{k}.xrm", beam(k), f"02/22/23 1{k}:00:00")
+    rng = np.random.default_rng(4)
+    for k in range(5):
+        image = np.roll(specimen(beam(20 + k)), rng.integers(-20, 20, 2), (0, 1))
+        put(tmp_path / f"ref_s{k}.xrm", image, f"02/22/23 1{k}:20:00")
+    harvest(tmp_path, tmp_path / "lib", HarvestOptions())
+    assert names(tmp_path / "lib") == ["ref_0.xrm", "ref_1.xrm"]
+
+
+@pytest.mark.parametrize("pattern", ["ref*.xrm", "*.xrm"])
+def test_real_references_are_kept_and_real_images_are_not(txm_data, tmp_path, pattern):
+    """Two energies, and 5.5 h at one of them; four images with a sample among them."""
+    told: list[str] = []
+    options = HarvestOptions(pattern=pattern)
+    result = harvest(txm_data / "aps8bm", tmp_path / "lib", options, tell=told.append)
+    assert names(tmp_path / "lib") == [
+        "ref_xanesocv_8250_0eV.xrm", "ref_xanesocv_8353_0eV.xrm", "ref_xanessoc01_8353_0eV.xrm"
+    ]  # fmt: skip
+    assert result.unchecked == 1  # the only one of its energy
+    assert result.dropped == ({"sample": 4} if pattern == "*.xrm" else {})
+
+
+def test_real_empty_tiles_are_told_from_those_with_a_sample(txm_data, tmp_path):
+    options = HarvestOptions(pattern="*.tif")
+    harvest(txm_data / "bl01b_lm_4x2", tmp_path / "lib", options)
+    assert [name[-8:] for name in names(tmp_path / "lib")] == ["0009.tif", "0013.tif"]
+
+
 def test_a_damaged_journal_is_named(archive, tmp_path):
     harvest(archive, tmp_path / "lib", HarvestOptions())
     journal = tmp_path / "lib" / JOURNAL

@@ -31,6 +31,7 @@ Mask = NDArray[np.bool_]
 
 STAGE = "solving for all tiles"
 LEVEL_SD = 1.0  # log: nothing is known of the level of a scan
+SETTLED = 2 / 3  # of the rounds: from then on free places are as narrow as they get
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ def fit_drift(
     problem = _Problem(frames, options)
     for number in range(options.rounds):
         watch.step(STAGE, number, options.rounds)
-        if refresh is not None and number == 2 * options.rounds // 3:
+        if refresh is not None and number == int(options.rounds * SETTLED):
             problem.replace(refresh(problem.model(), problem.width))
         problem.round(number)
     return problem.solution()
@@ -242,7 +243,8 @@ class _Problem:
     def round(self, number: int) -> None:
         """Free cells anew, then drift and shared terms, then the smooth field."""
         first, last = self.options.width
-        self.width = max(last, first * 0.8**number)
+        share = min(1.0, number / (self.options.rounds * SETTLED))
+        self.width = first * (last / first) ** share
         base = self.field.ravel().astype(np.float32)
         fitted = self._smooth_part() + base
         self.free = free_probability(self.residual - fitted, self.width, self.known)
@@ -250,7 +252,7 @@ class _Problem:
         degree = min(self.options.shared_degree, 1 + number)
         self.system = self._system(base, degree)
         self.drift, self.shared = self.system[0].solve(*self.system[1:])
-        if number >= self.options.rounds * 2 // 3:
+        if number >= self.options.rounds * SETTLED:
             self._update_field()
 
     def _smooth_part(self) -> Image:

@@ -18,7 +18,7 @@ from napari_txm_bgcorr.backgrounds.overlap_blocks import find_overlaps
 from napari_txm_bgcorr.backgrounds.static_pattern import static_pattern
 from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.errors import MethodError
-from napari_txm_bgcorr.core.overview import MethodBackgrounds, Overview, bin_mean, survey
+from napari_txm_bgcorr.core.overview import FEW, MethodBackgrounds, Overview, bin_mean, survey
 from napari_txm_bgcorr.core.registration import Positions, register
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.threads import cpu_cores
@@ -42,6 +42,7 @@ GUESSED = 0.1  # log, error of a smooth term of a pattern that is no reference
 SHARED_GUESS = 0.05  # the same of what many tiles agree on
 WIDEST = 0.15  # log, of free places in the first round
 SINGLE_DEGREE = 8
+MANY_DEGREE, MANY_ROUNDS = 3, 9  # of more tiles than `FEW`: seconds, not minutes
 LEAST_SHARE = 0.15  # of a tile, that is free, to set the level
 DIMMER = 0.12  # log: free areas this far below the references' level are none
 DIM = 0.03  # of the median: cells that no tile shows brighter say nothing
@@ -259,6 +260,8 @@ class _Work:
         self.error = error
         self.options = FitOptions(
             shared_degree=FitOptions.shared_degree if many else SINGLE_DEGREE,
+            drift_degree=FitOptions.drift_degree if len(scan) <= FEW else MANY_DEGREE,
+            rounds=FitOptions.rounds if len(scan) <= FEW else MANY_ROUNDS,
             shared_sd=error.shared_sd,
             field_sd=error.field_sd,
             width=(min(max(1.5 * error.shared_sd, 0.03), WIDEST), FitOptions.width[1]),
@@ -390,7 +393,7 @@ def _age_h(scan: Scan) -> float:
 def _hours(scan: Scan) -> Floats:
     """Hours of the tiles since the first one; one after the other where unknown."""
     if scan.times is None or np.isnat(scan.times).any():
-        return np.arange(len(scan)) * TILE_H
+        return np.arange(len(scan), dtype=np.float64) * TILE_H
     out: Floats = np.asarray((scan.times - scan.times.min()) / HOUR, np.float64)
     return out
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.backgrounds.drift_fit import OverlapBlocks
-from napari_txm_bgcorr.core.overview import Overview, bin_mean
+from napari_txm_bgcorr.core.overview import FEW, Overview, bin_mean
 from napari_txm_bgcorr.core.registration import neighbours
 from napari_txm_bgcorr.core.threads import spread
 from napari_txm_bgcorr.core.watch import SILENT, Watch
@@ -16,7 +16,7 @@ __all__ = ["find_overlaps"]
 Floats = NDArray[np.float64]
 Image = NDArray[np.float32]
 
-BLOCK = 64  # of a tile: side of a block
+FINE, COARSE = 64, 32  # blocks across a tile, of few tiles and of many
 LEAST_BLOCKS = 4  # of an overlap
 LEAST_LIT = 0.5  # of a block
 
@@ -66,7 +66,8 @@ def _compare(
 ) -> OverlapBlocks | None:
     """Blocks of the common part of two tiles; None where it is too small."""
     shape = np.asarray(lit.shape)
-    block = max(1, min(lit.shape) // BLOCK)
+    across = FINE if len(overview) <= FEW else COARSE
+    block = max(1, min(lit.shape) // across)
     low, high = np.maximum(step, 0), np.minimum(shape + step, shape)
     number = (high - low) // block
     if (number < 1).any():

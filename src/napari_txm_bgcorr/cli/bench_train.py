@@ -24,6 +24,10 @@ def train(
         typer.Option("--batch", help="Batch sizes above 1, else 4 (CPU) or 8 and 32."),
     ] = None,
     pairs: Annotated[int, typer.Option("--pairs", help="Simulated pairs to train on.")] = 32,
+    rows: Annotated[
+        str,
+        typer.Option("--rows", metavar="REGEX", help="Only rows whose name this finds."),
+    ] = "",
     chart: Annotated[
         Path | None, typer.Option("--chart", metavar="FILE", help="Bar chart, .png or .svg.")
     ] = None,
@@ -65,6 +69,7 @@ def train(
         minutes=minutes_total,
         batches=tuple(batch or ()),
         pairs=pairs,
+        rows=rows,
         energy=EnergyConfig(price_per_kwh=price_per_kwh, co2_kg_per_kwh=co2_per_kwh),
     )
     drawn = chart is not None or (curve is not None and curve.suffix != ".json")

@@ -46,6 +46,11 @@ JOINT_HELP = (
     "Refine the backgrounds of a whole mosaic or series together, where that helps. Default: "
     "auto does, the other methods do not."
 )
+COMBINE_HELP = (
+    "How captured makes one of several references: interpolated (default: mean of each visit to "
+    "the reference position, in time between visits), mean or median (of all, pixel by pixel, as "
+    "other programs do), levelled-mean, levelled-median (each visit's brought to one level)."
+)
 I0_HELP = (
     "Counts of the open beam, median of the lit field, dark removed if the scan has dark images: "
     "sets the level."
@@ -98,6 +103,9 @@ def correct(
     ] = None,
     stitch: Annotated[bool, typer.Option("--stitch", help=STITCH_HELP)] = False,
     joint: Annotated[bool | None, typer.Option("--joint/--no-joint", help=JOINT_HELP)] = None,
+    combine: Annotated[
+        str | None, typer.Option("--combine", metavar="NAME", help=COMBINE_HELP)
+    ] = None,
     i0: Annotated[float | None, typer.Option("--i0", metavar="COUNTS", help=I0_HELP)] = None,
     write_positions: Annotated[
         bool, typer.Option("--write-positions", help=POSITIONS_HELP)
@@ -127,6 +135,7 @@ def correct(
         told=not as_json,
         stitch=stitch,
         joint=joint,
+        combine=combine,
         i0=i0,
         write_positions=write_positions,
     )

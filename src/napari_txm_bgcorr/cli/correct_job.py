@@ -31,7 +31,7 @@ from napari_txm_bgcorr.cli.stitch import (
 from napari_txm_bgcorr.cli.system import peak_rss_mb
 from napari_txm_bgcorr.core.correction import BackgroundMethod, TileResult, correct_tiles
 from napari_txm_bgcorr.core.mosaic import registered
-from napari_txm_bgcorr.core.own_references import method_notes
+from napari_txm_bgcorr.core.own_references import method_notes, reference_notes
 from napari_txm_bgcorr.core.provenance import make_provenance, refuse_if_corrected
 from napari_txm_bgcorr.core.references import References
 from napari_txm_bgcorr.core.scan import Scan
@@ -164,6 +164,8 @@ def prepare(path: Path, options: CorrectOptions, shared: Shared | None = None) -
     darks = shared[size].get("darks")
     if io.from_aperture(options.darks):
         darks = io.read_references(options.darks, like=scan, role="darks")
+    if options.combine == "mean":
+        scan = replace(scan, darks_combined="mean")
     return scan if darks is None else replace(scan, darks=darks.images)
 
 
@@ -183,6 +185,10 @@ def correct_scans(
     unfit = _unfit(scans, options)
     whole = scans[0] if len(scans) == 1 else side_by_side(scans)
     described, provenance = runner.fit(scans, whole)
+    others = [note for scan in scans[1:] for note in reference_notes(options.method, scan)]
+    if others:  # the description is that of the first scan
+        described["notes"] = list(dict.fromkeys([*method_notes(described), *others]))
+        provenance["parameters"] = {**provenance["parameters"], "notes": described["notes"]}
     whole = registered(whole, described)
     fitted = time.perf_counter()
     if not options.overwrite and io.finished(
@@ -315,4 +321,6 @@ def method_of(options: CorrectOptions) -> BackgroundMethod:
 
     learned = options.method in LEARNED
     given = {"model": options.model, "device": options.device} if learned else {}
+    if options.combine is not None:
+        given["combine"] = options.combine
     return make_method(options.method, joint=options.joint, i0=options.i0, **given)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_txm_bgcorr.cli.shards import parse_shard
+from napari_txm_bgcorr.core.captured import COMBINE
 from napari_txm_bgcorr.core.errors import ConfigError
 
 __all__ = ["FORMATS", "PARTS", "CorrectOptions"]
@@ -38,6 +39,8 @@ class CorrectOptions:
         Also blend the corrected tiles of a mosaic into one picture.
     joint : bool or None
         Refine the backgrounds of a whole mosaic or series together; None: as the method does.
+    combine : str or None
+        How ``captured`` makes one of several references; None: as it does by itself.
     i0 : float or None
         Counts of the open beam, dark removed, for the level of what is refined together.
     write_positions : bool
@@ -58,6 +61,7 @@ class CorrectOptions:
     quiet: bool = False
     stitch: bool = False
     joint: bool | None = None
+    combine: str | None = None
     i0: float | None = None
     write_positions: bool = False
     scheduler: str | None = None
@@ -79,6 +83,13 @@ class CorrectOptions:
             raise ConfigError("--save: nothing to save; give for example background,corrected")
         if self.format not in FORMATS:
             raise ConfigError(f"--format {self.format}: choose from {', '.join(FORMATS)}")
+        if self.combine is not None and self.combine not in COMBINE:
+            raise ConfigError(f"--combine {self.combine}: choose from {', '.join(COMBINE)}")
+        if self.combine is not None and self.method != "captured":
+            raise ConfigError(
+                f"--combine {self.combine}: not for --method {self.method}; choose --method "
+                "captured, or leave --combine out"
+            )
         self._check_sharing()
 
     def _check_sharing(self) -> None:

@@ -177,9 +177,8 @@ class Captured:
         groups = _visits(times, np.asarray(scan.times))
         hours = _hours(times, _start(scan))
         found = [self._combined(scan, flats[group], logs[group]) for group in groups]
-        if len(found) > 1:
-            found = [log_beam(counts, None) for counts in found]
-        return _Beam(tuple(found), np.array([hours[group].mean() for group in groups]))
+        visits = found if len(found) == 1 else [log_beam(counts, None) for counts in found]
+        return _Beam(tuple(visits), np.array([hours[group].mean() for group in groups]))
 
     def _combined(self, scan: Scan, flats: NDArray[np.intp], logs: Floats) -> Floats:
         """One image of counts above the dark, of one visit or of all."""
@@ -189,13 +188,15 @@ class Captured:
         def above(i: int, rows: slice = slice(None)) -> Floats:
             base = dark if isinstance(dark, float) else dark[rows]
             counts: Floats = np.asarray(images[int(flats[i])])[rows].astype(np.float64) - base
-            return counts * np.exp(logs[i])
+            counts *= np.exp(logs[i])
+            return counts
 
         if self.combine.startswith("levelled"):
             kind: Literal["median", "mean"] = "mean" if self.combine.endswith("mean") else "median"
             chosen = spread_indices(len(flats), MAX_LEVELLED)
             stack = np.stack([log_beam(above(i), None) for i in chosen])
-            return np.exp(combine_logs(stack, kind).astype(np.float64))
+            levelled: Floats = np.exp(combine_logs(stack, kind).astype(np.float64))
+            return levelled
         if self.combine == "median":
             return _median(above, len(flats), images.shape[1:])
         total = above(0)
@@ -226,7 +227,8 @@ class Captured:
         counts = self._beams[self._beam_of[tile]].counts(hour, float(self._factors[tile]))
         if self._dark is not None:
             counts = counts + self._dark
-        return np.maximum(np.nan_to_num(counts, posinf=0.0), 1e-6)
+        positive: NDArray[Any] = np.maximum(np.nan_to_num(counts, posinf=0.0), 1e-6)
+        return positive
 
     def describe(self) -> dict[str, Any]:
         """Parameters for the provenance."""
@@ -245,7 +247,8 @@ def _median(read: Any, count: int, shape: tuple[int, int]) -> Floats:
 
 
 def _start(scan: Scan) -> np.datetime64:
-    return np.min(np.asarray(scan.flat_times))
+    first: np.datetime64 = np.min(np.asarray(scan.flat_times))
+    return first
 
 
 def _timed(scan: Scan) -> bool:

@@ -23,7 +23,7 @@ from napari_txm_bgcorr.core.shared_pattern import shared_pattern
 from napari_txm_bgcorr.core.threads import cpu_cores, spread
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 
-__all__ = ["MethodBackgrounds", "Overview", "bin_mean", "cells_of", "survey"]
+__all__ = ["FEW", "MethodBackgrounds", "Overview", "bin_mean", "cells_of", "survey"]
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]

@@ -10,12 +10,25 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
-__all__ = ["Edge", "reconcile"]
+__all__ = ["Edge", "Trust", "reconcile"]
 
 Floats = NDArray[np.float64]
 
-TIE = 1e-3  # weight of a step that nothing was seen on, against one that was measured
-LOOSE = 1e-6  # weight of the nominal place itself: holds what hangs on nothing
+
+@dataclass(frozen=True)
+class Trust:
+    """Weights of what is expected, against a measured shift.
+
+    Attributes
+    ----------
+    place : float
+        Of the place of each tile.
+    step : float
+        Of the shift of a pair that was not measured.
+    """
+
+    place: float
+    step: float
 
 
 @dataclass(frozen=True)
@@ -45,27 +58,29 @@ class Edge:
 
 
 def reconcile(
-    nominal: Floats, edges: Sequence[Edge], limit_px: float
+    expected: Floats, edges: Sequence[Edge], limit_px: float, trust: Trust
 ) -> tuple[Floats, list[Edge]]:
     """Places by weighted least squares; measured shifts that contradict the others dropped.
 
     Parameters
     ----------
-    nominal : (T, 2) float64
+    expected : (T, 2) float64
+        Places of the tiles before anything was measured.
     edges : sequence of Edge
     limit_px : float
         A measured shift further off the common solution is dropped, the worst first.
+    trust : Trust
+        In `expected`.
 
     Returns
     -------
     places : (T, 2) float64
     edges : list of Edge
-        As used; those that were not measured have the shift to expect.
+        As used; those that were not measured have the shift between the places.
     """
     current = list(edges)
     while True:
-        expected = _expected(nominal, current)
-        placed = _solve(nominal, current, expected)
+        placed = _solve(expected, current, trust)
         off = np.array([
             np.hypot(*(placed[e.second] - placed[e.first] - e.shift_px)) if e.used else 0.0
             for e in current
@@ -73,41 +88,29 @@ def reconcile(
         if not len(off) or off.max() <= limit_px:
             break
         # The worst of each neighbourhood only: a wrong one bends the shifts beside it.
-        highest = np.zeros(len(nominal))
+        highest = np.zeros(len(expected))
         for e, size in zip(current, off, strict=True):
             highest[[e.first, e.second]] = np.maximum(highest[[e.first, e.second]], size)
         for k in np.flatnonzero(off > limit_px).tolist():
             if off[k] >= max(highest[current[k].first], highest[current[k].second]):
                 current[k] = replace(current[k], used=False)
-    return placed, [
-        e if e.used else replace(e, shift_px=(float(expected[k, 0]), float(expected[k, 1])))
-        for k, e in enumerate(current)
-    ]
+    return placed, [e if e.used else _between(placed, e) for e in current]
 
 
-def _expected(nominal: Floats, edges: Sequence[Edge]) -> Floats:
-    """Step `(E, 2)` to expect on each edge: nominal, plus what others of its kind were off."""
-    steps = np.array([nominal[e.second] - nominal[e.first] for e in edges]).reshape(-1, 2)
-    if not len(steps):
-        return steps
-    across = np.abs(steps[:, 1]) > np.abs(steps[:, 0])
-    out = steps.copy()
-    for kind in (across, ~across):
-        seen = [k for k in np.flatnonzero(kind).tolist() if edges[k].used]
-        if len(seen) >= 3:
-            off = np.array([edges[k].shift_px for k in seen]) - steps[seen]
-            sign = np.sign(steps[:, 1] if kind is across else steps[:, 0])[:, None]
-            out[kind] += sign[kind] * np.median(sign[seen] * off, axis=0)
-    return out
+def _between(placed: Floats, edge: Edge) -> Edge:
+    """An edge with the shift between its places."""
+    y, x = placed[edge.second] - placed[edge.first]
+    return replace(edge, shift_px=(float(y), float(x)))
 
 
-def _solve(nominal: Floats, edges: Sequence[Edge], expected: Floats) -> Floats:
-    count = len(nominal)
-    weight = np.array([1.0 if e.used else TIE for e in edges])
-    shift = np.array([e.shift_px for e in edges]).reshape(-1, 2)
-    shift = np.where(weight[:, None] == 1.0, shift, expected)
+def _solve(expected: Floats, edges: Sequence[Edge], trust: Trust) -> Floats:
+    count = len(expected)
     first = np.array([e.first for e in edges], int)
     second = np.array([e.second for e in edges], int)
+    used = np.array([e.used for e in edges], bool)
+    weight = np.where(used, 1.0, trust.step)
+    shift = np.array([e.shift_px for e in edges]).reshape(-1, 2)
+    shift = np.where(used[:, None], shift, expected[second] - expected[first])
     rows = np.arange(len(edges))
     matrix = sparse.coo_array(
         (
@@ -117,6 +120,6 @@ def _solve(nominal: Floats, edges: Sequence[Edge], expected: Floats) -> Floats:
         shape=(len(edges), count),
     ).tocsr()
     weighted = matrix.T @ sparse.diags_array(weight) if len(edges) else matrix.T
-    normal = (weighted @ matrix + LOOSE * sparse.eye_array(count)).tocsc()
-    right = weighted @ shift + LOOSE * nominal
+    normal = (weighted @ matrix + trust.place * sparse.eye_array(count)).tocsc()
+    right = weighted @ shift + trust.place * expected
     return np.stack([np.atleast_1d(spsolve(normal, right[:, axis])) for axis in (0, 1)], axis=1)

@@ -53,8 +53,12 @@ def subset(scan: Scan, indices: Sequence[int]) -> Scan:
         tiles=LazyTiles(shape, scan.tiles.dtype, lambda k: np.asarray(scan.tiles[chosen[k]])),
         names=tuple(scan.names[i] for i in chosen),
         grid=None,  # what is left need not fill one
+        raster_index=None,
         positions_px=None if places is None else places - places.min(axis=0),
         times=of(scan.times),
+        energies_ev=of(scan.energies_ev),
+        exposures_s=of(scan.exposures_s),
+        monitor=of(scan.monitor),
         angles_deg=of(scan.angles_deg),
     )
 

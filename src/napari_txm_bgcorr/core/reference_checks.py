@@ -14,7 +14,8 @@ __all__ = ["THUMBNAIL_PX", "fault_of", "sample_score", "thumbnail"]
 THUMBNAIL_PX = 64
 FLAT = 0.02  # a beam varies by more over the field (measured: 0.1 to 0.25), a dark by less
 CLIPPED = 0.002  # share of pixels at the image's greatest value
-DEGREE = 3  # of the smooth change that drift alone makes
+DEGREE = 3  # of the smooth change that drift alone makes,
+ROUGH = 0.3  # and this share of it in finer detail; measured: 0.4 at APS 8-BM over 5.5 h
 LIT = 0.35  # of the median, in a thumbnail: darker corners are cut off by the aperture
 
 Floats = NDArray[np.float32]
@@ -76,21 +77,24 @@ def sample_score(own: Floats, others: Sequence[Floats]) -> float:
     """How much an image is dimmed by something that other references do not show.
 
     The log ratio to the median of other references, less a cubic surface (what drift does):
-    root mean square of what lies below it. A specimen absorbs in places, so the image that
-    carries it is the one that lies below; its partner lies above and scores less.
+    root mean square of what lies below it, less (in squares) `ROUGH` of the surface's own, since
+    a beam that drifts much changes in finer detail, too. A specimen absorbs in places, so the
+    image that carries it is the one that lies below; its partner lies above and scores less.
 
     Parameters
     ----------
     own : (Y, X) float32
         `thumbnail` of the image.
     others : sequence of (Y, X) float32
-        Thumbnails of other images of that size, best of the same day; at least one.
+        Thumbnails of other images of that size, binning and photon energy, best of the same
+        day; at least one.
 
     Returns
     -------
     float
-        0.013 (median) to 0.063 for simulated references up to 8 hours apart; 0.023 (thin
-        fibres) to 0.44 with a specimen.
+        Real ones: 0 to 0.014 for empty images (0.03 at APS 8-BM 5.5 h apart, where 0.05 is
+        left beyond a cubic surface), 0.05 (a fifth of the field thinly covered) to 0.2 with a
+        specimen.
     """
     median = np.median(np.stack(others), axis=0)
     lit = (own > np.log(LIT)) & (median > np.log(LIT))
@@ -107,7 +111,8 @@ def sample_score(own: Floats, others: Sequence[Floats]) -> float:
         scale = max(float(np.median(np.abs(rest))) * 1.5, 1e-4)
         weight = np.where(rest < 0, 1 / (1 + (rest / scale) ** 2), 1.0)
     rest -= np.median(rest[rest > np.quantile(rest, 0.3)])
-    return float(np.sqrt(np.mean(np.minimum(rest, 0) ** 2)))
+    below = float(np.mean(np.minimum(rest, 0) ** 2))
+    return float(np.sqrt(max(below - (ROUGH * float(np.std(terms @ fit))) ** 2, 0.0)))
 
 
 @lru_cache(maxsize=8)

@@ -69,6 +69,12 @@ class ReferenceMatch:
     divided_notes: tuple[str, ...] = ()
 
     @property
+    def missed(self) -> bool:
+        """Some reference serves no tile, or some tile has none."""
+        apart = ~self.shape_usable
+        return bool(apart.size) and bool(apart.all(axis=0).any() or apart.all(axis=1).any())
+
+    @property
     def nearest(self) -> Mask:
         """Usable references `(T, N)` of each tile, else those of the nearest energy.
 
@@ -233,7 +239,7 @@ class _Taken:
 
 def _known(values: Floats | None, count: int) -> Floats:
     """Positive values; NaN in place of others."""
-    if values is None:
+    if values is None or len(values) != count:
         return np.full(count, np.nan)
     with np.errstate(invalid="ignore"):
         out: Floats = np.where(values > 0, values, np.nan)
@@ -278,7 +284,7 @@ def _energy_notes(usable: Mask, tiles: _Taken, flats: _Taken) -> list[str]:
 
 def _divided_notes(match: ReferenceMatch, tiles: _Taken, flats: _Taken) -> list[str]:
     """Tell which tiles are divided by references of another energy."""
-    alone = ~match.shape_usable.any(axis=1)
+    alone: Mask = np.logical_not(match.shape_usable.any(axis=1))
     if not alone.any() or not match.shape_usable.size:
         return []
     ours = _span(tiles.energy_ev[alone], "eV")

@@ -161,6 +161,9 @@ class Scan:
         Of a mosaic. Tile ``k`` sits in row ``k // columns`` counted from the BOTTOM and in
         column ``k % columns`` (the order of acquisition at TLS BL01B). The last tiles of an
         interrupted mosaic are absent.
+    raster_index : (T,) int64 or None
+        Cell ``k`` of each tile where tiles before the last are absent, ascending; None where
+        tile ``k`` sits in cell ``k``.
     positions_px : (T, 2) float64 or None
         Top left corner of each tile as (y, x) in pixels, y downwards, least value 0.
     flats, darks : (N, Y, X) array-like or None, counts
@@ -196,6 +199,7 @@ class Scan:
     source: Source
     names: tuple[str, ...]
     grid: tuple[int, int] | None = None
+    raster_index: NDArray[np.int64] | None = None
     positions_px: NDArray[np.float64] | None = None
     flats: TileArray | None = None
     darks: TileArray | None = None
@@ -233,6 +237,7 @@ class Scan:
         if self.grid is not None and not 0 < count <= self.grid[0] * self.grid[1]:
             rows, columns = self.grid
             raise ReadError(f"{where}: {count} tiles do not fit a grid of {rows} x {columns}")
+        self._check_raster()
         if self.positions_px is not None and self.positions_px.shape != (count, 2):
             raise ReadError(f"{where}: positions {self.positions_px.shape} for {count} tiles")
         for label, stack in (("flats", self.flats), ("darks", self.darks)):
@@ -241,15 +246,14 @@ class Scan:
                     f"{where}: {label} of {stack.shape[1:]} px for tiles of {field_px} px; "
                     "give references taken with the same binning"
                 )
-        self._check_counts(count, 0 if self.flats is None else int(self.flats.shape[0]))
+        self._check_facts(count, "energies_ev", "exposures_s", "monitor")
+        if self.flats is not None:
+            flats = int(self.flats.shape[0])
+            self._check_facts(flats, "flat_energies_ev", "flat_exposures_s", "flat_monitor")
 
-    def _check_counts(self, tiles: int, flats: int) -> None:
+    def _check_facts(self, count: int, *names: str) -> None:
         """Refuse facts of another number than the images that they are of."""
-        expected = {
-            **dict.fromkeys(("energies_ev", "exposures_s", "monitor"), tiles),
-            **dict.fromkeys(("flat_energies_ev", "flat_exposures_s", "flat_monitor"), flats),
-        }
-        for name, count in expected.items():
+        for name in names:
             values = getattr(self, name)
             if values is not None and values.shape != (count,):
                 raise ReadError(
@@ -257,13 +261,41 @@ class Scan:
                     "give one value each, NaN where unknown"
                 )
 
+    def _check_raster(self) -> None:
+        """Refuse cells that are not one for each tile, ascending, within the grid."""
+        raster = self.raster_index
+        if raster is None:
+            return
+        last = -1 if self.grid is None else self.grid[0] * self.grid[1] - 1
+        if (
+            raster.shape != (len(self),)
+            or raster[0] < 0
+            or raster[-1] > last
+            or (np.diff(raster) < 1).any()
+        ):
+            raise ReadError(
+                f"{self.source.path}: cells {raster.tolist()} for {len(self)} tiles of a grid of "
+                f"{self.grid}; give one for each tile, ascending"
+            )
+
     def __len__(self) -> int:
         return int(self.tiles.shape[0])
 
     @property
     def cells(self) -> NDArray[np.int64] | None:
         """Grid cell `(T, 2)` of each tile as (row from the TOP, column), or None."""
-        return None if self.grid is None else raster_cells(self.grid)[: len(self)]
+        return None if self.grid is None else self._present(raster_cells(self.grid))
+
+    def abutted_positions(self) -> NDArray[np.float64] | None:
+        """Corners `(T, 2)` of the tiles laid side by side on the grid, or None without one."""
+        if self.grid is None:
+            return None
+        size = (float(self.tiles.shape[1]), float(self.tiles.shape[2]))
+        return self._present(raster_positions(self.grid, size))
+
+    def _present(self, of_cells: NDArray[Any]) -> NDArray[Any]:
+        """Values of the cells that hold a tile."""
+        return of_cells[: len(self)] if self.raster_index is None else of_cells[self.raster_index]
 
     def dark(self) -> NDArray[np.float32] | None:
         """Median or mean of the darks `(Y, X)` float32 in counts; None where there are none."""
@@ -285,6 +317,7 @@ class Scan:
             "shape": [int(n) for n in self.tiles.shape],
             "dtype": str(self.tiles.dtype),
             "grid": None if self.grid is None else [int(n) for n in self.grid],
+            "raster_index": None if self.raster_index is None else self.raster_index.tolist(),
             "pixel_nm": self.pixel_nm,
             "energy_ev": self.energy_ev,
             "exposure_s": self.exposure_s,

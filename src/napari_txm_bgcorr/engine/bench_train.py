@@ -6,6 +6,7 @@ machine that is busy for a while slows all rows alike. Ratios are of rows of one
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,8 +22,15 @@ from napari_txm_bgcorr.core.errors import ConfigError
 from napari_txm_bgcorr.engine.bench_train_choice import settle
 from napari_txm_bgcorr.engine.bench_train_data import Source, Sources, simulate_pairs
 from napari_txm_bgcorr.engine.bench_train_step import Rig, Setting, make_networks, settings_for
+from napari_txm_bgcorr.engine.bench_train_table import (
+    RECIPE_SAMPLES,
+    Seen,
+    Timing,
+    fft_costs,
+    table,
+)
 from napari_txm_bgcorr.engine.devices import choose_device, guard, list_devices, on_device
-from napari_txm_bgcorr.engine.energy import EnergyConfig, EnergyMeter, describe
+from napari_txm_bgcorr.engine.energy import EnergyConfig, EnergyMeter
 
 __all__ = [
     "PUBLISHED",
@@ -30,16 +38,16 @@ __all__ = [
     "BenchOptions",
     "Timing",
     "bench_train",
+    "chosen_rows",
     "network_name",
 ]
 
-RECIPE_SAMPLES = 10_000 * 300  # pairs x epochs of the published recipe, at 256 px
 PUBLISHED = (
     {"name": "published recipe, plain", "hours": 44.17, "hours_fft": 156.67},
     {"name": "published recipe, accelerated (A100)", "hours": 4.9, "hours_fft": 7.2},
 )
 GPU_SECONDS = 0.5  # one timing on a GPU lasts at least so long
-GPU_REPEATS = 5
+GPU_REPEATS = 3
 WARM_STEPS = {"cpu": 1, "mps": 2, "cuda": 5}
 Networks = tuple[nn.Module, nn.Module]
 
@@ -53,7 +61,8 @@ class BenchOptions:
     device : str
         As `devices.choose_device` takes it.
     minutes : float
-        No new round begins that would end later; the first is always finished.
+        On a CPU no new round begins that would end later; the first is always finished. On a
+        GPU, which makes one round, no row begins later.
     batches : tuple of int
         Batch sizes above 1 to measure; empty: 4 on CPUs, else 8 and 32.
     pairs : int
@@ -62,6 +71,8 @@ class BenchOptions:
         Edge of the field; other than 256 only for trying out.
     ngf : int
         Channels of the first level; other than 64 only for trying out.
+    rows : str
+        Regular expression: only rows whose name it finds are measured; empty: all.
     energy : EnergyConfig
         Factors for cost and carbon dioxide.
     """
@@ -72,6 +83,7 @@ class BenchOptions:
     pairs: int = 32
     field_px: int = 256
     ngf: int = 64
+    rows: str = ""
     energy: EnergyConfig = field(default_factory=EnergyConfig)
 
     def __post_init__(self) -> None:
@@ -91,35 +103,16 @@ class BenchOptions:
                 raise ConfigError(f"--batch {batch}: give sizes above 1; 1 is always measured")
         if self.field_px < 256 or self.field_px % 256:
             raise ConfigError(f"--field-px {self.field_px}: unet256 takes multiples of 256")
-
-
-@dataclass
-class Timing:
-    """What was measured of one row, without or with the FFT loss.
-
-    Attributes
-    ----------
-    seconds : list of float
-        Of a step, a value a round.
-    joules : float or None
-    samples : int
-        In all timed steps.
-    """
-
-    seconds: list[float] = field(default_factory=list)
-    joules: float | None = None
-    samples: int = 0
-
-    def add(self, seconds: float, steps: int, batch: int, joules: float | None) -> None:
-        """Take up one timing of `steps` steps."""
-        self.seconds.append(seconds / steps)
-        self.samples += steps * batch
-        if joules is not None:
-            self.joules = (self.joules or 0.0) + joules
+        try:
+            re.compile(self.rows)
+        except re.error as error:
+            raise ConfigError(f"--rows {self.rows}: no regular expression ({error})") from error
 
 
 def bench_train(
-    options: BenchOptions, say: Callable[[str], None] = lambda _: None
+    options: BenchOptions,
+    say: Callable[[str], None] = lambda _: None,
+    keep: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Measure all rows.
 
@@ -128,6 +121,8 @@ def bench_train(
     options : BenchOptions
     say : callable
         Takes one line of progress at a time.
+    keep : callable
+        Takes the result so far after every row, so that a cut loses one row only.
 
     Returns
     -------
@@ -135,9 +130,9 @@ def bench_train(
         ``device``, ``label``, ``threads``, ``torch``, ``field_px``, ``rounds``, ``minutes``,
         ``published``, ``fft_cost`` and ``rows``: a list of dicts with ``name``, ``fft``,
         ``batch``, ``samples_per_s`` (None where this machine cannot), ``x_naive`` (against the
-        naive loop, both with or both without the FFT loss), ``x_equal_batch`` (against the
-        naive loop at the same batch), ``hours_published_recipe``, ``note`` and the fields of
-        `energy.describe`.
+        naive loop, both with or both without the FFT loss; None where that was not measured),
+        ``x_equal_batch`` (against the naive loop at the same batch), ``hours_published_recipe``,
+        ``note`` and the fields of `energy.describe`.
 
     Raises
     ------
@@ -145,38 +140,58 @@ def bench_train(
         If the device is missing or fails.
     """
     device = choose_device(options.device)
-    batches = options.batches or ((4,) if device == "cpu" else (8, 32))
-    settings = settings_for(device, batches)
+    settings = chosen_rows(device, options)
     began = time.monotonic()
+    label = next((d.label for d in list_devices() if d.name == device), device)
+    source = EnergyMeter(device).source
+
+    def result(seen: Seen) -> dict[str, Any]:
+        return {
+            "device": device,
+            "label": label,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "network": network_name(options),
+            "field_px": options.field_px,
+            "rounds": seen.rounds,
+            "minutes": round((time.monotonic() - began) / 60, 2),
+            "recipe": "10,000 pairs x 300 epochs",
+            "published": list(PUBLISHED),
+            "fft_cost": fft_costs(settings, seen),
+            "rows": table(settings, seen, options.energy, source),
+        }
+
     with TemporaryDirectory(prefix="txm-bench-") as folder, guard(device), on_device(device):
         sources = Sources(simulate_pairs(options.pairs, options.field_px, 7), Path(folder), device)
         networks = make_networks(device, ngf=options.ngf)
         settings = settle(settings, networks, sources, device, say)
         end = began + 60 * options.minutes
-        timings, shares, rounds, failed = _rounds(settings, networks, sources, device, end, say)
-    label = next((d.label for d in list_devices() if d.name == device), device)
-    return {
-        "device": device,
-        "label": label,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "network": network_name(options),
-        "field_px": options.field_px,
-        "rounds": rounds,
-        "minutes": round((time.monotonic() - began) / 60, 2),
-        "recipe": "10,000 pairs x 300 epochs",
-        "published": list(PUBLISHED),
-        "fft_cost": shares,
-        "rows": _table(settings, timings, options.energy, EnergyMeter(device).source, failed),
-    }
+        seen = _rounds(
+            settings, networks, sources, device, end, say, lambda seen: keep(result(seen))
+        )
+    return result(seen)
+
+
+def chosen_rows(device: str, options: BenchOptions) -> list[Setting]:
+    """Rows that are asked for.
+
+    Raises
+    ------
+    ConfigError
+        If no row has such a name.
+    """
+    batches = options.batches or ((4,) if device == "cpu" else (8, 32))
+    settings = settings_for(device, batches)
+    chosen = [setting for setting in settings if re.search(options.rows, setting.name)]
+    if not chosen:
+        known = ", ".join(setting.name for setting in settings)
+        raise ConfigError(f"--rows {options.rows}: no such row; there are {known}")
+    return chosen
 
 
 def network_name(options: BenchOptions) -> str:
     """As it is called in tables and charts."""
     return "unet256" if options.ngf == 64 else f"unet256 (ngf {options.ngf})"
-
-
-Key = tuple[str, bool]
 
 
 def _rounds(
@@ -186,38 +201,33 @@ def _rounds(
     device: str,
     end: float,
     say: Callable[[str], None],
-) -> tuple[dict[Key, Timing], list[dict[str, Any]], int, dict[str, str]]:
-    """Visit all rows again and again until `end` (monotonic time); why some cannot be done."""
+    keep: Callable[[Seen], None],
+) -> Seen:
+    """Visit all rows again and again until `end` (monotonic time)."""
     kind = torch.device(device).type
-    timings: dict[Key, Timing] = {}
-    failed: dict[str, str] = {}
-    shares: dict[int, list[float]] = {}
-    rounds, longest = 0, 0.0
-    usable = [s for s in settings if kind == "cuda" or not s.needs_cuda]
-    while rounds == 0 or (kind == "cpu" and time.monotonic() + longest < end):
+    seen, longest = Seen(), 0.0
+    for setting in settings:
+        if setting.needs_cuda and kind != "cuda":
+            seen.failed[setting.name] = "needs an NVIDIA GPU"
+    while seen.rounds == 0 or (kind == "cpu" and time.monotonic() + longest < end):
         start = time.monotonic()
-        for setting in [s for s in usable if s.name not in failed]:
-            with _tf32_off():
-                why = _attempt(setting, networks, sources[setting.source], device, timings, shares)
-            if why:
-                failed[setting.name] = why
-                say(f"round {rounds + 1}  {setting.name}: {why}")
+        for setting in [s for s in settings if s.name not in seen.failed]:
+            if kind != "cpu" and seen.timings and time.monotonic() > end:
+                seen.failed[setting.name] = "no time left"
                 continue
-            done = timings[setting.name, False].seconds[-1]
-            say(f"round {rounds + 1}  {setting.name}: {setting.batch / done:.3g} samples/s")
+            with _tf32_off():
+                why = _attempt(setting, networks, sources[setting.source], device, seen)
+            if why:
+                seen.failed[setting.name] = why
+                said = why
+            else:
+                said = f"{setting.batch / seen.timings[setting.name, False].seconds[-1]:.3g}"
+                said += " samples/s"
+            say(f"round {seen.rounds + 1}  {setting.name}: {said}")
+            keep(seen)
         longest = max(longest, time.monotonic() - start)
-        rounds += 1
-    costs = [
-        {"batch": batch, "fft_ms": round(1e3 * min(alone), 3)} for batch, alone in shares.items()
-    ]
-    for cost in costs:
-        step = min(
-            min(timings[s.name, False].seconds)
-            for s in usable
-            if s.batch == cost["batch"] and s.one_forward and (s.name, False) in timings
-        )
-        cost["percent_of_fastest_step"] = round(cost["fft_ms"] / step / 10, 3)
-    return timings, costs, rounds, failed
+        seen.rounds += 1
+    return seen
 
 
 def _attempt(
@@ -225,23 +235,22 @@ def _attempt(
     networks: Networks,
     source: Source,
     device: str,
-    timings: dict[Key, Timing],
-    shares: dict[int, list[float]],
+    seen: Seen,
 ) -> str:
     """Visit a row; why this machine cannot do it (no memory, no compiler), else nothing.
 
     torch.compile needs Triton and a C++ compiler, which few Windows machines have.
     """
     try:
-        _visit(setting, networks, source, device, timings, shares)
+        _visit(setting, networks, source, device, seen)
         return ""
-    except RuntimeError as error:
+    except (RuntimeError, ImportError, OSError) as error:
         if setting.name == "naive loop":  # all others are measured against it
             raise
         first = next((line for line in str(error).splitlines() if line), type(error).__name__)
     # out of the except block: its traceback holds the row's tensors
     for fft in (False, True):
-        timings.pop((setting.name, fft), None)
+        seen.timings.pop((setting.name, fft), None)
     for network in networks:
         network.requires_grad_(True).zero_grad(set_to_none=True)
     if device.startswith("cuda"):
@@ -254,8 +263,7 @@ def _visit(
     networks: Networks,
     source: Source,
     device: str,
-    timings: dict[Key, Timing],
-    shares: dict[int, list[float]],
+    seen: Seen,
 ) -> None:
     """Warm up, then time a row without and with the FFT loss in turn."""
     kind = torch.device(device).type
@@ -269,13 +277,13 @@ def _visit(
         for fft in (False, True):
             meter = EnergyMeter(device).start()
             taken, steps = _timed(lambda flag=fft: rig.step(flag), device)  # type: ignore[misc]
-            timing = timings.setdefault((setting.name, fft), Timing())
+            timing = seen.timings.setdefault((setting.name, fft), Timing())
             timing.add(taken, steps, setting.batch, meter.joules())
     if setting.one_forward:
         alone = rig.fft_alone()
         alone()
         seconds = [_timed(alone, device) for _ in range(5)]
-        shares.setdefault(setting.batch, []).append(min(t / n for t, n in seconds))
+        seen.shares.setdefault(setting.batch, []).append(min(t / n for t, n in seconds))
     rig.release()
 
 
@@ -314,60 +322,3 @@ def _tf32_off() -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(before)
         torch.backends.cudnn.allow_tf32 = convolutions
-
-
-def _table(
-    settings: Sequence[Setting],
-    timings: dict[Key, Timing],
-    factors: EnergyConfig,
-    source: str,
-    failed: dict[str, str],
-) -> list[dict[str, Any]]:
-    rows = []
-    for setting in settings:
-        for fft in (False, True):
-            timing = timings.get((setting.name, fft))
-            row: dict[str, Any] = {"name": setting.name, "fft": fft, "batch": setting.batch}
-            if timing is None:
-                nothing = dict.fromkeys(
-                    ("samples_per_s", "x_naive", "x_equal_batch", "hours_published_recipe")
-                )
-                note = failed.get(setting.name, "needs an NVIDIA GPU")
-                rows.append(row | nothing | {"note": note, "energy": None})
-                continue
-            rate = setting.batch / min(timing.seconds)
-            energy = describe(timing.joules, source, timing.samples, factors)
-            rows.append(
-                row
-                | {
-                    "samples_per_s": round(rate, 4),
-                    "x_naive": _ratio(rate, timings, "naive loop", 1, fft),
-                    "x_equal_batch": _equal(rate, timings, setting.batch, fft),
-                    "hours_published_recipe": round(RECIPE_SAMPLES / rate / 3600, 3),
-                    "note": setting.note,
-                    "energy": _whole_run(energy, timing.samples),
-                }
-            )
-    return rows
-
-
-def _ratio(rate: float, timings: dict[Key, Timing], name: str, batch: int, fft: bool) -> float:
-    return round(rate * min(timings[name, fft].seconds) / batch, 3)
-
-
-def _equal(rate: float, timings: dict[Key, Timing], batch: int, fft: bool) -> float | None:
-    name = "naive loop" if batch == 1 else f"naive loop, batch {batch}"
-    if (name, fft) not in timings:
-        return None
-    return _ratio(rate, timings, name, batch, fft)
-
-
-def _whole_run(energy: dict[str, Any], samples: int) -> dict[str, Any]:
-    """Scale energy, cost and carbon dioxide from the timed samples to the published recipe."""
-    if energy.get("kwh") is None or not samples:
-        return energy
-    scale = RECIPE_SAMPLES / samples
-    return {
-        key: value * scale if key in ("joules", "kwh", "cost", "co2_kg") else value
-        for key, value in energy.items()
-    }

@@ -73,6 +73,8 @@ def decide(
         The row that brings a flag has it in any case, and says what was found.
     """
     usable = [s for s in settings if s.batch == 1 and not s.needs_cuda]
+    if not usable:
+        return list(settings)
     full = max(usable, key=lambda s: sum(value is True for value in asdict(s).values()))
     flags = [flag for flag in OPTIONAL if getattr(full, flag)]
     if not flags:

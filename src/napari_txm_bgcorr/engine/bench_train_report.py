@@ -48,7 +48,8 @@ def _cells(row: Mapping[str, Any]) -> str:
     if row["samples_per_s"] is None:
         return f"{'-':>9}{'-':>8}{'-':>9}"
     hours = row["hours_published_recipe"]
-    return f"{row['samples_per_s']:>9.4g}{row['x_naive']:>8.2f}{hours:>9.4g}"
+    ratio = "-" if row["x_naive"] is None else f"{row['x_naive']:.2f}"
+    return f"{row['samples_per_s']:>9.4g}{ratio:>8}{hours:>9.4g}"
 
 
 def _energy(rows: Mapping[tuple[str, bool], Mapping[str, Any]]) -> list[str]:
@@ -101,7 +102,11 @@ def chart(result: Result, out: Path) -> None:
         rates = [row["samples_per_s"] for row in mine]
         label = "with FFT loss" if fft else "without FFT loss"
         bars = axes.barh(places, rates, height=0.38, color=colour, label=label)
-        said = [f"{row['samples_per_s']:.3g}  ({row['x_naive']:.2f} x)" for row in mine]
+        said = [
+            f"{row['samples_per_s']:.3g}"
+            + ("" if row["x_naive"] is None else f"  ({row['x_naive']:.2f} x)")
+            for row in mine
+        ]
         axes.bar_label(bars, said, padding=3, fontsize=7)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()

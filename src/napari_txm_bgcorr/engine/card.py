@@ -190,8 +190,14 @@ def carries(card: Mapping[str, Any]) -> str:
 
 def left_out(card: Mapping[str, Any]) -> str:
     """What an exported graph lacks of its model; empty: nothing."""
-    inside = carries(card)
-    return f"The model carries {inside}. They are not in this graph." if inside else ""
+    inside, network = carries(card), card.get("network")
+    found = [f"The model carries {inside}. They are not in this graph."] if inside else []
+    if isinstance(network, Mapping) and network.get("probabilistic"):
+        found.append(
+            "The model also tells its uncertainty and the pixels free of sample. This graph gives "
+            "the background alone."
+        )
+    return " ".join(found)
 
 
 def joined_fits(simulated: Mapping[str, Any], real: Mapping[str, Any]) -> Facts:

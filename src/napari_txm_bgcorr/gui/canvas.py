@@ -61,7 +61,9 @@ class Layout:
         tile = (int(scan.tiles.shape[1]), int(scan.tiles.shape[2]))
         positions = scan.positions_px
         if positions is None:
-            positions = raster_positions(scan.grid or (1, len(scan)), tile)[: len(scan)]
+            positions = scan.abutted_positions()
+        if positions is None:
+            positions = raster_positions((1, len(scan)), tile)
         corners = np.rint(positions - positions.min(axis=0)).astype(np.int64)
         height, width = corners.max(axis=0) + tile
         return cls((int(height), int(width)), corners, tile)

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_txm_bgcorr.core.captured import COMBINE
 from napari_txm_bgcorr.engine.methods import JOINT_BY_DEFAULT, LEARNED
 from napari_txm_bgcorr.gui.drop_zone import FILE_FILTER, local_paths
 from napari_txm_bgcorr.gui.messages import Choices
@@ -35,6 +36,15 @@ METHOD_HELP = {
     "envelope": "A polynomial over the brightest parts of each tile; no reference needed",
     "eigen-flats": "Principal components of several references, fitted to each tile",
     "basic": "BaSiCPy, where it is installed",
+}
+
+
+COMBINE_HELP = {
+    "interpolated": "Mean of each visit to the reference position, in time between visits",
+    "mean": "Mean of all, pixel by pixel, as other programs do",
+    "median": "Median of all, pixel by pixel, as other programs do",
+    "levelled-mean": "As interpolated, with the references of a visit brought to one level",
+    "levelled-median": "The same with their median, which ignores cosmic rays",
 }
 
 
@@ -155,6 +165,12 @@ class ChoicesForm(QWidget):
             ("Corner", "Take the counts of a corner that the aperture closes for the dark image",
              lambda: self.darks.set_paths((Path(APERTURE),))),
         )  # fmt: skip
+        self.combine_combo = narrow_combo("combine_combo", "How several references become one")
+        for name in COMBINE:
+            self.combine_combo.addItem(name, name)
+            self.combine_combo.setItemData(
+                self.combine_combo.count() - 1, COMBINE_HELP[name], Qt.ItemDataRole.ToolTipRole
+            )
         self.joint_box = QCheckBox("Refine over the whole scan")
         self.joint_box.setObjectName("joint_checkbox")
         self.joint_box.setToolTip(
@@ -181,13 +197,14 @@ class ChoicesForm(QWidget):
         model.setSpacing(3)
         model.addWidget(self.model_combo, 1)
         model.addWidget(self.browse_button)
-        form = QFormLayout(self)
+        form = self._form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         form.setSpacing(5)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         form.addRow("Method", self.method_combo)
         form.addRow("Model", model)
         form.addRow("References", self.references)
+        form.addRow("Combine", self.combine_combo)
         form.addRow("Darks", self.darks)
         form.addRow("Device", self.device_combo)
         form.addRow("", self.joint_box)
@@ -210,6 +227,9 @@ class ChoicesForm(QWidget):
         )
         self.device_combo.currentIndexChanged.connect(
             lambda: setattr(self.session, "device", self.device_combo.currentData() or "auto")
+        )
+        self.combine_combo.currentIndexChanged.connect(
+            lambda: setattr(self.session, "combine", self.combine_combo.currentData())
         )
         self.joint_box.toggled.connect(lambda on: setattr(self.session, "joint", bool(on)))
         self.again_box.toggled.connect(lambda on: setattr(self.session, "again", bool(on)))
@@ -235,6 +255,7 @@ class ChoicesForm(QWidget):
         self.method_combo.setToolTip(METHOD_HELP.get(method, "How the background is found"))
         for widget in (self.model_combo, self.browse_button):
             widget.setEnabled(method in LEARNED)
+        self._form.setRowVisible(self.combine_combo, method == "captured")
 
     def _ask_model(self) -> None:
         name, _ = QFileDialog.getOpenFileName(

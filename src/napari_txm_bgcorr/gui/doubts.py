@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_txm_bgcorr.core.errors import MethodError
+from napari_txm_bgcorr.core.own_references import reference_doubts
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.gui.session import Job, model_label
 
@@ -21,19 +22,20 @@ HERE = "Check the result against a reference, or fine-tune the model on today's.
 def doubts(job: Job, scan: Scan) -> list[str]:
     """What in the scan is outside the model's card, or unlike its training: one sentence.
 
-    What has a remedy of its own is a further sentence.
+    What has a remedy of its own is a further sentence, as are references of another energy.
     """
     from napari_txm_bgcorr.engine.methods import LEARNED
 
+    apart = reference_doubts(job.method, scan)
     if job.method not in LEARNED:
-        return []
+        return apart
     from napari_txm_bgcorr.engine.checkpoint import read_card, resolve_model
     from napari_txm_bgcorr.engine.fitness import fitness
     from napari_txm_bgcorr.engine.novelty import unlike_training
 
     name = f"Model {model_label(job.model)}"
     found = fitness(read_card(resolve_model(job.model)), scan, name)
-    return in_one(found + unlike_training(scan, job.model, name), name)
+    return in_one(found + unlike_training(scan, job.model, name), name) + apart
 
 
 def refuse_no_counts(scan: Scan, name: str) -> None:

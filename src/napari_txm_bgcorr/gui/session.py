@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from psygnal import SignalGroupDescriptor
 
+from napari_txm_bgcorr.core.captured import COMBINE
 from napari_txm_bgcorr.core.errors import AlreadyCorrectedError, ConfigError
 from napari_txm_bgcorr.core.scan import Scan
 
@@ -79,6 +80,8 @@ class Session:
         Names as the command line takes them.
     references, darks : tuple of Path
         Files or folders of reference and dark images.
+    combine : str
+        How ``captured`` makes one of several references.
     joint : bool
         Refine the backgrounds over the whole mosaic or series.
     again : bool
@@ -95,6 +98,7 @@ class Session:
     device: str = "auto"
     references: tuple[Path, ...] = ()
     darks: tuple[Path, ...] = ()
+    combine: str = COMBINE[0]
     joint: bool = True
     again: bool = False
     save_format: str = "omezarr"
@@ -121,6 +125,7 @@ class Job:
     darks: tuple[Path, ...] = ()
     again: bool = False
     joint: bool = False
+    combine: str = COMBINE[0]
 
 
 def resolve(session: Session) -> Job:
@@ -143,6 +148,7 @@ def resolve(session: Session) -> Job:
         darks=tuple(session.darks),
         again=session.again,
         joint=session.joint,
+        combine=session.combine,
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from napari_txm_bgcorr.core.captured import Captured
 from napari_txm_bgcorr.core.correction import BackgroundMethod, correct_tiles
 from napari_txm_bgcorr.core.errors import (
     DeviceError,
@@ -259,6 +260,8 @@ def _prepare(job: Job, item: JobInput) -> Scan:
     if job.darks:
         darks = io.read_references(job.darks, like=scan, role="darks")
         scan = replace(scan, darks=darks.images)
+    if job.method == Captured.name and job.combine == "mean":
+        scan = replace(scan, darks_combined="mean")
     return scan
 
 
@@ -291,9 +294,11 @@ def _refuse_corrected_file(path: Path) -> None:
 def _make_method(job: Job) -> BackgroundMethod:
     from napari_txm_bgcorr.engine.methods import LEARNED, make_method
 
-    learned = {"model": job.model, "device": job.device} if job.method in LEARNED else {}
+    given = {"model": job.model, "device": job.device} if job.method in LEARNED else {}
+    if job.method == Captured.name:
+        given["combine"] = job.combine
     with errors_in_words(job.method):
-        return make_method(job.method, joint=False, **learned)
+        return make_method(job.method, joint=False, **given)
 
 
 def _provenance(scan: Scan, method: BackgroundMethod) -> Mapping[str, Any] | None:

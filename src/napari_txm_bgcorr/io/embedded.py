@@ -30,11 +30,20 @@ def scan_record(scan: Scan) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``kind, names, grid, positions_px, pixel_nm, energy_ev, exposure_s, binning, times,
+        ``kind, names, grid, raster_index, positions_px, pixel_nm, energy_ev, exposure_s, binning, times,
         angles_deg``, and of what there is one a tile ``energies_ev, exposures_s, monitor``.
     """
     facts = scan.facts()
-    keep = ("kind", "grid", "pixel_nm", "energy_ev", "exposure_s", "binning", "times")
+    keep = (
+        "kind",
+        "grid",
+        "raster_index",
+        "pixel_nm",
+        "energy_ev",
+        "exposure_s",
+        "binning",
+        "times",
+    )
     return {
         **{key: facts[key] for key in keep},
         "names": list(scan.names),
@@ -143,6 +152,8 @@ def _tile_facts(record: Mapping[str, Any], scan: Scan) -> dict[str, Any]:
         if record.get("grid") is not None:
             rows, columns = record["grid"]
             facts["grid"] = (int(rows), int(columns))
+        if record.get("raster_index") is not None:
+            facts["raster_index"] = np.asarray(record["raster_index"], np.int64)
         if record.get("positions_px") is not None:
             facts["positions_px"] = np.asarray(record["positions_px"], np.float64)
     if record.get("times") is not None:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from napari_txm_bgcorr.core.errors import ReadError
-from napari_txm_bgcorr.core.scan import Scan, raster_positions
+from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.io.names import NameFacts
-from napari_txm_bgcorr.io.tile_grid import check_numbering
+from napari_txm_bgcorr.io.tile_grid import absent_cells, numbered_cells
 
 __all__ = ["frame_names", "nanometres", "with_grid", "with_name_facts"]
 
@@ -67,6 +67,8 @@ def frame_names(path: Path, count: int) -> tuple[str, ...]:
 def with_grid(scan: Scan, grid: tuple[int, int] | None) -> Scan:
     """Take the tiles of a scan as a mosaic of `grid`, bottom left first, abutted.
 
+    Tiles that are missing between numbered ones leave gaps.
+
     Parameters
     ----------
     scan : Scan
@@ -77,8 +79,8 @@ def with_grid(scan: Scan, grid: tuple[int, int] | None) -> Scan:
     Raises
     ------
     ReadError
-        If more tiles than cells are there, fewer than one row, or a tile before the last is
-        missing.
+        If more tiles than cells are there, fewer than one row, or tiles are missing and the
+        numbers of the others do not tell their cells.
     """
     if grid is None or scan.grid == grid:
         return scan
@@ -89,24 +91,30 @@ def with_grid(scan: Scan, grid: tuple[int, int] | None) -> Scan:
             "pass --grid ROWSxCOLUMNS that fits them"
         )
     notes = ["overlap unknown: tiles are laid side by side"]
+    raster_index = None
     if count < math.prod(grid):
         if count < grid[1]:
             raise ReadError(
                 f"{where}: {count} tiles do not fill one row of a grid of {grid[0]} x {grid[1]}; "
                 "pass --grid ROWSxCOLUMNS that fits them"
             )
-        check_numbering(scan.names, where)
-        notes.append(
-            f"{count} of the {math.prod(grid)} tiles of a grid of {grid[0]} x {grid[1]}: "
-            "taken as an interrupted mosaic"
-        )
-    return replace(
+        raster = numbered_cells(scan.names, math.prod(grid), where)
+        if raster[-1] >= count:
+            notes.append(absent_cells(raster, grid))
+            raster_index = raster
+        else:
+            notes.append(
+                f"{count} of the {math.prod(grid)} tiles of a grid of {grid[0]} x {grid[1]}: "
+                "taken as an interrupted mosaic"
+            )
+    placed = replace(
         scan,
         kind="mosaic",
         grid=grid,
-        positions_px=raster_positions(grid, (scan.tiles.shape[1], scan.tiles.shape[2]))[:count],
+        raster_index=raster_index,
         notes=(*scan.notes, *notes),
     )
+    return replace(placed, positions_px=placed.abutted_positions())
 
 
 def with_name_facts(scan: Scan, named: NameFacts) -> Scan:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.errors import ReadError
 from napari_txm_bgcorr.core.reference_checks import fault_of, sample_score, thumbnail
+from napari_txm_bgcorr.core.reference_matching import same_energy
+from napari_txm_bgcorr.core.references import References
 from napari_txm_bgcorr.io.dispatch import read
 from napari_txm_bgcorr.io.guard import reading
 from napari_txm_bgcorr.io.library import Library, Line
@@ -63,7 +65,7 @@ class Harvest:
     dropped : Counter
         Number of images (and unreadable files) by reason.
     unchecked : int
-        Images kept without another one near in time to compare with.
+        Images kept without another one of their energy, near in time, to compare with.
     """
 
     library: Library
@@ -190,19 +192,19 @@ def _examine(path: Path, root: Path, options: HarvestOptions) -> Found:
     name = path.relative_to(root).as_posix()  # a library may be read on another system
     try:
         scan = read(path)
-        itself = scan.flats is None or (scan.source.format == "xradia" and scan.kind == "single")
-        images = scan.tiles if itself or scan.flats is None else scan.flats
-        times = scan.times if itself else scan.flat_times
+        itself = scan.source.format == "xradia" and scan.kind == "single"
+        own = None if itself else References.of(scan)
+        taken = References.of_tiles(scan) if own is None else own
         found: Found = []
-        for k in range(images.shape[0]):
+        for k in range(len(taken)):
             with reading(path, f"image {k + 1}"):
-                image = np.asarray(images[k])
+                image = np.asarray(taken.images[k])
             line: Line = {
-                "name": name if images.shape[0] == 1 else f"{name}#{k + 1}",
-                "date": _date(path, None if times is None else times[k]),
-                "exposure_s": scan.exposure_s,
+                "name": name if len(taken) == 1 else f"{name}#{k + 1}",
+                "date": _date(path, None if taken.times is None else taken.times[k]),
+                "exposure_s": _known(taken.exposures_s, k),
                 "binning": scan.binning,
-                "energy_ev": scan.energy_ev,
+                "energy_ev": _known(taken.energies_ev, k),
                 "pixel_nm": scan.pixel_nm,
             }
             fault = fault_of(image, options.least_level)
@@ -216,6 +218,10 @@ def _examine(path: Path, root: Path, options: HarvestOptions) -> Found:
         reason = str(error).removeprefix(f"{path}: ")
         return [({"name": name, "why": f"unreadable: {reason}"}, None)]
     return found
+
+
+def _known(values: NDArray[np.float64] | None, k: int) -> float | None:
+    return float(values[k]) if values is not None and np.isfinite(values[k]) else None
 
 
 def _date(path: Path, time: np.datetime64 | None) -> str | None:
@@ -262,40 +268,75 @@ def _drop_samples(
     limit: float,
     tell: Callable[[str], None],
 ) -> int:
-    """Drop images that others near in time show to carry a sample; return how many had none."""
+    """Drop images that others show to carry a sample; return how many had none to compare with."""
     groups: dict[str, list[Line]] = {}
     for line in library.images():
         groups.setdefault(line["array"], []).append(line)
-    unchecked, found = 0, []
+    unchecked = 0
     for lines in groups.values():
         lines.sort(key=lambda line: (line["date"] or "", line["name"]))
         for line in lines:
             if line["name"] not in thumbs:  # of an earlier run
                 thumbs[line["name"]] = thumbnail(library.read(line))
-        days = np.array([_days(line) for line in lines])
-        for k, line in enumerate(lines):
-            near = _nearest(days, k)
-            if not near:
-                unchecked += 1
-                continue
-            score = sample_score(thumbs[line["name"]], [thumbs[lines[n]["name"]] for n in near])
-            if score > limit:
-                found.append((line["name"], score))
-    for name, score in found:
-        why = f"sample: dimmed by {100 * score:.1f} % rms against references near in time"
-        library.note({"drop": name, "why": why})
-        tell(f"{name}: left out, {why}")
+        group = _Group(lines, [thumbs[line["name"]] for line in lines])
+        for line, score in group.samples(limit):
+            why = f"sample: dimmed by {100 * score:.1f} % rms against references near in time"
+            library.note({"drop": line["name"], "why": why})
+            tell(f"{line['name']}: left out, {why}")
+        unchecked += group.unchecked()
     return unchecked
+
+
+class _Group:
+    """Images of one size, in order of time, held against those of their energy and binning.
+
+    Parameters
+    ----------
+    lines : list of mapping
+    thumbs : list of (Y, X) float32
+    """
+
+    def __init__(self, lines: list[Line], thumbs: list[NDArray[np.float32]]) -> None:
+        self.lines, self.thumbs = lines, thumbs
+        self.days = np.array([_days(line) for line in lines])
+        self.energy_ev = np.array([line["energy_ev"] or np.nan for line in lines], np.float64)
+        self.binning = np.array([line["binning"] or 0 for line in lines])
+        self.there = np.ones(len(lines), bool)
+
+    def samples(self, limit: float) -> Iterator[tuple[Line, float]]:
+        """Drop the image that scores most above `limit`, again and again, until none does.
+
+        One by one, as images with a sample spoil the comparison for the good ones.
+        """
+        near = [self._nearest(k) for k in range(len(self.lines))]
+        scores = np.array([self._score(k, near[k]) for k in range(len(self.lines))])
+        while scores.max(initial=0.0) > limit:
+            worst = int(np.argmax(scores))
+            yield self.lines[worst], float(scores[worst])
+            self.there[worst], scores[worst] = False, 0.0
+            for k in np.flatnonzero(self.there):
+                if worst in near[k]:
+                    near[k] = self._nearest(int(k))
+                    scores[k] = self._score(int(k), near[k])
+
+    def unchecked(self) -> int:
+        """Number of images without another one to compare with."""
+        return sum(not len(self._nearest(int(k))) for k in np.flatnonzero(self.there))
+
+    def _score(self, k: int, near: list[int]) -> float:
+        return sample_score(self.thumbs[k], [self.thumbs[n] for n in near]) if near else 0.0
+
+    def _nearest(self, k: int) -> list[int]:
+        """Up to `NEIGHBOURS` others like image `k`, nearest in time, within `NEAR_DAYS`."""
+        apart = np.abs(self.days - self.days[k])
+        alike = same_energy(self.energy_ev, self.energy_ev[k]) & self.there
+        alike &= (self.binning == self.binning[k]) | (self.binning == 0) | (self.binning[k] == 0)
+        alike[k] = False
+        others = np.flatnonzero(alike & (apart <= NEAR_DAYS))
+        return [int(n) for n in others[np.argsort(apart[others], kind="stable")][:NEIGHBOURS]]
 
 
 def _days(line: Line) -> float:
     """Days since an epoch; all that are without a date count as of one day."""
     date = line["date"]
     return float(np.datetime64(date, "s").astype(np.int64)) / 86400 if date else 0.0
-
-
-def _nearest(days: NDArray[np.float64], k: int) -> list[int]:
-    """Up to `NEIGHBOURS` others nearest in time, of a sorted list, within `NEAR_DAYS`."""
-    low, high = max(0, k - NEIGHBOURS), min(len(days), k + NEIGHBOURS + 1)
-    others = [n for n in range(low, high) if n != k and abs(days[n] - days[k]) <= NEAR_DAYS]
-    return sorted(others, key=lambda n: abs(days[n] - days[k]))[:NEIGHBOURS]

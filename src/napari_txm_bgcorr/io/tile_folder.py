@@ -33,6 +33,7 @@ from napari_txm_bgcorr.io.names import (
     natural_key,
 )
 from napari_txm_bgcorr.io.tile_grid import (
+    absent_cells,
     find_tile_configuration,
     order_on_grid,
     parse_tile_configuration,
@@ -111,7 +112,7 @@ def read(path: Path, *, grid: tuple[int, int] | None = None) -> Scan:
     Raises
     ------
     ReadError
-        If tiles differ in size, one is missing, or a file is damaged.
+        If tiles differ in size, a file is damaged, or a table names none of the tiles.
     """
     inner = _role_folder(path)
     if inner is not None:
@@ -243,27 +244,32 @@ def _by_name(scan: Scan, grid: tuple[int, int]) -> Scan:
 
 
 def _by_table(scan: Scan, table: Path) -> Scan:
-    """Lay the tiles out by Fiji's table, in the order bottom left, rightwards, then up."""
+    """Lay the tiles out by Fiji's table, in the order bottom left, rightwards, then up.
+
+    Tiles of the table that are not in the folder leave gaps.
+    """
     positions = parse_tile_configuration(table)
     files = {file.name: k for k, file in enumerate(scan.source.files)}
-    for name in positions:
-        if name not in files:
-            raise ReadError(
-                f"{scan.source.path}: tile {name} of {table.name} is missing; "
-                "add it, or remove the table to read the rest as a series"
-            )
+    if not any(name in files for name in positions):
+        raise ReadError(
+            f"{scan.source.path}: no tile of {table.name} is in this folder (its first is "
+            f"{next(iter(positions))}); give the table of this mosaic, or remove it"
+        )
     place = np.array(list(positions.values()), np.float64)
-    order, grid = order_on_grid(place, table)
-    index = np.array([files[name] for name in positions])[order]
-    notes = [f"{len(files) - len(index)} files not in {table.name} are left out"]
-    notes = notes if len(index) < len(files) else []
+    order, grid, raster = order_on_grid(place, table)
+    index = np.array([files.get(name, -1) for name in positions])[order]
+    order, raster, index = (values[index >= 0] for values in (order, raster, index))
+    notes = [absent_cells(raster, grid)] if raster[-1] >= len(raster) else []
+    if len(index) < len(files):
+        notes.append(f"{len(files) - len(index)} files not in {table.name} are left out")
     if (np.diff(index) < 0).any():
         notes.append(f"tiles put into raster order by {table.name}")
     return replace(
         _reordered(scan, index),
         kind="mosaic",
         grid=grid,
-        positions_px=place[order] - place.min(axis=0),
+        raster_index=raster if raster[-1] >= len(raster) else None,
+        positions_px=place[order] - place[order].min(axis=0),
         notes=(*scan.notes, *notes),
     )
 

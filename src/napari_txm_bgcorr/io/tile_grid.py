@@ -15,8 +15,9 @@ from napari_txm_bgcorr.io.guard import reading
 from napari_txm_bgcorr.io.names import acquisition_numbers
 
 __all__ = [
-    "check_numbering",
+    "absent_cells",
     "find_tile_configuration",
+    "numbered_cells",
     "order_on_grid",
     "parse_tile_configuration",
     "tile_configuration_text",
@@ -24,6 +25,7 @@ __all__ = [
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _LINE = re.compile(rf"^(.*?)\s*;[^;]*;\s*\(\s*({_NUMBER})\s*,\s*({_NUMBER})\s*(?:,[^)]*)?\)\s*$")
+NAMED = 4  # empty cells that a note lists
 _FILES = ("TileConfiguration.registered.txt", "TileConfiguration.txt")
 
 
@@ -90,11 +92,11 @@ def tile_configuration_text(names: Sequence[str], positions_px: NDArray[np.float
 
 def order_on_grid(
     positions_px: NDArray[np.float64], where: Path
-) -> tuple[NDArray[np.int64], tuple[int, int]]:
-    """Order of tiles that follows the raster from bottom left, and the grid they fill.
+) -> tuple[NDArray[np.int64], tuple[int, int], NDArray[np.int64]]:
+    """Order of tiles that follows the raster from bottom left, the grid, and their cells in it.
 
     Neighbours are found around the nominal step, so jitter and the skew of rows that builds up
-    over a wide mosaic do not confuse rows with columns.
+    over a wide mosaic do not confuse rows with columns. Cells may be empty.
 
     Parameters
     ----------
@@ -108,11 +110,13 @@ def order_on_grid(
     order : (T,) int64
         ``positions_px[order]`` runs bottom left first, rightwards, then up.
     grid : (rows, columns)
+    raster_index : (T,) int64
+        Cell of each tile in that order, ascending: row from the bottom x columns + column.
 
     Raises
     ------
     ReadError
-        If positions are no grid, or a cell other than the last ones has no tile.
+        If positions are no grid.
     """
     cells = _cells(np.asarray(positions_px, np.float64))
     rows, columns = (int(n) for n in cells.max(axis=0) + 1)
@@ -120,14 +124,7 @@ def order_on_grid(
         raise ReadError(f"{where}: positions do not form one grid; remove it or pass --grid")
     raster = (rows - 1 - cells[:, 0]) * columns + cells[:, 1]
     order = np.argsort(raster, kind="stable")
-    missing = np.setdiff1d(np.arange(len(cells)), raster)
-    if missing.size:
-        row, column = divmod(int(missing[0]), columns)
-        raise ReadError(
-            f"{where}: tile missing in row {row + 1} from the bottom, column {column + 1} of a "
-            f"{rows} x {columns} grid; add it or remove the file and its line to read a series"
-        )
-    return order.astype(np.int64), (rows, columns)
+    return order.astype(np.int64), (rows, columns), raster[order]
 
 
 def _cells(points: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -148,9 +145,29 @@ def _cells(points: NDArray[np.float64]) -> NDArray[np.int64]:
             if gap < 0.4 * length and int(there) not in seen:
                 seen[int(there)] = (seen[here][0] + move[0], seen[here][1] + move[1])
                 queue.append(int(there))
+        if not queue:
+            queue = _across_gap(points, step, seen)
     found = np.array(list(seen.values()))
     cells[list(seen)] = found - found.min(axis=0)
     return cells
+
+
+def _across_gap(
+    points: NDArray[np.float64], step: NDArray[np.float64], seen: dict[int, tuple[int, int]]
+) -> list[int]:
+    """Add to `seen` the nearest tile beyond empty cells, whole steps away; none where none is."""
+    known, rest = list(seen), [k for k in range(len(points)) if k not in seen]
+    if not rest or not step.all():
+        return []
+    gaps, at = cKDTree(points[known]).query(points[rest])
+    k = int(np.argmin(gaps))
+    here, there = known[int(at[k])], rest[k]
+    offset = (points[there] - points[here]) / step
+    whole = np.rint(offset)
+    if np.abs(offset - whole).max() > 0.4:
+        return []
+    seen[there] = (seen[here][0] + int(whole[0]), seen[here][1] + int(whole[1]))
+    return [there]
 
 
 def _steps(points: NDArray[np.float64], tree: cKDTree) -> NDArray[np.float64]:
@@ -169,31 +186,56 @@ def _least_group(distances: NDArray[np.float64]) -> float:
     return float(np.median(distances[distances < 1.5 * distances.min()]))
 
 
-def check_numbering(names: Sequence[str], where: Path) -> None:
-    """Refuse a gap in the running numbers of a mosaic's tiles, naming the missing one.
+def numbered_cells(names: Sequence[str], count: int, where: Path) -> NDArray[np.int64]:
+    """Cells of a mosaic's tiles in order of acquisition, from the running numbers in their names.
 
     Parameters
     ----------
     names : sequence of str
         Names in order, without suffix.
+    count : int
+        Cells of the grid.
     where : Path
         Folder, for the message.
+
+    Returns
+    -------
+    (T,) int64
+        Counted from the number 0 or 1; 0, 1, 2 ... where names have no running number.
 
     Raises
     ------
     ReadError
-        If a number between the first (0 or 1 at most) and the last has no tile.
+        If numbers are missing and the rest fits no such grid.
     """
-    numbers = acquisition_numbers(names)
-    if numbers is None:
-        return
-    first = min(1, min(numbers))
-    gaps = (
-        sorted(set(range(first, max(numbers) + 1)) - set(numbers)) if max(numbers) < 10**6 else []
-    )
-    if gaps:
-        more = f" (and {len(gaps) - 1} more)" if len(gaps) > 1 else ""
+    numbers = np.array(acquisition_numbers(names) or range(len(names)), np.int64)
+    raster = numbers - min(1, int(numbers.min()))
+    if raster[-1] >= count or (np.diff(raster) < 1).any():
+        raster = numbers - numbers[0]  # a camera's counter that goes on from scan to scan
+    if raster[-1] >= count or (np.diff(raster) < 1).any():
         raise ReadError(
-            f"{where}: tile {gaps[0]} is missing{more} between {names[0]} and {names[-1]}; "
-            "add it, or rename the folder to read the rest as a series"
+            f"{where}: tiles are missing between {names[0]} and {names[-1]}, and the numbers of "
+            f"the others lie beyond a grid of {count} tiles; add them, or rename the folder to "
+            "read the rest as a series"
         )
+    return raster
+
+
+def absent_cells(raster_index: NDArray[np.int64], grid: tuple[int, int]) -> str:
+    """Name the empty cells of a mosaic; empty where there are none.
+
+    Parameters
+    ----------
+    raster_index : (T,) int64
+        Cells with a tile.
+    grid : (rows, columns)
+    """
+    absent = np.setdiff1d(np.arange(grid[0] * grid[1]), raster_index)
+    if not absent.size:
+        return ""
+    named = [f"row {k // grid[1] + 1}, column {k % grid[1] + 1}" for k in absent[:NAMED].tolist()]
+    more = f"; {len(absent) - NAMED} more" if len(absent) > NAMED else ""
+    return (
+        f"{len(absent)} of the {grid[0] * grid[1]} tiles of a grid of {grid[0]} x {grid[1]} are "
+        f"absent and left as gaps (rows from the bottom: {'; '.join(named)}{more})"
+    )

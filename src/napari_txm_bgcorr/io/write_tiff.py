@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.scan import raster_positions
+from napari_txm_bgcorr.core.registration import nominal_positions
 from napari_txm_bgcorr.io.embedded import KEY
 from napari_txm_bgcorr.io.job import Job
 from napari_txm_bgcorr.io.json_file import write_json
@@ -35,13 +35,10 @@ class TiffSink:
     def create(self) -> None:
         """Make the folders, the record of the whole and the tables of positions."""
         scan = self._job.scan
-        _, y, x = scan.tiles.shape
         for role in self._job.save:
             (self._job.part / role).mkdir(exist_ok=True)
             if scan.grid is not None:
-                positions = scan.positions_px
-                if positions is None:
-                    positions = raster_positions(scan.grid, (y, x))[: len(scan)]
+                positions = nominal_positions(scan)
                 table = self._job.part / role / "TileConfiguration.txt"
                 table.write_text(tile_configuration_text(self._names, positions), "utf-8")
         _write_record(self._job)

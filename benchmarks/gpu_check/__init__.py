@@ -1,0 +1,1 @@
+"""What a GPU is worth, in eight minutes: run by ``tools/gpu_check.sh``."""
