@@ -197,15 +197,15 @@ def test_references_of_another_size_are_left_aside(tuned):
     assert told["prior"] == "generator" and "64 x 64 px, the tiles 48 x 48 px" in told["notes"][0]
 
 
-def test_references_too_far_off_are_left_aside(tmp_path, stack):
-    """As the network's card states a small error without any prior."""
-    good_alone = save(tmp_path / "m.safetensors", choose_references([stack], 8), stated=0.01)
-    told = AutoSource(good_alone, "cpu").fit(scan_of((900.0, 900.1))).describe()
-    assert told["prior"] == "generator" and "too far off" in told["notes"][0]
-    undated = replace(scan_of((900.0, 900.1)), times=None)
-    assert AutoSource(good_alone, "cpu").fit(undated).describe()["prior"] == "none"
-    kept = AutoSource(good_alone, "cpu", "reference").fit(scan_of((900.0,))).describe()
-    assert kept["prior"] == "reference"  # asked for by name
+def test_the_drift_model_knows_how_old_they_are(tuned):
+    fresh, old, undated = (
+        make_method("auto", model=tuned, device="cpu").fit(scan).describe()["joint"]["prior"]
+        for scan in (
+            scan_of((1.0, 1.1)), scan_of((900.0, 900.1)), replace(scan_of((9.0, 9.1)), times=None)
+        )
+    )  # fmt: skip
+    assert fresh["shared_sd"] < undated["shared_sd"] < old["shared_sd"]
+    assert fresh["level_sd"] < undated["level_sd"] < old["level_sd"]
 
 
 def test_models_and_cards_without_references_are_as_they_were(plain):

@@ -145,7 +145,8 @@ def test_every_method_can_be_joined(name):
     told = method.describe()["joint"]
     assert method.name == f"{name}+joint"
     assert told["pairs"] == 12
-    assert told["prior"]["level_sd"] is None  # its backgrounds are guesses
+    # only references tell a level
+    assert (told["prior"]["level_sd"] is not None) == (name == "captured")
     assert all(0 <= share <= 1 for share in told["free_share"])
     json.dumps(told)
 
