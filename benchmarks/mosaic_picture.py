@@ -83,7 +83,8 @@ def main() -> None:
     )  # fmt: skip
     scan = replace(drawn.scan, tiles=np.asarray(drawn.scan.tiles[:]))
     given_before = References.of(scan)
-    assert given_before is not None
+    if given_before is None:
+        raise ValueError("the simulated scan has no references")
     before = given_before.chosen(np.arange(1)).attach(scan)
     alone = replace(scan, flats=None, flat_times=None)
     joined: Any = make_method("auto").fit(alone)

@@ -120,9 +120,7 @@ def blocks(residual: Floats, places: NDArray[np.int64], i: int, j: int) -> Overl
     at = np.stack([y, x], axis=1)
     one, two = at - places[i], at - places[j]
     difference = residual[i][one[:, 0], one[:, 1]] - residual[j][two[:, 0], two[:, 1]]
-    return OverlapBlocks(
-        i, j, (one + 0.5) / size * 2 - 1, (two + 0.5) / size * 2 - 1, difference
-    )
+    return OverlapBlocks(i, j, (one + 0.5) / size * 2 - 1, (two + 0.5) / size * 2 - 1, difference)
 
 
 def reordered(one: Known, order: NDArray[np.int64]) -> Known:

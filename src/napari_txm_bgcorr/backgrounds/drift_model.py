@@ -182,7 +182,8 @@ class DriftModel:
         overview = survey(scan, own, workers=self.workers, watch=watch)
         if scan.kind == "mosaic" and len(scan) > 1:
             self.positions = self._places(scan, overview, watch)
-        work = _Work(scan, overview, self.positions, prior_error(_referenced(self.method, scan), known), watch)
+        error = prior_error(_referenced(self.method, scan), known)
+        work = _Work(scan, overview, self.positions, error, watch)
         self.solution = work.solve()
         level, shift = work.level(self.solution, self.i0)
         self.backgrounds = work.backgrounds(self.solution, shift)
