@@ -8,16 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from napari_txm_bgcorr.backgrounds.drift_model import DriftModel
 from napari_txm_bgcorr.core.classical import Smooth, TileMedian
 from napari_txm_bgcorr.core.errors import StoppedError
-from napari_txm_bgcorr.core.mosaic import Joint
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan
 from napari_txm_bgcorr.core.simulate import simulate_mosaic, simulate_series
 from napari_txm_bgcorr.core.watch import Watch, fit_method
 
-STAGES = (
-    "looking at tiles", "registering neighbours", "solving for all tiles", "comparing overlaps",
-)  # fmt: skip
+STAGES = ("looking at tiles", "registering neighbours", "solving for all tiles")
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +44,8 @@ def counted(scan: Scan) -> tuple[Scan, Callable[[], int]]:
 
 def test_every_stage_of_a_mosaic_tells_how_far_it_is(mosaic: Scan) -> None:
     told: list[tuple[str, int, int]] = []
-    joint = Joint(Smooth())
+    joint = DriftModel(Smooth())
     fit_method(joint, mosaic, Watch(lambda *step: told.append(step)))
-    assert joint.reason == ""
     for stage in STAGES:
         steps = [(done, total) for name, done, total in told if name == stage]
         assert steps, stage
@@ -59,8 +56,8 @@ def test_every_stage_of_a_mosaic_tells_how_far_it_is(mosaic: Scan) -> None:
 
 def test_a_series_tells_its_stage(series: Scan) -> None:
     told: list[str] = []
-    fit_method(Joint(Smooth()), series, Watch(lambda stage, *_: told.append(stage)))
-    assert {"looking at tiles", "following the drift"} <= set(told)
+    fit_method(DriftModel(Smooth()), series, Watch(lambda stage, *_: told.append(stage)))
+    assert {STAGES[0], STAGES[2]} == set(told)
 
 
 def test_plain_methods_are_followed_by_what_they_read(mosaic: Scan) -> None:
@@ -81,19 +78,19 @@ def test_stopping_reads_no_more_than_the_tiles_at_hand(
     mosaic: Scan, after: int, workers: int
 ) -> None:
     scan, read = counted(mosaic)
-    joint = Joint(Smooth())
+    joint = DriftModel(Smooth())
     joint.method.workers = workers  # type: ignore[attr-defined]
-    watch = Watch(should_stop=lambda: read() >= 2 * after)  # survey reads twice: raw, background
+    watch = Watch(should_stop=lambda: read() >= after)
     with pytest.raises(StoppedError):
         fit_method(joint, scan, watch)
-    assert read() <= 2 * after + 2 * workers
-    assert joint.joined is None
+    assert read() <= after + workers
+    assert joint.backgrounds is None and joint.solution is None
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_can_be_stopped(mosaic: Scan, stage: str) -> None:
     reached: list[str] = []
-    joint = Joint(Smooth())
+    joint = DriftModel(Smooth())
     watch = Watch(lambda name, *_: reached.append(name), lambda: stage in reached)
     with pytest.raises(StoppedError):
         fit_method(joint, mosaic, watch)
@@ -114,5 +111,5 @@ def test_what_progress_raises_ends_the_fit(mosaic: Scan) -> None:
 
 def test_the_watch_of_the_constructor_is_used_by_fit(mosaic: Scan) -> None:
     told: list[str] = []
-    Joint(Smooth(), watch=Watch(lambda stage, *_: told.append(stage))).fit(mosaic)
+    DriftModel(Smooth(), watch=Watch(lambda stage, *_: told.append(stage))).fit(mosaic)
     assert set(STAGES) <= set(told)

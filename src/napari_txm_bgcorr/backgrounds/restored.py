@@ -98,6 +98,8 @@ def restored(
         method = Restored(model, DriftBackgrounds.of(arrays), described)
         ends = np.array([0, len(scan) - 1])
         tried = method.fit(scan).background(np.empty((2, *scan.tiles.shape[1:])), ends)
+        for i in ends:
+            method.backgrounds.uncertainty(int(i))
     except (LookupError, ValueError, TypeError) as error:
         raise MethodError(f"{scan.source.path}: arrays that do not fit it ({error})") from error
     if not np.isfinite(tried).all():

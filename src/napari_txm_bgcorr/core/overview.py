@@ -301,5 +301,7 @@ class _Keeper:
         shared = np.empty((2, *log_raw.shape), np.float16)
         shared[0] = log_raw - np.float32(level)
         shared[1] = log_background - np.median(log_background[::4, ::4])
-        kept = np.exp(log_raw) if i in self.looked else None
+        # References show the aperture alone, tiles dark specimens, too.
+        knows = own is not None and own.knows_drift
+        kept = np.exp(log_background if knows else log_raw) if i in self.looked else None
         return _Seen(small, level, cells, coarse.mean(log_background), shared, kept)
