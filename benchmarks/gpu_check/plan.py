@@ -59,7 +59,7 @@ STAGES = (
         "Where a training step spends its time",
         "training_speed",
         ("--device", "{device}", "--profile", "--rows", "{row}"),
-        25,
+        30,
     ),
     Stage(
         "memory",
