@@ -15,12 +15,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, gaussian_filter, median_filter
 
-from napari_txm_bgcorr.core.simulate import draw_session, draw_specimen
+from napari_txm_bgcorr.core.simulate import FAMILIES, SPECIMENS, draw_session, draw_specimen
 from napari_txm_bgcorr.io.dispatch import read
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,9 +34,11 @@ FREE = 0.02  # of the log transmission about its most frequent value, smoothed b
 PEDESTALS = {"bl01b_lm": 2400.0, "bl01b_sb": 1750.0}  # least counts behind the aperture
 COLOURS = {"bl01b_lm": "C0", "bl01b_sb": "C9", "aps8bm": "C3", "xradia": "C2"}
 MARKERS = {"bl01b_lm": "o", "bl01b_sb": "s", "aps8bm": "^", "xradia": "D"}
+PLACES = tuple(COLOURS)
 KINDS = ("background", "raw", "transmission")
 Image = NDArray[np.float32]
 Figures = dict[str, float]
+Collected = dict[str, list[tuple[str, Figures]]]
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,12 @@ def real_shots(data: Path) -> Iterator[Shot]:
 
     lm = "bl01b_lm_4x2/20230426_Lm-1-b2-60sm4x4_00{}.tif"
     empty = [one(lm.format(n), "bl01b_lm") for n in ("09", "13")]
+    clear = np.maximum((empty[0] + empty[1]) / 2, 1)
     yield from (Shot("background", "bl01b_lm", image) for image in empty)
     for number in ("01", "02", "05", "06", "10", "14"):
         image = one(lm.format(number), "bl01b_lm")
         yield Shot("raw", "bl01b_lm", image)
-        yield Shot("transmission", "bl01b_lm", image / np.maximum(np.mean(empty, axis=0), 1))
+        yield Shot("transmission", "bl01b_lm", image / clear)
     for path in sorted((data / "bl01b_sb_2x2").glob("*.tif")):
         yield Shot("raw", "bl01b_sb", one(str(path), "bl01b_sb"))
     flats = {}
@@ -162,15 +166,15 @@ def free_share(log: NDArray[np.floating]) -> float:
     return float(around.max() / len(log))
 
 
-def collect(shots: Iterator[Shot]) -> dict[str, list[tuple[str, Figures]]]:
+def collect(shots: Iterator[Shot]) -> Collected:
     """Figures of every image by kind, with where it is from."""
-    found: dict[str, list[tuple[str, Figures]]] = {kind: [] for kind in KINDS}
+    found: Collected = {kind: [] for kind in KINDS}
     for shot in shots:
         found[shot.kind].append((shot.source, figures(shot)))
     return found
 
 
-def report(real: dict[str, list[tuple[str, Figures]]], made: dict[str, list]) -> int:
+def report(real: Collected, made: Collected) -> int:
     """Print one row a statistic; return how many real values lie beyond the simulated ones."""
     beyond = 0
     for kind in KINDS:
@@ -195,10 +199,7 @@ def report(real: dict[str, list[tuple[str, Figures]]], made: dict[str, list]) ->
     return beyond
 
 
-PLACES = tuple(COLOURS)
-
-
-def draw_figures(real: dict[str, list], made: dict[str, list]) -> None:
+def draw_figures(real: Collected, made: Collected) -> None:
     """Write the plot of all statistics: simulated spread as bands, real images as points."""
     import matplotlib
 
@@ -232,11 +233,48 @@ def draw_figures(real: dict[str, list], made: dict[str, list]) -> None:
             axis.set_title(f"{kind}: {title}", fontsize=10)
     for source in PLACES:
         axes[0, 0].plot([], [], MARKERS[source], color=COLOURS[source], mec="k", label=source)
-    axes[0, 0].legend(fontsize=8, title="real; grey: simulated 1-99, 25-75 %, median")
+    axes[0, 0].legend(
+        fontsize=7,
+        title_fontsize=7,
+        loc="lower right",
+        title="real; grey: simulated 1-99, 25-75 %, median",
+    )
     figure.savefig(IMAGES / "simulator-and-real.png", dpi=70)
 
 
-def _spread(axis, names: list[str], made: list[tuple[str, Figures]]) -> None:  # type: ignore[no-untyped-def]
+def draw_pictures(data: Path, seed: int) -> None:
+    """Write raw tiles of BL01B, simulated beams of every family, and every kind of specimen."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shown: list[tuple[str, Image]] = []
+    for number in ("01", "06", "09"):
+        path = data / f"bl01b_lm_4x2/20230426_Lm-1-b2-60sm4x4_00{number}.tif"
+        shown.append((f"real raw tile, BL01B {number}", clean(read(path).tiles[0])))
+    rng = np.random.default_rng(seed)
+    for k, kind in enumerate(("vesicles", "clusters", "electrode")):
+        session = draw_session(rng, family=("bl01b", "half-dark", "bl01b")[k])
+        raw = session.expose(draw_specimen(rng, (SIZE, SIZE), kind), 0.0, rng)
+        shown.append((f"simulated raw tile: {session.family}, {kind}", clean(raw)))
+    for name in FAMILIES:
+        session = draw_session(rng, family=name)
+        flat = session.expose(np.ones((SIZE, SIZE), np.float32), 0.0, rng)
+        shown.append((f"illumination: {name}", clean(flat)))
+    shown += [(f"specimen: {kind}", draw_specimen(rng, (SIZE, SIZE), kind)) for kind in SPECIMENS]
+    figure, axes = plt.subplots(-(-len(shown) // 6), 6, figsize=(15, 14), layout="constrained")
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (title, image) in zip(axes.flat, shown, strict=False):
+        low, high = np.percentile(image, (0.5, 99.7))
+        fixed = (0.2, 1.3) if title.startswith("specimen") else (low, high)
+        axis.imshow(image[::2, ::2], cmap="gray", vmin=fixed[0], vmax=fixed[1])
+        axis.set_title(title, fontsize=8)
+    figure.savefig(IMAGES / "simulator.png", dpi=64)
+
+
+def _spread(axis: Any, names: list[str], made: list[tuple[str, Figures]]) -> None:
     table = np.array([[f[n] for n in names] for _, f in made])
     low, lower, middle, upper, high = np.percentile(table, (1, 25, 50, 75, 99), axis=0)
     at = np.arange(len(names))
@@ -263,6 +301,7 @@ def main() -> None:
     total = sum(len(found) * len(found[0][1]) for found in real.values())
     print(f"\n{beyond} of {total} real values lie beyond all simulated ones")
     draw_figures(real, made)
+    draw_pictures(data, options.seed)
 
 
 if __name__ == "__main__":

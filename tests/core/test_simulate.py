@@ -65,6 +65,18 @@ def test_positions_nominal_in_the_scan_and_jittered_in_truth():
     assert np.array_equal(still.positions_px, still.scan.positions_px)
 
 
+def test_drawn_overlaps_are_those_in_use():
+    shares = []
+    for seed in range(40):
+        made = simulate_mosaic(2, 2, size=512, overlap=None, specimen="empty", seed=seed)
+        step = np.ptp(made.scan.positions_px, axis=0)
+        shares += [1 - step / 512]
+    shares = np.array(shares)
+    assert shares.min() > 0.029 and shares.max() < 0.201
+    assert np.mean((shares > 0.035) & (shares < 0.075)) > 0.5
+    assert (shares > 0.1).any()
+
+
 def test_rows_are_skewed():
     made = simulate_mosaic(3, 2, size=512, jitter_px=0, skew_px=7, seed=2)
     x = made.positions_px[:, 1].reshape(3, 2)
@@ -202,3 +214,19 @@ def test_a_pixel_is_free_where_specimen_and_fringes_change_it_by_less_than_three
     assert free.shape == (64, 64) and free.dtype == bool
     assert np.array_equal(free, free_of_sample(made.transmissions[:])[0])
     assert np.array_equal(free, np.abs(made.transmissions[0] - 1) < 0.003)
+
+
+def test_a_varied_stock_of_specimens_leaves_from_nothing_to_all_of_a_tile_free():
+    rng = np.random.default_rng(7)
+    shares = np.array([free_of_sample(draw_specimen(rng, (64, 64))).mean() for _ in range(120)])
+    assert (shares < 0.02).mean() > 0.1
+    assert (shares > 0.95).mean() > 0.05
+    assert ((shares > 0.1) & (shares < 0.9)).mean() > 0.2
+
+
+def test_dense_particles_absorb_nine_tenths_and_vesicles_have_bright_fringes():
+    rng = np.random.default_rng(3)
+    dense = [draw_specimen(rng, (96, 96), "clusters") for _ in range(20)]
+    assert min(image.min() for image in dense) < 0.1
+    bright = [draw_specimen(rng, (96, 96), "vesicles").max() for _ in range(20)]
+    assert np.median(bright) > 1.05

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, median_filter
 
+from napari_txm_bgcorr.core.illumination import aperture_mask
+from napari_txm_bgcorr.core.illumination_steep import STEEP, moved
 from napari_txm_bgcorr.core.random_fields import coloured, power_law, splat
 from napari_txm_bgcorr.core.simulate import FAMILIES, draw_session
 from napari_txm_bgcorr.core.simulated_session import _poisson
@@ -55,6 +57,56 @@ def test_families_are_drawn_by_weight_and_held_out_ones_never():
         assert names.count(name) / len(names) == pytest.approx(
             FAMILIES[name].weight / total, abs=0.08
         )
+
+
+STEEP_FAMILIES = sorted(name for name, family in FAMILIES.items() if family.shape in STEEP)
+
+
+@pytest.mark.parametrize("family", STEEP_FAMILIES)
+def test_the_light_of_a_steep_family_moves_over_a_fixed_fine_pattern(family):
+    made = session(4, 128, family)
+    log = [np.log(made.background(hours)) for hours in (0.0, 0.5)]
+    fixed = made._log_beam
+    assert np.abs(log[1] - log[0]).max() > 0.01
+    still = [value - moved(made._moving, 128, made._drift.movement(h)) for value, h in
+             zip(log, (0.0, 0.5), strict=True)]  # fmt: skip
+    np.testing.assert_allclose(still[0], fixed, atol=1e-3)
+    change = still[1] - fixed
+    assert np.std(change - gaussian_filter(change, 4, mode="nearest")) < 2e-3
+
+
+def test_steep_families_reach_from_twice_to_thirty_times():
+    ranges = []
+    for family in STEEP_FAMILIES:
+        for seed in range(12):
+            made = session(seed, 64, family)
+            low, high = np.percentile(made.background(0.0)[made.aperture], (1, 99))
+            ranges.append(high / low)
+    assert min(ranges) < 3
+    assert max(ranges) > 18
+    assert max(ranges) < 60
+
+
+def test_a_light_that_moves_is_the_one_further_on():
+    light = np.add.outer(np.arange(80.0), 3 * np.arange(80.0)).astype(np.float32)
+    there, here = moved(light, 64, (0.02, -0.05)), moved(light, 64, (0.0, 0.0))
+    np.testing.assert_allclose(here, light[8:-8, 8:-8])
+    shifts = -7 * np.tanh(0.02 * 64 / 7) + 3 * 7 * np.tanh(0.05 * 64 / 7)
+    np.testing.assert_allclose(there - here, shifts, atol=1e-3)
+    assert moved(light, 64, (9.0, -9.0)).shape == (64, 64)
+
+
+def test_an_aperture_closes_corners_and_never_the_field():
+    for name in ("bl01b", "one-sided"):
+        for seed in range(300):
+            mask = aperture_mask(np.random.default_rng(seed), 32, FAMILIES[name])
+            assert (mask > 0.5).mean() > 0.6, (name, seed)
+
+
+def test_no_camera_is_quieter_than_half_a_percent():
+    for seed in range(60):
+        made = session(seed, 32, "half-dark")
+        assert np.sqrt(made.gain * (512 / 32) ** 2 / made.level) > 0.0049
 
 
 def test_drift_is_smooth_and_starts_from_zero():

@@ -48,8 +48,14 @@ def simulate(
         float, typer.Option("--drift", help="Change of the background with time, 1 is usual.")
     ] = 1.0,
     overlap: Annotated[
-        float, typer.Option("--overlap", help="Mosaic: share of a tile its neighbour repeats.")
-    ] = 0.2,
+        str,
+        typer.Option(
+            "--overlap",
+            metavar="SHARE",
+            help="Mosaic: share of a tile its neighbour repeats, or 'drawn': 3 to 20 %, most "
+            "often 4 to 7 %.",
+        ),
+    ] = "0.2",
     jitter: Annotated[
         float,
         typer.Option("--jitter", help="Mosaic: greatest error of the stage, pixels of 512."),
@@ -99,7 +105,7 @@ def simulate(
     _refuse_place(out, overwrite)
     own: dict[str, Any] = {}
     if kind == "mosaic":
-        own = {"grid": list(parse_grid(grid) or (5, 5)), "overlap": overlap}
+        own = {"grid": list(parse_grid(grid) or (5, 5)), "overlap": _share(overlap)}
         own |= {"jitter_px": jitter, "covered_rows": covered}
     simulated = _simulated(kind, own, projections, common)
     write_simulation(simulated, out, {"kind": kind, **common, **own}, format)
@@ -119,6 +125,16 @@ def _simulated(
     if kind == "series":
         return simulator.simulate_series(projections, **common)
     return simulator.simulate_tile(**common)
+
+
+def _share(text: str) -> float | None:
+    """Overlap as a number; None where it is to be drawn."""
+    if text == "drawn":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"--overlap {text}: give a share such as 0.05, or 'drawn'") from None
 
 
 def _refuse_values(kind: str, values: dict[str, Any]) -> None:

@@ -78,7 +78,7 @@ _STEEP = Family(
 FAMILIES: dict[str, Family] = {
     "bl01b": Family(
         "offcentre", 0.42, level=(5000, 22000), dark=(1900, 4100), span=(0.36, 0.80),
-        fine=(0.6, 1.6), lines=(0.6, 1.6), specks=(0.6, 1.6), cut=0.88,
+        fine=(0.6, 1.6), lines=(0.6, 1.6), specks=(0.6, 1.6), cut=0.88, gain=(0.8, 1.7),
     ),
     "strong": Family("offcentre", 0.08, span=(0.7, 1.6), fine=(0.6, 2.5), cut=0.7),
     "ring": Family(
