@@ -28,13 +28,13 @@ def scan_record(scan: Scan) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``kind, names, grid, raster_index, positions_px, pixel_nm, energy_ev, exposure_s, binning, times,
-        angles_deg``.
+        ``kind, names, grid, raster_index, positions_px, pixel_nm, energy_ev, exposure_s,
+        binning, times, angles_deg``.
     """
     facts = scan.facts()
-    keep = ("kind", "grid", "raster_index", "pixel_nm", "energy_ev", "exposure_s", "binning", "times")
+    keep = ("kind", "grid", "raster_index", "pixel_nm", "energy_ev", "exposure_s", "binning")
     return {
-        **{key: facts[key] for key in keep},
+        **{key: facts[key] for key in (*keep, "times")},
         "names": list(scan.names),
         "positions_px": None if scan.positions_px is None else scan.positions_px.tolist(),
         "angles_deg": None if scan.angles_deg is None else scan.angles_deg.tolist(),
