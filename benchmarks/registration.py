@@ -80,7 +80,8 @@ def mosaics(kind: str, size: int, overlap: float, seeds: int) -> Iterator[Row]:
         for seed in range(seeds):
             made = simulate_mosaic(
                 *GRID, size=size, overlap=overlap, jitter_px=(4.0, 8.0)[seed % 2],
-                skew_px=(0.0, 6.0)[(seed + number) % 2], specimen=specimen, seed=97 * number + seed,
+                skew_px=(0.0, 6.0)[(seed + number) % 2], specimen=specimen,
+                seed=97 * number + seed,
             )  # fmt: skip
             scan, true = made.scan, made.positions_px
             if true is None:
