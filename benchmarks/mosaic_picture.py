@@ -82,7 +82,10 @@ def main() -> None:
         darks=4, family="bl01b", specimen=given.specimen, seed=given.seed,
     )  # fmt: skip
     scan = replace(drawn.scan, tiles=np.asarray(drawn.scan.tiles[:]))
-    before = References(scan.flats[:1], scan.flat_times[:1]).attach(scan)
+    given_before = References.of(scan)
+    if given_before is None:
+        raise ValueError("the simulated scan has no references")
+    before = given_before.chosen(np.arange(1)).attach(scan)
     alone = replace(scan, flats=None, flat_times=None)
     joined: Any = make_method("auto").fit(alone)
     places = scan.positions_px

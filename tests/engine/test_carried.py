@@ -13,6 +13,7 @@ from napari_txm_bgcorr.core.errors import ModelError
 from napari_txm_bgcorr.core.own_references import method_notes
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, Source
 from napari_txm_bgcorr.core.training_data import ImageStack, TrainingData
+from napari_txm_bgcorr.engine.auto_source import AutoSource
 from napari_txm_bgcorr.engine.carried import Carried, choose_references
 from napari_txm_bgcorr.engine.checkpoint import load_model, read_card, save_model
 from napari_txm_bgcorr.engine.config import TrainConfig, load_config
@@ -20,7 +21,6 @@ from napari_txm_bgcorr.engine.export_bioimage import readme
 from napari_txm_bgcorr.engine.methods import make_method
 from napari_txm_bgcorr.engine.model_store import copy_model, import_model, model_rows, rename_model
 from napari_txm_bgcorr.engine.networks import build_generator
-from napari_txm_bgcorr.engine.predict import Generator
 from napari_txm_bgcorr.engine.recall import recall, spelt
 from napari_txm_bgcorr.engine.train import run_training
 from napari_txm_bgcorr.io.training_data import read_training_data
@@ -105,17 +105,16 @@ def backgrounds(method, scan):
     return fitted.background(np.asarray(scan.tiles[:]), np.arange(len(scan)))
 
 
-@pytest.mark.parametrize("prior", ["auto", "reference"])
-def test_the_same_bits_as_the_references_given_by_hand(tuned, plain, stack, prior):
+def test_the_same_bits_as_the_references_given_by_hand(tuned, plain, stack):
     scan = scan_of()
-    carried = backgrounds(Generator(tuned, "cpu", prior), scan)
-    given = backgrounds(Generator(plain, "cpu", prior), by_hand(scan, stack))
+    carried = backgrounds(AutoSource(tuned, "cpu"), scan)
+    given = backgrounds(AutoSource(plain, "cpu"), by_hand(scan, stack))
     assert np.array_equal(carried, given)
-    assert not np.array_equal(carried, backgrounds(Generator(plain, "cpu"), scan))
+    assert not np.array_equal(carried, backgrounds(AutoSource(plain, "cpu"), scan))
 
 
-@pytest.mark.parametrize("kind", ["mosaic", "series"])
-def test_the_same_bits_through_the_joint_stage(tuned, plain, stack, kind):
+@pytest.mark.parametrize("kind", ["mosaic", "series", "single"])
+def test_the_same_bits_through_the_drift_model(tuned, plain, stack, kind):
     hours = np.linspace(4, 4.5, 6)
     scan = scan_of(hours, kind=kind, grid=(2, 3) if kind == "mosaic" else None)
     methods = [make_method("auto", model=model, device="cpu") for model in (tuned, plain)]
@@ -126,26 +125,19 @@ def test_the_same_bits_through_the_joint_stage(tuned, plain, stack, kind):
 
 
 def test_the_description_says_where_the_prior_is_from(tuned, stack):
-    told = Generator(tuned, "cpu").fit(scan_of()).describe()
-    assert told["prior"] == "reference"
+    told = AutoSource(tuned, "cpu").fit(scan_of()).describe()
+    assert told["prior"] == "references"
     assert told["prior_from"] == "references of the model, 2 of 2024-03-01 12:00 to 13:00"
     assert method_notes(told) == [f"prior: {told['prior_from']}"]
-    given = Generator(tuned, "cpu").fit(by_hand(scan_of(), stack)).describe()
+    given = AutoSource(tuned, "cpu").fit(by_hand(scan_of(), stack)).describe()
     assert "prior_from" not in given and not method_notes(given)
-
-
-def test_a_mosaic_that_starts_from_its_tiles_too_says_so(tuned):
-    scan = scan_of(np.linspace(8000, 8000.5, 9), kind="mosaic", grid=(3, 3))
-    told = Generator(tuned, "cpu").fit(scan).describe()
-    assert told["prior"] == "mixed" and "references of the model" in told["prior_from"]
-    assert told["notes"][0].endswith("and what the tiles share")
 
 
 def test_references_of_the_user_win(tuned, plain):
     other = stack_of((3.0,))
     scan = by_hand(scan_of(), other)
     assert np.array_equal(
-        backgrounds(Generator(tuned, "cpu"), scan), backgrounds(Generator(plain, "cpu"), scan)
+        backgrounds(AutoSource(tuned, "cpu"), scan), backgrounds(AutoSource(plain, "cpu"), scan)
     )
 
 
@@ -160,20 +152,19 @@ def test_references_of_the_user_win(tuned, plain):
 )
 def test_references_of_another_instrument_are_left_aside(tuned, plain, change, words):
     scan = scan_of(**change)
-    method = Generator(tuned, "cpu")
-    assert np.array_equal(backgrounds(method, scan), backgrounds(Generator(plain, "cpu"), scan))
+    method = AutoSource(tuned, "cpu")
+    assert np.array_equal(backgrounds(method, scan), backgrounds(AutoSource(plain, "cpu"), scan))
     told = method.describe()
-    assert told["prior"] == "none" and "prior_from" not in told
+    assert told["prior"] == "generator" and "prior_from" not in told
     assert "left aside" in method_notes(told)[0] and words in method_notes(told)[0]
 
 
-@pytest.mark.parametrize("prior", ["auto", "reference"])
-def test_another_exposure_is_a_factor(tuned, plain, stack, prior):
+def test_another_exposure_is_a_factor(tuned, plain, stack):
     scan = scan_of(exposure_s=30.0)
-    method = Generator(tuned, "cpu", prior)
+    method = AutoSource(tuned, "cpu")
     carried = backgrounds(method, scan)
     halves = replace(stack, images=(np.asarray(stack.images) / 2).astype(np.float32))
-    by_half = backgrounds(Generator(plain, "cpu", prior), by_hand(scan, halves))
+    by_half = backgrounds(AutoSource(plain, "cpu"), by_hand(scan, halves))
     assert np.array_equal(carried, by_half)
     assert any("references of 60 s scaled to the images' 30 s" in n for n in
                method.describe()["notes"])  # fmt: skip
@@ -199,17 +190,17 @@ def test_references_of_several_energies_serve_their_images(tmp_path, plain):
     again = load_model(Path(path)).references
     assert again.energies_ev.tolist() == [9000, 9100] and again.exposures_s.tolist() == [60, 30]
     scan = scan_of(energy_ev=9000.0)
-    carried = backgrounds(Generator(path, "cpu"), scan)
+    carried = backgrounds(AutoSource(path, "cpu"), scan)
     first = replace(scan, flats=both.images[:1], flat_times=both.times[:1])
-    assert np.array_equal(carried, backgrounds(Generator(plain, "cpu"), first))
-    notes = Generator(path, "cpu").fit(scan).describe()["notes"]
+    assert np.array_equal(carried, backgrounds(AutoSource(plain, "cpu"), first))
+    notes = AutoSource(path, "cpu").fit(scan).describe()["notes"]
     assert any(note.startswith("1 of 2 references was taken at 9100 eV") for note in notes)
 
 
 def test_the_models_references_serve_where_the_given_ones_have_another_energy(tuned):
     given = by_hand(scan_of(energy_ev=9000.0), stack_of((3.0,)))
     wrong = replace(given, flat_energies_ev=np.array([8000.0]))
-    told = Generator(tuned, "cpu").fit(wrong).describe()
+    told = AutoSource(tuned, "cpu").fit(wrong).describe()
     assert "references of the model" in told["prior_from"]
     assert any(note.startswith("the reference was taken at 8000 eV") for note in told["notes"])
 
@@ -217,26 +208,26 @@ def test_the_models_references_serve_where_the_given_ones_have_another_energy(tu
 def test_references_of_another_size_are_left_aside(tuned):
     scan = scan_of()
     small = replace(scan, tiles=scan.tiles[:, :48, :48])
-    told = Generator(tuned, "cpu").fit(small).describe()
-    assert told["prior"] == "none" and "64 x 64 px, the tiles 48 x 48 px" in told["notes"][0]
+    told = AutoSource(tuned, "cpu").fit(small).describe()
+    assert told["prior"] == "generator" and "64 x 64 px, the tiles 48 x 48 px" in told["notes"][0]
 
 
-def test_references_too_far_off_are_left_aside(tmp_path, stack):
-    """As the network's card states a small error without any prior."""
-    good_alone = save(tmp_path / "m.safetensors", choose_references([stack], 8), stated=0.01)
-    told = Generator(good_alone, "cpu").fit(scan_of((900.0, 900.1))).describe()
-    assert told["prior"] == "none" and "too far off" in told["notes"][0]
-    undated = replace(scan_of((900.0, 900.1)), times=None)
-    assert Generator(good_alone, "cpu").fit(undated).describe()["prior"] == "none"
-    kept = Generator(good_alone, "cpu", "reference").fit(scan_of((900.0,))).describe()
-    assert kept["prior"] == "reference"  # asked for by name
+def test_the_drift_model_knows_how_old_they_are(tuned):
+    fresh, old, undated = (
+        make_method("auto", model=tuned, device="cpu").fit(scan).describe()["joint"]["prior"]
+        for scan in (
+            scan_of((1.0, 1.1)), scan_of((900.0, 900.1)), replace(scan_of((9.0, 9.1)), times=None)
+        )
+    )  # fmt: skip
+    assert fresh["shared_sd"] < undated["shared_sd"] < old["shared_sd"]
+    assert fresh["level_sd"] < undated["level_sd"] < old["level_sd"]
 
 
 def test_models_and_cards_without_references_are_as_they_were(plain):
     card = read_card(Path(plain))
     assert card["format_version"] == 1 and "references" not in card
     assert load_model(Path(plain)).references is None
-    assert "notes" not in Generator(plain, "cpu").fit(scan_of()).describe()
+    assert "notes" not in AutoSource(plain, "cpu").fit(scan_of()).describe()
 
 
 def test_a_copy_a_rename_and_an_import_keep_every_bit(tuned, stack, tmp_path, monkeypatch):
@@ -307,6 +298,6 @@ def test_a_fine_tuned_run_carries_what_it_learned_from(tmp_path, stack):
     assert card["references"] | FACTS == card["references"]
     assert card["references"]["newest"] == "2024-03-01T13:00:00"
     assert card["fits"]["binning"] == [2] and card["fits"]["energy_ev"] == [9000.0, 9000.0]
-    told = Generator(str(tmp_path / "run"), "cpu").fit(scan_of()).describe()
-    assert told["prior"] == "reference"
+    told = AutoSource(str(tmp_path / "run"), "cpu").fit(scan_of()).describe()
+    assert told["prior"] == "references"
     assert load_config("fine-tune", []).remember == 8 and TrainConfig().remember == 0

@@ -56,37 +56,15 @@ def test_the_graph_resamples_as_the_program_does(size):
     torch.testing.assert_close(_cubic(field, *size), upsample(field, size), atol=2e-5, rtol=0)
 
 
-def generator_says(path, scan, prior):
-    return (
-        Generator(model=str(path), device="cpu", prior=prior).fit(scan).background(scan.tiles[:])
-    )
-
-
 @pytest.mark.parametrize("size", [64, 50])
-def test_without_a_prior_the_graph_is_the_program(path, size):
+def test_the_graph_is_the_program(path, size):
     scan = simulate_tile(size=size, darks=1, seed=4).scan
-    expected = generator_says(path, scan, "none")
+    expected = Generator(str(path), "cpu").fit(scan).background(scan.tiles[:])
     dark = scan.dark()
     counts = torch.from_numpy(scan.tiles[:].astype(np.float32) - dark)[:, None]
     with torch.inference_mode():
         found = BlindBackground(load_model(path).network, 32)(counts)[:, 0].numpy() + dark
     np.testing.assert_allclose(found, expected, rtol=1e-3)
-
-
-def test_with_a_prior_the_graph_differs_by_one_scale_at_most(path):
-    """The program sets the level once more, from the reference: that is said in the docs."""
-    scan = simulate_tile(size=64, references=1, seed=4).scan
-    method = Generator(model=str(path), device="cpu", prior="reference").fit(scan)
-    expected = method.background(scan.tiles[:])
-    counts, prior = (
-        torch.from_numpy(np.asarray(stack[:], np.float32))[:, None]
-        for stack in (scan.tiles, scan.flats)
-    )
-    error = torch.tensor([method.prior.rms(None)])
-    with torch.inference_mode():
-        found = CountsToBackground(load_model(path).network, 32)(counts, prior, error)
-    ratio = np.log(found[:, 0].numpy() / expected)
-    assert np.abs(ratio - np.median(ratio)).max() < 2e-3
 
 
 def test_spoiled_pixels_do_not_spread(path):

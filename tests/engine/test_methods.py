@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_txm_bgcorr.core.classical import CLASSICAL
+from napari_txm_bgcorr.backgrounds.drift_model import DriftModel
+from napari_txm_bgcorr.core.classical import CLASSICAL, Captured
+from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.errors import MethodError
-from napari_txm_bgcorr.core.mosaic import Joint
 from napari_txm_bgcorr.core.simulate import simulate_mosaic
 from napari_txm_bgcorr.engine.checkpoint import save_model
 from napari_txm_bgcorr.engine.config import NetworkConfig
@@ -44,11 +45,37 @@ def test_every_method_follows_the_protocol(name, model):
     assert isinstance(method.describe(), dict)
 
 
-def test_auto_is_the_generator_with_the_best_prior(model):
+def test_auto_starts_from_references_where_any_fit(model):
     scan = scan_of(6, flats=beam()[None])
-    auto = make_method("auto", model=model, device="cpu").fit(scan)
-    generator = make_method("generator", model=model, device="cpu", prior="reference").fit(scan)
-    np.testing.assert_array_equal(auto.background(scan.tiles), generator.background(scan.tiles))
+    auto = make_method("auto", joint=False, model=model, device="cpu").fit(scan)
+    index = np.arange(6)
+    np.testing.assert_array_equal(
+        auto.background(scan.tiles, index), Captured().fit(scan).background(scan.tiles, index)
+    )
+    assert auto.describe()["prior"] == "references"
+    assert auto.knows_drift and auto.workers == 1
+
+
+def test_auto_starts_from_the_generator_where_none_do(model):
+    other = {"energy_ev": 9000.0, "flat_energies_ev": np.array([8000.0])}
+    for scan in (scan_of(6), scan_of(6, flats=beam()[None], **other)):
+        auto = make_method("auto", joint=False, model=model, device="cpu").fit(scan)
+        alone = make_method("generator", model=model, device="cpu").fit(scan)
+        index = np.arange(6)
+        np.testing.assert_array_equal(
+            auto.background(scan.tiles, index), alone.background(scan.tiles, index)
+        )
+        told = auto.describe()
+        assert told["prior"] == "generator" and not auto.knows_drift
+    assert any("8000 eV" in note for note in told["notes"])
+
+
+def test_auto_can_be_fitted_to_one_scan_after_another(model):
+    """References of the first are none of the second."""
+    auto = make_method("auto", joint=False, model=model, device="cpu")
+    assert auto.fit(scan_of(3, flats=beam()[None])).describe()["prior"] == "references"
+    told = auto.fit(scan_of(3)).describe()
+    assert told["prior"] == "generator" and "references" not in told
 
 
 def test_none_stands_for_the_default():
@@ -82,30 +109,33 @@ def mosaic(side=2, size=64):
     return replace(drawn.scan, tiles=np.asarray(drawn.scan.tiles[:]))
 
 
-def test_auto_refines_a_mosaic_and_can_be_told_not_to(model):
-    scan = mosaic()
-    auto, bare, generator = (
-        make_method(name, joint=joint, model=model, device="cpu").fit(scan)
-        for name, joint in (("auto", None), ("auto", False), ("generator", None))
+@pytest.mark.parametrize("count", [1, 3])
+def test_auto_solves_for_the_whole_scan_and_can_be_told_not_to(model, count):
+    """Also for single images and series."""
+    scan = scan_of(count)
+    auto, bare = (
+        make_method("auto", joint=joint, model=model, device="cpu").fit(scan)
+        for joint in (None, False)
     )
-    index = np.arange(4)
+    index = np.arange(count)
     whole, alone = (m.background(scan.tiles, index) for m in (auto, bare))
-    assert isinstance(auto, Joint) and auto.name == "auto" and auto.reason == ""
-    assert auto.describe()["joint"]["applied"]
+    assert isinstance(auto, DriftModel) and auto.name == bare.name == "auto"
+    assert isinstance(auto, BackgroundMethod)
+    assert auto.describe()["prior"] == "generator" and "joint" in auto.describe()
     assert not np.array_equal(whole, alone)
-    assert not isinstance(bare, Joint) and "joint" not in bare.describe()
-    np.testing.assert_array_equal(alone, generator.background(scan.tiles, index))
+    assert not isinstance(bare, DriftModel) and "joint" not in bare.describe()
 
 
-def test_auto_on_a_single_tile_is_the_generator(model):
-    scan = scan_of(1)
+def test_auto_of_a_mosaic_is_told_in_full(model):
+    scan = mosaic()
     auto = make_method("auto", model=model, device="cpu").fit(scan)
-    bare = make_method("generator", model=model, device="cpu").fit(scan)
-    index = np.arange(1)
-    np.testing.assert_array_equal(
-        auto.background(scan.tiles, index), bare.background(scan.tiles, index)
-    )
-    assert not auto.describe()["joint"]["applied"]
+    told = auto.describe()
+    stage = told["joint"]
+    assert told["prior"] == "references" and told["method"] == "auto"
+    assert stage["pairs"] == 4 and stage["registration"]
+    assert stage["level"]["from"] in ("empty areas", "references")
+    assert len(stage["level_errors"]) == len(stage["free_share"]) == 4
+    assert json.loads(json.dumps(told)) == told
 
 
 @pytest.mark.parametrize("name", ["captured", "smooth", "envelope", "tile-median"])
@@ -114,8 +144,10 @@ def test_every_method_can_be_joined(name):
     method = make_method(name, joint=True).fit(scan)
     told = method.describe()["joint"]
     assert method.name == f"{name}+joint"
-    assert told["applied"] != bool(told["reason"])
     assert told["pairs"] == 12
+    # only references tell a level
+    assert (told["prior"]["level_sd"] is not None) == (name == "captured")
+    assert all(0 <= share <= 1 for share in told["free_share"])
     json.dumps(told)
 
 
@@ -123,11 +155,3 @@ def test_i0_needs_the_joint_stage():
     with pytest.raises(MethodError, match="only the joint stage uses it"):
         make_method("smooth", i0=900.0)
     assert make_method("smooth", joint=True, i0=900.0).i0 == 900.0
-
-
-def test_a_tomogram_without_references_has_no_median(model):
-    """Its specimen never leaves the field."""
-    scan = replace(mosaic(3), kind="series", grid=None, positions_px=None, flats=None,
-                   flat_times=None)  # fmt: skip
-    bare = make_method("auto", joint=False, model=model, device="cpu").fit(scan)
-    assert bare.describe()["prior"] == "none"

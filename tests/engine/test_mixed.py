@@ -9,9 +9,9 @@ import threading
 import numpy as np
 import pytest
 import torch
-from napari_txm_bgcorr.engine.priors import expected_drift
 
 from napari_txm_bgcorr.core.errors import ConfigError, ReadError
+from napari_txm_bgcorr.core.illumination_drift import expected_drift
 from napari_txm_bgcorr.core.scan import LazyTiles
 from napari_txm_bgcorr.core.training_data import ImageStack, TrainingData
 from napari_txm_bgcorr.engine.config import TrainConfig

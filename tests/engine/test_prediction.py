@@ -46,7 +46,7 @@ def scan():
 
 @pytest.mark.parametrize("probabilistic", [True, False])
 def test_the_background_is_that_without_a_prior(models, scan, probabilistic):
-    method = Generator(models[probabilistic], "cpu", "none").fit(scan)
+    method = Generator(models[probabilistic], "cpu").fit(scan)
     found = method.predict(scan.tiles, np.arange(2))
     assert isinstance(found, Prediction)
     expected = np.log(method.background(scan.tiles) - scan.dark())
@@ -56,24 +56,24 @@ def test_the_background_is_that_without_a_prior(models, scan, probabilistic):
 
 
 def test_uncertainty_and_probability_are_told_for_every_pixel(models, scan):
-    found = Generator(models[True], "cpu", "none").fit(scan).predict(scan.tiles)
+    found = Generator(models[True], "cpu").fit(scan).predict(scan.tiles)
     assert found.log_sd.shape == found.free.shape == scan.tiles.shape
     assert found.log_sd.dtype == found.free.dtype == np.float32
     assert 0 < found.free.min() < found.free.max() < 1 and np.ptp(found.log_sd) > 0
 
 
 def test_a_network_that_states_none_has_its_cards_error(models, scan):
-    found = Generator(models[False], "cpu", "none").fit(scan).predict(scan.tiles)
+    found = Generator(models[False], "cpu").fit(scan).predict(scan.tiles)
     np.testing.assert_allclose(np.exp(found.log_sd), 0.04, rtol=1e-5)
     assert found.free is None
-    cells = Generator(models[False], "cpu", "none").fit(scan).predict_cells(scan.tiles[0])
+    cells = Generator(models[False], "cpu").fit(scan).predict_cells(scan.tiles[0])
     assert cells.free is None and np.exp(cells.log_sd[0, 0]) == pytest.approx(0.04)
 
 
 @pytest.mark.parametrize(("shape", "cell"), [((64, 64), 8), ((32, 32), 4), ((52, 77), 8)])
 def test_cells_are_means_over_the_tile(models, shape, cell):
     tile = 5000 + 500 * np.random.default_rng(0).random(shape, np.float32)
-    method = Generator(models[True], "cpu", "none")
+    method = Generator(models[True], "cpu")
     fine, cells = method.predict(tile[None]), method.predict_cells(tile, cell)
     size = (shape[0] // cell, shape[1] // cell)
     assert cells.log_background.shape == cells.log_sd.shape == cells.free.shape == size
@@ -85,9 +85,9 @@ def test_cells_are_means_over_the_tile(models, shape, cell):
 
 
 def test_dark_is_removed_from_cells_and_tiles_alike(models, scan):
-    method = Generator(models[True], "cpu", "none").fit(scan)
+    method = Generator(models[True], "cpu").fit(scan)
     bare = dataclasses.replace(scan, tiles=scan.tiles - scan.dark(), darks=None)
-    without = Generator(models[True], "cpu", "none").fit(bare)
+    without = Generator(models[True], "cpu").fit(bare)
     for name in ("log_background", "log_sd", "free"):
         one = getattr(method.predict_cells(scan.tiles[1], 4), name)
         other = getattr(without.predict_cells(bare.tiles[1], 4), name)
@@ -95,7 +95,7 @@ def test_dark_is_removed_from_cells_and_tiles_alike(models, scan):
 
 
 def test_bits_do_not_depend_on_threads(models, scan):
-    method = Generator(models[True], "cpu", "none").fit(scan)
+    method = Generator(models[True], "cpu").fit(scan)
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
@@ -117,7 +117,7 @@ def test_the_exported_graph_gives_the_background_alone_and_says_so(models, scan)
         model = load_model(Generator(path, "cpu").model.path)
         with torch.inference_mode():
             graph = BlindBackground(model.network, 32)(counts)
-        expected = Generator(path, "cpu", "none").fit(scan).predict(scan.tiles).log_background
+        expected = Generator(path, "cpu").fit(scan).predict(scan.tiles).log_background
         np.testing.assert_allclose(graph[:, 0].log().numpy(), expected, atol=1e-3)
         assert ("background alone" in left_out(model.card)) == probabilistic
 

@@ -182,7 +182,8 @@ class DriftModel:
         overview = survey(scan, own, workers=self.workers, watch=watch)
         if scan.kind == "mosaic" and len(scan) > 1:
             self.positions = self._places(scan, overview, watch)
-        work = _Work(scan, overview, self.positions, prior_error(scan, known), watch)
+        error = prior_error(_referenced(self.method, scan), known)
+        work = _Work(scan, overview, self.positions, error, watch)
         self.solution = work.solve()
         level, shift = work.level(self.solution, self.i0)
         self.backgrounds = work.backgrounds(self.solution, shift)
@@ -227,7 +228,10 @@ class DriftModel:
         return {"method": self.method.name, **self.method.describe(), "joint": dict(self._told)}
 
     def _described(self, work: _Work, found: DriftFit, level: Level) -> dict[str, Any]:
-        stage: dict[str, Any] = {"options": asdict(work.options), "prior": asdict(work.error)}
+        stage: dict[str, Any] = {
+            "options": asdict(work.options) | {"width": list(work.options.width)},
+            "prior": asdict(work.error),
+        }
         if self.positions is not None:
             stage["registration"] = self.positions.note
             stage["pairs"] = len(self.positions.edges)
@@ -361,6 +365,13 @@ class _Work:
         return DriftBackgrounds(
             self.scan.dark(), pattern, ~closed, change, levels, found.sd, self.coarse.cell
         )
+
+
+def _referenced(method: BackgroundMethod, scan: Scan) -> Scan:
+    """The scan with the references that the method used, which may be its own."""
+    attach = getattr(method, "with_references", None)
+    with_own: Scan = scan if attach is None else attach(scan)
+    return with_own
 
 
 def prior_error(scan: Scan, from_references: bool) -> PriorError:

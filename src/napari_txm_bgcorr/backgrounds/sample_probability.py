@@ -18,9 +18,9 @@ Floats = NDArray[np.float64]
 
 ABSORBED = 1.0  # log: the sample dims by anything up to about this much
 FRINGE = 0.03  # log: decay of the bright side of phase fringes
+BRIGHTEST = 80.0  # of these: what is brighter still is as improbable
 SHARES = (0.02, 0.98)  # of a tile that may be free
 ROUNDS = 5
-LEAST = np.float32(1e-9)  # density of anything, so that no place is impossible
 BIN = 0.004  # log, of the histogram whose modes are looked for
 HIGH = 0.35  # of the greatest mode: least height of another one
 
@@ -48,8 +48,9 @@ def free_probability(
     """
     left = np.asarray(left, np.float32)
     free = np.exp(-0.5 * (left / width) ** 2) / np.float32(width * np.sqrt(2 * np.pi))
-    sample = np.where(left < 0, 1.0, np.exp(-np.maximum(left, 0) / FRINGE)).astype(np.float32)
-    sample = np.maximum(sample / np.float32(ABSORBED), LEAST)
+    # Never quite 0: a place that is far too bright is no free one either.
+    sample = np.exp(-np.clip(left / FRINGE, 0, BRIGHTEST)).astype(np.float32)
+    sample /= np.float32(ABSORBED)
     odds = np.float32(1) if prior is None else _odds(prior)
     share = np.full((len(left), 1), 0.5, np.float32)
     for _ in range(ROUNDS):

@@ -47,10 +47,11 @@ class AutoSource:
     def fit(self, scan: Scan) -> Self:
         """Look for references that fit, and prepare them or the network."""
         self.generator.fit(scan)
-        self._notes = list(match_references(scan).notes)
         self._recall = recall(
             with_matching_references(scan), self.generator.model.references, scan.dark()
         )
+        notes = [*match_references(scan).notes, *match_references(self._attached(scan)).notes]
+        self._notes = list(dict.fromkeys(notes))
         usable = self.with_references(scan)
         self.source = self.generator
         if usable.flats is not None and usable.flats.shape[0]:
@@ -59,8 +60,10 @@ class AutoSource:
 
     def with_references(self, scan: Scan) -> Scan:
         """The scan with the references that the last fit used, the model's own among them."""
-        attached = scan if self._recall is None else self._recall.attach(scan)
-        return with_matching_references(attached)
+        return with_matching_references(self._attached(scan))
+
+    def _attached(self, scan: Scan) -> Scan:
+        return scan if self._recall is None else self._recall.attach(scan)
 
     def background(
         self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None

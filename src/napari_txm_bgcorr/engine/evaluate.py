@@ -39,8 +39,6 @@ MAX_REAL = 64  # tiles of a real scan to look at, spread over it
 class _Contender:
     label: str
     method: BackgroundMethod
-    needs_prior: bool = False  # only shown where a prior is at hand
-    mosaics_only: bool = False  # elsewhere it is the same as without the joint stage
 
 
 def evaluate(
@@ -75,8 +73,8 @@ def evaluate(
     cases : sequence of str or None
         Rows of `CASES`; None: all.
     joint : bool or None
-        True: each method without the joint stage and, on mosaics, with it; False: without;
-        None: as each is by default, ``auto`` with it.
+        True: each method without the joint stage and with it; False: without; None: as each
+        is by default, ``auto`` with it.
     progress : callable
         Called with 1 after each session (`sessions` times in all).
 
@@ -125,14 +123,10 @@ def _chosen_cases(names: Sequence[str] | None) -> list[Case]:
 def _contenders(
     methods: Sequence[str] | None, model: str, device: str, joint: bool | None = None
 ) -> Iterator[_Contender]:
-    """Make each method once; the generator without its prior, since ``auto`` is with it."""
+    """Make each method, with and without the joint stage where both are asked for."""
     names = method_names() if methods is None else list(methods)
     for name in names:
         given: dict[str, Any] = {"model": model, "device": device} if name in LEARNED else {}
-        if name == "generator":
-            given["prior"] = "none"
-        alone = name == "generator" and "auto" not in names
-        label = "generator, no prior" if name == "generator" else name
         for together in (False, True) if joint else (joint,):
             try:
                 method = make_method(name, joint=together, **given)
@@ -140,28 +134,18 @@ def _contenders(
                 if methods is not None:
                     raise
                 continue  # an optional package or the model is not installed
-            yield _Contender(
-                f"{label}, joint" if joint and together else label,
-                method,
-                needs_prior=name == "generator" and not alone,
-                mosaics_only=bool(joint and together),
-            )
+            yield _Contender(f"{name}, joint" if joint and together else name, method)
 
 
 def _judge(one: _Contender, drawn: SimulatedCase) -> list[Row]:
     """Rows of one method on one drawn case, one for each tile; none where it does not apply."""
-    if one.needs_prior and not drawn.case.offers_prior:
-        return []  # the same as "auto"
-    if one.mosaics_only and drawn.case.side == 1:
-        return []
     rows: list[Row] = []
     for scan, truths in drawn.scans:
         try:
             fitted = one.method.fit(scan)
         except MethodError:
             return []
-        results = list(correct_tiles(scan, fitted))
-        rows += _scan_rows(one.label, drawn, scan, truths, results, _prior_errors(fitted, truths))
+        rows += _scan_rows(one.label, drawn, scan, truths, list(correct_tiles(scan, fitted)))
     return rows
 
 
@@ -171,7 +155,6 @@ def _scan_rows(
     scan: Scan,
     truths: Any,
     results: list[TileResult],
-    priors: list[float],
 ) -> list[Row]:
     dark = scan.dark()
     beams = [r.background if dark is None else r.background - dark for r in results]
@@ -189,7 +172,7 @@ def _scan_rows(
         )
         rows.append({
             "group": drawn.group, "case": drawn.case.name, "method": label,
-            "session": drawn.session, "shared_residue": shared, "prior_sf": priors[k],
+            "session": drawn.session, "shared_residue": shared,
             **{name: float(errors[name][k]) for name in ("sf", "abs", "mosaic")},
             "leakage": quality.leakage(beams[k], truth.reference, truth.sample, masks[k]),
             "psnr": likeness["psnr"], "ssim": likeness["ssim"],
@@ -205,19 +188,6 @@ def _sound(predicted: Image, true: Image, lit: NDArray[np.bool_]) -> NDArray[np.
     """
     ratio = np.asarray(predicted / true, np.float32)
     return lit & ~pixels.outliers(ratio, lit, 6.0, 0.05)
-
-
-def _prior_errors(fitted: BackgroundMethod, truths: Any) -> list[float]:
-    """Scale-free error of the prior that a learned method started from; NaN without one."""
-    prior = getattr(fitted, "prior", None)
-    if prior is None:
-        return [float("nan")] * len(truths)
-    found = []
-    for k, truth in enumerate(truths):
-        counts = np.exp(prior.of(k))
-        lit = _sound(counts, truth.reference, truth.lit)
-        found.append(quality.background_error(counts, truth.reference, lit)["sf"])
-    return found
 
 
 def _summaries(rows: list[Row]) -> list[Row]:
@@ -242,7 +212,7 @@ def _summary(key: tuple[str, str, str], rows: list[Row]) -> Row:
             "p95": float(np.quantile(values, 0.95)),
             "ci95": list(quality.bootstrap_interval(values, owner)),
         }
-    for name in ("leakage", "shared_residue", "psnr", "ssim", "prior_sf"):
+    for name in ("leakage", "shared_residue", "psnr", "ssim"):
         known = [r[name] for r in rows if np.isfinite(r[name])]
         out[name] = float(np.mean(known)) if known else None
     return out

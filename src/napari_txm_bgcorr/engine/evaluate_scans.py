@@ -41,11 +41,6 @@ class Case:
     side: int = 1
     ages_h: tuple[float, ...] = ()
 
-    @property
-    def offers_prior(self) -> bool:
-        """Whether a prior can be had."""
-        return self.side > 1 or bool(self.ages_h)
-
 
 CASES: dict[str, Case] = {
     case.name: case

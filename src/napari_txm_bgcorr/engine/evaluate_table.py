@@ -9,7 +9,7 @@ __all__ = ["format_table"]
 
 HEAD = (
     "method", "sf mean %", "95 % interval", "median", "p95", "abs mean %", "one scale %",
-    "prior sf %", "leakage", "shared residue", "SSIM",
+    "leakage", "shared residue", "SSIM",
 )  # fmt: skip
 REAL_HEAD = ("method", "shared residue", "empty mean", "empty spread %", "smoothed %")
 
@@ -50,7 +50,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [
         row["method"], _percent(sf["mean"]), " to ".join(_percent(v) for v in low_high),
         _percent(sf["median"]), _percent(sf["p95"]), _percent(row["abs"]["mean"]),
-        _percent(row["mosaic"]["mean"]), _percent(row["prior_sf"]), _number(row["leakage"]),
+        _percent(row["mosaic"]["mean"]), _number(row["leakage"]),
         _number(row["shared_residue"]), _number(row["ssim"]),
     ]  # fmt: skip
 

@@ -59,6 +59,12 @@ class Stored:
         """Whether the backgrounds come from references."""
         return isinstance(self.method, FromReferences) and self.method.knows_drift
 
+    def with_references(self, scan: Scan) -> Scan:
+        """The scan with the references that the method used, which may be its own."""
+        attach = getattr(self.method, "with_references", None)
+        out: Scan = scan if attach is None else attach(scan)
+        return out
+
     def fit(self, scan: Scan) -> Stored:
         """Nothing to do."""
         return self

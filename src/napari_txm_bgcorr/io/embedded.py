@@ -30,8 +30,9 @@ def scan_record(scan: Scan) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``kind, names, grid, raster_index, positions_px, pixel_nm, energy_ev, exposure_s, binning, times,
-        angles_deg``, and of what there is one a tile ``energies_ev, exposures_s, monitor``.
+        ``kind, names, grid, raster_index, positions_px, pixel_nm, energy_ev, exposure_s,
+        binning, times, angles_deg``, and of what there is one a tile ``energies_ev,
+        exposures_s, monitor``.
     """
     facts = scan.facts()
     keep = (
