@@ -49,13 +49,12 @@ def main(given: Sequence[str] | None = None) -> list[Row]:
     torch.set_num_threads(1)
     simulated = {"seen": _simulated(options, []), "unseen": _simulated(options, _held_out())}
     real = [] if options.data is None else single_cases(Path(options.data))
-    rows = []
-    for model in options.models:
-        row = judge(model, real, simulated)
-        rows.append(row)
-        if len(rows) == 1:
-            print("| model | " + " | ".join(row) + " |\n|---|" + "---:|" * len(row))
-        print(f"| {model} | " + " | ".join(f"{v:.2f}" for v in row.values()) + " |", flush=True)
+    rows = [judge(model, real, simulated) for model in options.models]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    print("| model | " + " | ".join(columns) + " |\n|---|" + "---:|" * len(columns))
+    for model, row in zip(options.models, rows, strict=True):
+        cells = [f"{row[name]:.2f}" if name in row else "-" for name in columns]
+        print(f"| {model} | " + " | ".join(cells) + " |")
     if options.json is not None:
         options.json.write_text(json.dumps(dict(zip(options.models, rows, strict=True)), indent=1))
     return rows

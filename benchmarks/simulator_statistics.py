@@ -69,11 +69,12 @@ def real_shots(data: Path) -> Iterator[Shot]:
 
     lm = "bl01b_lm_4x2/20230426_Lm-1-b2-60sm4x4_00{}.tif"
     empty = [one(lm.format(n), "bl01b_lm") for n in ("09", "13")]
+    clear = np.maximum((empty[0] + empty[1]) / 2, 1)
     yield from (Shot("background", "bl01b_lm", image) for image in empty)
     for number in ("01", "02", "05", "06", "10", "14"):
         image = one(lm.format(number), "bl01b_lm")
         yield Shot("raw", "bl01b_lm", image)
-        yield Shot("transmission", "bl01b_lm", image / np.maximum(np.mean(empty, axis=0), 1))
+        yield Shot("transmission", "bl01b_lm", image / clear)
     for path in sorted((data / "bl01b_sb_2x2").glob("*.tif")):
         yield Shot("raw", "bl01b_sb", one(str(path), "bl01b_sb"))
     flats = {}

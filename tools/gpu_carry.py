@@ -22,8 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
     # what the package imports on the way through the check
-    "monai", "numcodecs", "numpy", "psutil", "pydantic", "pyyaml", "safetensors", "scipy",
-    "tifffile", "tqdm", "typer", "yaozarrs", "zarr",
+    "h5py", "monai", "numcodecs", "numpy", "olefile", "psutil", "pydantic", "pyyaml",
+    "safetensors", "scipy", "tifffile", "tqdm", "typer", "yaozarrs", "zarr",
     # what those import
     "annotated-doc", "annotated-types", "click", "donfig", "google-crc32c", "markdown-it-py",
     "mdurl", "packaging", "pydantic-core", "pygments", "rich", "shellingham",
@@ -31,8 +31,9 @@ PACKAGES = (
     # tests, and the energy counter
     "iniconfig", "nvidia-ml-py", "pluggy", "pytest",
 )  # fmt: skip
+DEBUGGABLE = ("numcodecs",)  # its wheels hold what debuggers want: nine tenths
 GLIBC = ("2_28", "2_27", "2_17", "2_12", "2_5")  # of wheels, newest first
-LEFT_OUT = ("tests", "test", "__pycache__", "include", "f2py", "bin")
+LEFT_OUT = ("tests", "test", "__pycache__", "bin")
 SUFFIXES = (".pyi", ".h", ".pyx", ".pxd", ".a")
 LIMIT = 64 * 2**20  # bytes that may be carried, source included
 
@@ -64,6 +65,15 @@ def add_own_name(target: Path) -> None:
         shutil.copytree(made, target / made.name)
 
 
+def strip(target: Path) -> None:
+    """Take away what only debuggers read, where the machine has the tool for it."""
+    if shutil.which("strip") is None:
+        return
+    for package in DEBUGGABLE:
+        for library in sorted((target / package).glob("*.so")):
+            subprocess.run(["strip", "--strip-debug", str(library)], check=True)
+
+
 def kept(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
     """Leave out what nobody imports."""
     parts = Path(entry.name).parts
@@ -90,6 +100,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "site"
         install(target, given.python, given.have)
+        strip(target)
         add_own_name(target)
         with tarfile.open(part, "w:xz", preset=6) as archive:
             archive.add(target, ".", filter=kept)

@@ -37,7 +37,8 @@ if [ -z "$python" ]; then
 fi
 export PYTHONPATH=$PWD:$PWD/src PYTHONUNBUFFERED=1
 needed="import pytest, napari_txm_bgcorr.cli, napari_txm_bgcorr.engine.train, \
-napari_txm_bgcorr.engine.bench_train, napari_txm_bgcorr.io.write_zarr"
+napari_txm_bgcorr.engine.bench_train, napari_txm_bgcorr.io.hdf5, napari_txm_bgcorr.io.omezarr, \
+napari_txm_bgcorr.io.write_zarr, napari_txm_bgcorr.io.xradia"
 if ! "$python" -c "$needed" 2>/dev/null && [ -f "$carried" ]; then
     unpacked=$(mktemp -d)
     trap 'rm -rf "$unpacked"' EXIT

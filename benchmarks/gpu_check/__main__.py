@@ -105,15 +105,17 @@ class Check:
             start_new_session=True,
         )
         lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=_pump, args=(process, lines), daemon=True).start()
+        pump = threading.Thread(target=_pump, args=(process, lines), daemon=True)
+        pump.start()
         while True:
             try:
                 line = lines.get(timeout=max(0.0, end - time.monotonic()))
-            except queue.Empty:
+                if line is None:  # it may still hang in its last act
+                    return process.wait(max(0.1, end - time.monotonic())), last
+            except (queue.Empty, subprocess.TimeoutExpired):
                 _end(process)
+                pump.join(GRACE_S)
                 return None, last
-            if line is None:
-                return process.wait(), last
             self._take(line, held, last)
 
     def _take(self, line: str, held: dict[str, Any], last: deque[str]) -> None:
@@ -155,9 +157,11 @@ def _filled(word: str, told: dict[str, str]) -> str:
 
 
 def _pump(process: subprocess.Popen[str], lines: queue.SimpleQueue[str | None]) -> None:
-    for line in process.stdout or ():
-        lines.put(line)
-    lines.put(None)
+    if process.stdout is not None:
+        with process.stdout as stream:
+            for line in stream:
+                lines.put(line)
+    lines.put(None)  # after the pipe is closed
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -104,10 +104,16 @@ def from_files(side: int, size: int, device: str) -> None:
             "--method", "generator", "--device", device, "--json",
         ]  # fmt: skip
         began = time.perf_counter()
-        with GpuSampler() as sampler:
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        seconds = time.perf_counter() - began
-    summary = json.loads(done.stdout)
+        with GpuSampler() as sampler, (folder / "summary").open("w+") as printed:
+            process = subprocess.Popen(command, stdout=printed)
+            while process.poll() is None:
+                _tell_written(folder, time.perf_counter() - began)
+                time.sleep(1 if side > 9 else 0.1)
+            seconds = time.perf_counter() - began
+            if process.returncode:
+                raise SystemExit(f"correct ended with {process.returncode}")
+            printed.seek(0)
+            summary = json.load(printed)
     result = summary["results"][0]
     row = {
         "name": "from files, by the command",
@@ -121,6 +127,13 @@ def from_files(side: int, size: int, device: str) -> None:
     }
     print(f"{row['tiles']} tiles, {row['tiles_per_s']} a second, start included", flush=True)
     rows([row])
+
+
+def _tell_written(folder: Path, seconds: float) -> None:
+    """Tell how many tiles are in the unfinished output."""
+    written = sum(1 for _ in folder.glob("*.part/corrected/0/c/*"))
+    if written:
+        rows([{"name": "from files, unfinished", "tiles": written, "seconds": round(seconds, 1)}])
 
 
 def _valid(mask: NDArray[np.bool_]) -> float:

@@ -15,6 +15,7 @@ import pytest
 from benchmarks.gpu_check.rows import rows
 
 ROOT = Path(__file__).resolve().parents[2]
+SHOWN = 30  # last lines of a failure
 SETTINGS = """[pytest]
 markers =
     cuda: needs an NVIDIA GPU
@@ -40,7 +41,10 @@ class Rows:
         if report.outcome == "skipped":
             row["note"] = str(report.longrepr[2]).removeprefix("Skipped: ")
         elif report.outcome == "failed":
-            row["note"] = str(report.longrepr).strip().splitlines()[-1][:300]
+            told = str(report.longrepr).strip().splitlines()
+            said = [line for line in told if line.startswith("E ")] or told
+            row["note"] = " / ".join(line[1:].strip() for line in said[:1] + said[-1:])[:600]
+            print(*told[-SHOWN:], sep="\n")
         self.found.append(row)
         print(f"{row['outcome']:<8} {row['seconds']:6.1f} s  {row['name']}", flush=True)
         rows(self.found)

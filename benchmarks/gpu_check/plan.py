@@ -39,41 +39,41 @@ class Stage:
 
 
 STAGES = (
-    Stage("tests", "CUDA tests", "cuda_tests", (), 80),
+    Stage("tests", "CUDA tests", "cuda_tests", (), 70),
     Stage(
         "speed",
         "Training speed: naive, accelerated, CUDA graphs",
         "training_speed",
         ("--device", "{device}", "--rows", EAGER, "--minutes", "{minutes}"),
-        100,
+        95,
     ),
     Stage(
         "compile",
         "Training speed: torch.compile, without and with CUDA graphs",
         "training_speed",
         ("--device", "{device}", "--rows", COMPILED, "--minutes", "{minutes}"),
-        110,
+        95,
     ),
     Stage(
         "profile",
         "Where a training step spends its time",
         "training_speed",
         ("--device", "{device}", "--profile", "--rows", "{row}"),
-        25,
+        30,
     ),
     Stage(
         "memory",
         "961 tiles of 1024 px from memory",
         "correction",
         ("memory", "--device", "{device}"),
-        45,
+        60,
     ),
     Stage(
         "files",
         "961 tiles of 1024 px from files",
         "correction",
         ("files", "--device", "{device}"),
-        60,
+        75,
     ),
     Stage(
         "training",

@@ -132,7 +132,7 @@ def test_few_tiles_and_none_that_overlap() -> None:
     """It never steps aside: what overlaps cannot tell, free places do."""
     for grid, step in (((1, 3), STEP), ((2, 2), 2 * SIZE)):
         count = grid[0] * grid[1]
-        scan, true, given = make_scan(np.zeros((count, SIZE, SIZE)), grid=grid)
+        scan, _, given = make_scan(np.zeros((count, SIZE, SIZE)), grid=grid)
         scan = replace(scan, positions_px=raster_positions(grid, (step, step)))
         told = solved(scan, given).describe()["joint"]
         assert told["overlaps"] == (2 if step == STEP else 0)

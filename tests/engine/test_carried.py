@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_txm_bgcorr import io
 from napari_txm_bgcorr.core.errors import ModelError
 from napari_txm_bgcorr.core.own_references import method_notes
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, Source
@@ -20,8 +21,9 @@ from napari_txm_bgcorr.engine.export_bioimage import readme
 from napari_txm_bgcorr.engine.methods import make_method
 from napari_txm_bgcorr.engine.model_store import copy_model, import_model, model_rows, rename_model
 from napari_txm_bgcorr.engine.networks import build_generator
-from napari_txm_bgcorr.engine.recall import spelt
+from napari_txm_bgcorr.engine.recall import recall, spelt
 from napari_txm_bgcorr.engine.train import run_training
+from napari_txm_bgcorr.io.training_data import read_training_data
 
 SIZE = 64
 CONFIG = TrainConfig.model_validate(
@@ -166,6 +168,19 @@ def test_another_exposure_is_a_factor(tuned, plain, stack):
     assert np.array_equal(carried, by_half)
     assert any("references of 60 s scaled to the images' 30 s" in n for n in
                method.describe()["notes"])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("energy", "words"), [(8353, ""), (8250, "the reference was taken at 82")]
+)
+def test_real_references_serve_hours_later_at_another_exposure(txm_data, energy, words):
+    folder = txm_data / "aps8bm"
+    given = read_training_data([folder / f"ref_xanesocv_{energy}_0eV.xrm"]).references
+    scan = io.read(folder / "fov03_xanessoc01_8353_0eV.xrm")
+    found = recall(scan, choose_references(given, 8), None)
+    assert found.refused.startswith(words) and bool(found.refused) == bool(words)
+    if not words:
+        assert found.attach(scan).flat_exposures_s.tolist() == [50] and scan.exposure_s == 35
 
 
 def test_references_of_several_energies_serve_their_images(tmp_path, plain):

@@ -66,6 +66,7 @@ def held(device):
     gc.collect()
     if device.startswith("cuda"):
         torch.cuda.synchronize()
+        getattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None)()  # kept between calls
         return torch.cuda.memory_allocated(device)
     tensors = [x for x in gc.get_objects() if issubclass(type(x), torch.Tensor)]
     return sum({x.data_ptr(): x.untyped_storage().nbytes() for x in tensors}.values())

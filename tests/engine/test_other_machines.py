@@ -277,7 +277,7 @@ def test_only_cuda_copies_do_not_wait(monkeypatch):
         seen.clear()
         made.device = torch.device(kind)
         made._moved(batch)
-        assert [k["non_blocking"] for k in seen] == [wanted] * 3
+        assert [k["non_blocking"] for k in seen] == [wanted] * 4
 
 
 def test_precision_auto_asks_the_device(monkeypatch):

@@ -8,7 +8,7 @@ import torch
 
 from napari_txm_bgcorr.core.errors import ConfigError
 from napari_txm_bgcorr.core.specimens import free_of_sample
-from napari_txm_bgcorr.engine.checkpoint import load_model, save_model
+from napari_txm_bgcorr.engine.checkpoint import load_model, resolve_model, save_model
 from napari_txm_bgcorr.engine.config import NetworkConfig, load_config
 from napari_txm_bgcorr.engine.losses import LOSSES, OUTPUT_LOSSES, free, likelihood
 from napari_txm_bgcorr.engine.networks import FIRST_SD, NETWORKS, build_generator
@@ -186,3 +186,8 @@ def test_simulated_pairs_know_which_pixels_are_free():
     transmission = np.float32([[1.0, 0.998, 0.9, 1.004]])
     expected = free_of_sample(transmission)
     assert np.array_equal(free_truth(torch.from_numpy(transmission)).numpy() > 0, expected)
+
+
+def test_fine_tuning_has_the_network_that_ships():
+    shipped = load_model(resolve_model("default")).config
+    assert load_config("fine-tune").network == shipped

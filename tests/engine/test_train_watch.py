@@ -235,7 +235,7 @@ def test_data_that_do_not_fit_are_named_before_the_first_step(monkeypatch):
             ToyPairs,
             "draw",
             lambda self, index, cut=cut: type(p := real(self, index))(
-                *(cut(t) for t in p[:4]), p.rms[: cut(p[0]).shape[0]]
+                *(cut(t) for t in p[:4]), p.rms[: cut(p[0]).shape[0]], cut(p.free)
             ),
         )
         with pytest.raises(TrainError, match=match):

@@ -106,6 +106,21 @@ def test_layout_without_positions_abuts_the_tiles_from_the_bottom():
     assert layout.corners[0].tolist() == [8, 0] and layout.corners[5].tolist() == [0, 16]
 
 
+def test_absent_tiles_leave_the_canvas_empty():
+    from dataclasses import replace
+
+    whole, keep = make_scan(grid=(2, 3), size=8), np.array([0, 2, 4])
+    scan = replace(
+        whole, tiles=whole.tiles[keep], names=tuple(whole.names[i] for i in keep),
+        raster_index=keep, positions_px=None,
+    )  # fmt: skip
+    mosaic = MosaicArray(scan.tiles, Layout.of(scan))
+    assert mosaic.shape == (16, 24)
+    picture = np.asarray(mosaic[:, :])
+    np.testing.assert_array_equal(picture[8:, 16:], whole.tiles[2])
+    assert not picture[8:, 8:16].any() and not picture[:8, :8].any()
+
+
 def test_pyramid_only_where_the_canvas_is_large(monkeypatch):
     scan = make_scan(grid=(3, 3), size=32, overlap=0)
     assert Layout.of(scan).steps() == (1,)

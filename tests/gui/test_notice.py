@@ -10,7 +10,7 @@ from qtpy.QtCore import Qt
 
 from napari_txm_bgcorr.core.scan import Source
 from napari_txm_bgcorr.gui import tasks, train_widget
-from napari_txm_bgcorr.gui.doubts import in_one, references
+from napari_txm_bgcorr.gui.doubts import doubts, in_one, references
 from napari_txm_bgcorr.gui.session import Job, JobInput
 from napari_txm_bgcorr.gui.train_widget import TrainWidget
 from tests.gui.helpers import make_scan
@@ -32,6 +32,28 @@ def test_facts_with_one_remedy_are_one_sentence():
     assert "novelty 1.3" in one and one.count("fine-tune") == 1
     assert other.endswith("add them under “Darks”") and "--" not in other
     assert in_one([], "Model m") == []
+
+
+@pytest.mark.parametrize("method", ["captured", "eigen-flats"])
+def test_references_of_another_energy_are_doubted(method):
+    flats = np.ones((3, 32, 32), np.uint16)
+    scan = replace(make_scan(), flats=flats, energy_ev=8353.0,
+                   flat_energies_ev=np.full(3, 8250.0))  # fmt: skip
+    job = Job((JobInput("sample", 0, scan),), method, "default", "cpu")
+    (sentence,) = doubts(job, scan)
+    assert "8250 eV" in sentence and sentence[0].isupper() and sentence.endswith(".")
+    assert doubts(job, replace(scan, energy_ev=8250.0)) == []
+    assert doubts(replace(job, method="smooth"), scan) == []
+
+
+def test_references_of_another_energy_are_told_of_in_the_notice(panel, add_scan, qtbot):
+    flats = np.asarray(make_scan().tiles[:1])
+    add_scan(replace(make_scan(), flats=flats, energy_ev=8353.0, flat_energies_ev=np.array([8e3])))
+    panel.method_combo.setCurrentIndex(panel.method_combo.findData("captured"))
+    press(qtbot, panel.correct_button)
+    qtbot.waitUntil(lambda: not panel.busy, timeout=WAIT)
+    assert not panel.notice.isHidden() and "references of 8000 eV" in panel.notice.words.text()
+    assert panel.status_label.text() == "Done: 4 tiles corrected"  # said once
 
 
 def test_references_are_those_given_or_the_scans_own(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
-from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QPushButton, QWidget
+from qtpy.QtWidgets import QApplication, QComboBox, QFileDialog, QMessageBox, QPushButton, QWidget
 
 from napari_txm_bgcorr.core.correction import correct_tiles
 from napari_txm_bgcorr.core.pedestal import ASKED, with_pedestal
@@ -372,6 +372,12 @@ def test_devices_and_models_are_offered_by_their_real_names(panel):
 def test_model_is_offered_to_methods_that_use_one(panel):
     panel.method_combo.setCurrentIndex(panel.method_combo.findData("smooth"))
     assert not panel.model_combo.isEnabled() and panel.session.method == "smooth"
+    combine = panel.findChild(QComboBox, "combine_combo")
+    assert combine.isHidden()
+    panel.method_combo.setCurrentIndex(panel.method_combo.findData("captured"))
+    assert not combine.isHidden()
+    combine.setCurrentIndex(combine.findData("mean"))
+    assert panel.session.combine == "mean"
     panel.method_combo.setCurrentIndex(panel.method_combo.findData("auto"))
     assert panel.model_combo.isEnabled()
 

@@ -26,8 +26,10 @@ def test_job_holds_what_was_chosen_and_does_not_change():
         device="cpu",
         references=(Path("ref.xrm"),),
         darks=(Path("dark.tif"),),
+        combine="median",
     )
     job = resolve(session)
+    assert job.combine == "median"
     assert [(item.name, item.key) for item in job.inputs] == [("a", 5)]
     assert (job.method, job.model, job.device) == ("captured", "mine", "cpu")
     assert job.references == (Path("ref.xrm"),) and job.darks == (Path("dark.tif"),)

@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
 
+from napari_txm_bgcorr.io.finished_output import open_finished
 from napari_txm_bgcorr.io.tile_grid import parse_tile_configuration
 
 COMMAND = [sys.executable, "-c", "from napari_txm_bgcorr.cli import main; main()"]
@@ -105,6 +107,58 @@ def test_captured_references_from_the_command_line(mosaic: Path, tmp_path: Path)
     inner = (slice(40, 88), slice(40, 88))
     ratio = corrected[inner] / truth[inner]
     assert ratio.std() / ratio.mean() < 0.1
+
+
+@pytest.mark.parametrize("combine", ["mean", "median"])
+def test_plain_combination_is_that_of_other_programs(
+    txm_data: Path, tmp_path: Path, combine: str
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["-o", out, "--method", "captured", "--combine", combine]
+    path = txm_data / "hdf5" / "tooth.h5"
+    succeed("correct", path, *arguments)
+    with h5py.File(path) as h5:
+        raw, whites, darks = (
+            h5[f"exchange/{name}"][:].astype(np.float64)
+            for name in ("data", "data_white", "data_dark")
+        )
+    dark = getattr(np, combine)(darks, axis=0)
+    expected = (raw - dark) / (getattr(np, combine)(whites, axis=0) - dark)
+    np.testing.assert_allclose(open_finished(out).corrected[:], expected, rtol=1e-6)
+    assert open_finished(out).provenance["parameters"]["combine"] == combine
+
+
+def test_combine_is_for_captured_references(mosaic: Path, tmp_path: Path) -> None:
+    assert "--combine mean: not for --method auto" in fail(
+        "correct", mosaic, "-o", tmp_path / "o", "--combine", "mean"
+    )
+    assert "choose from interpolated, mean" in fail(
+        "correct", mosaic, "-o", tmp_path / "o", "--method", "captured", "--combine", "max"
+    )
+
+
+def test_references_of_another_energy_are_told_of(txm_data: Path, tmp_path: Path) -> None:
+    folder = txm_data / "aps8bm"
+    images = [folder / f"fov03_xanes{name}_8353_0eV.xrm" for name in ("ocv", "soc01")]
+    wrong = ["--reference", folder / "ref_xanesocv_8250_0eV.xrm"]
+    printed = json.loads(
+        succeed("correct", *images, "-o", tmp_path / "a", "--method", "captured", *wrong, "--json")
+    )
+    notes = printed["results"][0]["notes"]
+    assert notes[0].startswith(
+        "the image was taken at 8353 eV and divided by references of 8249.9"
+    )
+    assert notes[1].startswith("references of 50 s scaled to the image's 35 s")  # of the second
+    recorded = open_finished(tmp_path / "a").provenance["parameters"]["notes"]
+    assert recorded == notes[: len(recorded)]
+    printed = json.loads(
+        succeed("correct", images[0], "-o", tmp_path / "b", *wrong, "--no-joint", "--json")
+    )
+    note = "the reference was taken at 8249.9 eV, the image at 8353 eV: its shape is not used"
+    assert note in printed["results"][0]["notes"]
+    succeed("correct", images[0], "-o", tmp_path / "c", "--no-joint")
+    one, other = (open_finished(tmp_path / name).background[:] for name in "bc")
+    np.testing.assert_array_equal(one, other)  # as if it had not been given
 
 
 def test_an_output_in_the_way_is_kept_unless_overwrite(mosaic: Path, tmp_path: Path) -> None:

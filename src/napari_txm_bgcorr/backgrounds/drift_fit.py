@@ -31,7 +31,8 @@ Mask = NDArray[np.bool_]
 
 STAGE = "solving for all tiles"
 LEVEL_SD = 1.0  # log: nothing is known of the level of a scan
-SETTLED = 2 / 3  # of the rounds: from then on free places are as narrow as they get
+NARROW = 0.8  # of the rounds: from then on free places are as narrow as they get
+SETTLED = 2 / 3  # of the rounds: from then on the smooth field is solved for, too
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,9 @@ class FitOptions:
     jitter: float = 0.005
     level_rate: float = 0.09
     level_jitter: float = 0.01
-    free_sd: float = 0.045
-    overlap_sd: float = 0.009
-    overlap_scale: float = 0.03
+    free_sd: float = 0.042
+    overlap_sd: float = 0.006
+    overlap_scale: float = 0.035
     width: tuple[float, float] = (0.03, 0.012)
     rounds: int = 12
 
@@ -243,7 +244,7 @@ class _Problem:
     def round(self, number: int) -> None:
         """Free cells anew, then drift and shared terms, then the smooth field."""
         first, last = self.options.width
-        share = min(1.0, number / (self.options.rounds * SETTLED))
+        share = min(1.0, number / (self.options.rounds * NARROW))
         self.width = first * (last / first) ** share
         base = self.field.ravel().astype(np.float32)
         fitted = self._smooth_part() + base

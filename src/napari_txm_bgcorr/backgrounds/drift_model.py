@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 
 HOUR = np.timedelta64(1, "h")
 TILE_H = 85 / 3600  # a tile of 60 s and the motor, where times are not known
-AGE_H = 1.0  # of references whose time is not known
+AGE_H = 0.4  # of references whose time is not known
 AGE_RATE = 0.03  # log, of a smooth term in the square root of an hour
 FRESH, STALE = 0.01, 0.1  # log, least and greatest error of a smooth term of a reference
 LEVEL_RATE, LEVEL_LEAST = (

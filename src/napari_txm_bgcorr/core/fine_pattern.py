@@ -79,8 +79,8 @@ def _strokes(rng: Rng, size: int, patch: Floats) -> Floats:
     streak = (float(rng.choice([4.0, 8.0])), int(rng.choice([1, 3, 5, 11, 13])))
     nodes = _STROKES[int(rng.integers(len(_STROKES)))]
     strokes = coloured(_seed(rng), (size, size), size, nodes, streak=streak)
-    strength = np.float32(0.01) * np.exp(np.float32(rng.uniform(0, 0.5)) * patch)
-    return strength * strokes
+    rough: Floats = np.exp(np.float32(rng.uniform(0, 0.5)) * patch)
+    return np.float32(0.01) * rough * strokes
 
 
 def _web(rng: Rng, size: int, patch: Floats) -> Floats:

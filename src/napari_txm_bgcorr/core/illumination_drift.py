@@ -14,7 +14,7 @@ from napari_txm_bgcorr.core.random_fields import Floats, coloured
 
 __all__ = ["MODE_RMS", "Drift", "draw_drift", "expected_drift", "growth"]
 
-_PERIODS_H = 0.12 * 2.1 ** np.arange(12)  # 7 minutes to 18 days
+_PERIODS_H = np.asarray(0.12 * 2.1 ** np.arange(12), np.float64)  # 7 minutes to 18 days
 _FRAMES_H = np.array([0.7, 2.3, 7.1, 19.0, 53.0]) / 3600  # frames take seconds
 _COARSE = 24
 FAST_DRIFT = (0.019, 0.12)  # rms and hours: within minutes, then no more

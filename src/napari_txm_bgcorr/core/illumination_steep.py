@@ -97,7 +97,7 @@ def _arcs(rng: Rng, y: Floats, x: Floats, bend: Floats, count: int) -> Floats:
     cy, cx = rng.normal(0.5, 0.25, 2)
     flat = rng.uniform(0.8, 1.25)
     radius = np.hypot(y - np.float32(cy), (x - np.float32(cx)) * np.float32(flat)) + bend
-    out = np.zeros_like(radius)
+    out: Floats = np.zeros_like(radius)
     for _ in range(count):
         away = np.float32(rng.uniform(0.2, 0.75)) - radius
         width = _log_uniform(rng, 0.006, 0.08)
@@ -121,10 +121,11 @@ def _ring_edge(rng: Rng, y: Floats, x: Floats, size: int) -> Floats:
 def _sided(rng: Rng, y: Floats, x: Floats, size: int) -> Floats:
     """Light that falls off towards one side until it is nearly dark there."""
     bend = np.float32(rng.uniform(0.02, 0.1)) * _wave(rng, x, size, _BEND)
-    away = _along(y, x, rng.uniform(0, 2 * np.pi)) - np.float32(rng.uniform(-0.45, 0.25)) + bend
-    out = _step(away, _log_uniform(rng, 0.04, 0.3))
+    start = np.float32(rng.uniform(-0.45, 0.25))
+    away: Floats = _along(y, x, rng.uniform(0, 2 * np.pi)) - start + bend
+    out: Floats = _step(away, _log_uniform(rng, 0.04, 0.3))
     out = out + np.float32(rng.uniform(0, 0.5)) * away
-    out = out + rng.uniform(0, 0.4) * _hill(rng, y, x)
+    out = out + np.float32(rng.uniform(0, 0.4)) * _hill(rng, y, x)
     out = out + np.float32(rng.uniform(0.02, 0.08)) * _wave(rng, x, size, _WAVE)
     if rng.random() < 0.3:
         out = out + np.float32(0.3) * _arcs(rng, y, x, bend, 1)
@@ -135,7 +136,7 @@ def _bands(rng: Rng, y: Floats, x: Floats, size: int) -> Floats:
     """Bright and dark bands across the field, as steep on one side as a mirror's edge."""
     bend = np.float32(rng.uniform(0.01, 0.06)) * _wave(rng, x, size, _BEND)
     away = _along(y, x, rng.uniform(0, 2 * np.pi)) + bend
-    out = rng.uniform(0.2, 1.0) * _hill(rng, y, x)
+    out: Floats = np.float32(rng.uniform(0.2, 1.0)) * _hill(rng, y, x)
     for _ in range(int(rng.integers(2, 7))):
         start, reach = rng.uniform(-0.6, 0.5), _log_uniform(rng, 0.03, 0.4)
         one, two = _log_uniform(rng, 0.006, 0.06), _log_uniform(rng, 0.01, 0.15)
@@ -154,9 +155,10 @@ def _crescent(rng: Rng, y: Floats, x: Floats, size: int) -> Floats:
         y - np.float32(cy + apart * np.sin(angle)), x - np.float32(cx + apart * np.cos(angle))
     )
     radius = rng.uniform(0.5, 0.75)
-    out = _step(np.float32(radius) - outer, _log_uniform(rng, 0.02, 0.1))
+    out: Floats = _step(np.float32(radius) - outer, _log_uniform(rng, 0.02, 0.1))
     dark = _step(np.float32(radius - apart - 0.05) - inner - bend, _log_uniform(rng, 0.02, 0.1))
-    return out - np.float32(rng.uniform(0.5, 1.0)) * dark + 0.2 * _hill(rng, y, x)
+    out = out - np.float32(rng.uniform(0.5, 1.0)) * dark
+    return out + np.float32(0.2) * _hill(rng, y, x)
 
 
 STEEP: dict[str, Callable[[Rng, Floats, Floats, int], Floats]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from scipy import fft, ndimage
 from napari_txm_bgcorr.core.overview import Overview
 from napari_txm_bgcorr.core.shared_pattern import Smooth
 
-__all__ = ["Matcher", "Scores"]
+__all__ = ["Matcher", "Scores", "around"]
 
 Image = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -22,6 +23,8 @@ LOW_PASS = 1 / 300  # of the tile: finer than that is noise
 EVEN = 3 / 64  # of the tile: contrast is evened out over this, so that no single edge decides
 LEAST_CONTRAST = 0.5  # of the tile's median: contrast below is not raised
 LEAST_COMMON = 0.008  # of the tile: fewer shared bins are no overlap
+APART = 5  # bins about the highest peak: what lies beyond is another one
+CHANCE = 4.0  # standard deviations that the second highest peak of mere noise has
 UPHILL = 4  # bins at most between the peaks of score and correlation
 KEPT_TILES, KEPT_WINDOWS = 128, 16
 
@@ -36,8 +39,9 @@ class Scores:
         Least shift (y, x) of the second tile against the first, bins.
     values : (h, w) float16
         Fisher's z of the correlation times the root of the shared bins, in robust standard
-        deviations of the map: comparable between narrow and wide overlaps. NaN where too little
-        is shared.
+        deviations of the map: comparable between narrow and wide overlaps. In larger units
+        where a second peak is as high as no chance makes it, as along one straight edge. NaN
+        where too little is shared.
     correlation : (h, w) float16
     """
 
@@ -70,15 +74,14 @@ class Scores:
     def _highest_beside(self, at: tuple[int, int]) -> tuple[int, int]:
         """Shift of the highest correlation among one and its eight neighbours."""
         y, x = at
-        around = self.correlation[y - 1 : y + 2, x - 1 : x + 2]
-        dy, dx = np.unravel_index(int(np.argmax(around)), (3, 3))
+        beside = self.correlation[y - 1 : y + 2, x - 1 : x + 2]
+        dy, dx = np.unravel_index(int(np.argmax(beside)), (3, 3))
         return y + int(dy) - 1, x + int(dx) - 1
 
     def inner(self, at: tuple[int, int]) -> bool:
         """Tell whether all eight shifts around one are known; a peak at the border is none."""
-        y, x = at
-        around = self.values[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
-        return around.shape == (3, 3) and bool(np.isfinite(around).all())
+        beside = around(self.values, at, 1)
+        return beside.shape == (3, 3) and bool(np.isfinite(beside).all())
 
 
 class Matcher:
@@ -134,10 +137,9 @@ class Matcher:
             return None
         z = np.arctanh(np.clip(correlation, -0.98, 0.98)) * np.sqrt(np.maximum(windows.common, 0))
         z[~known] = np.nan
-        scale = 1.4826 * float(np.median(np.abs(z[known])))
         return Scores(
             windows.first + start,
-            (z / max(scale, 1e-6)).astype(np.float16),
+            (z / _scale(z)).astype(np.float16),
             correlation.astype(np.float16),
         )
 
@@ -178,8 +180,23 @@ class Matcher:
         band = np.clip(band, -limit, limit) * self._seen
         contrast = np.sqrt(np.maximum(self._even(band * band), 0))
         usual = float(np.median(contrast[self._lit][::4]))
-        band /= np.maximum(contrast, np.float32(LEAST_CONTRAST * usual + 1e-6))
-        return band
+        even: Image = band / np.maximum(contrast, np.float32(LEAST_CONTRAST * usual + 1e-6))
+        return even
+
+
+def around(image: NDArray[Any], at: tuple[int, int], reach: int) -> NDArray[Any]:
+    """View of an image within `reach` of a place."""
+    y, x = at
+    return image[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1]
+
+
+def _scale(z: Floats) -> float:
+    """Unit of a map of scores: its robust deviation, or by its second highest peak."""
+    spread = 1.4826 * float(np.nanmedian(np.abs(z)))
+    rest = np.nan_to_num(z)
+    row, column = np.unravel_index(int(np.argmax(rest)), z.shape)
+    around(rest, (int(row), int(column)), APART)[:] = 0
+    return max(spread, float(rest.max()) / CHANCE, 1e-6)
 
 
 def _window(

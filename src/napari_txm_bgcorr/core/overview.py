@@ -33,6 +33,7 @@ MAX_SHARED = 48  # tiles that pattern and fine pattern are taken from, at full s
 MAX_PIXELS = 2**26  # of these tiles: 256 MiB of float16 for raw and background
 LIT_TILES = 9  # tiles that the lit field is looked for in
 FEW, COARSE_CELLS, FINE_CELLS = 64, 32, 64  # cells across the field, for many tiles and for few
+DARKEST = 1e-4  # of the median: a background without noise may be as dark as that
 STAGE = "looking at tiles"
 
 
@@ -295,7 +296,7 @@ class _Keeper:
             return _Seen(small, level, cells)
         own = self.backgrounds if isinstance(self.backgrounds, MethodBackgrounds) else None
         background = self.backgrounds[i] if own is None else own.of(i, counts)
-        log_background = log_beam(background, self.dark)
+        log_background = log_beam(background, self.dark, DARKEST)
         if i not in self.chosen:
             return _Seen(small, level, cells, coarse.mean(log_background))
         shared = np.empty((2, *log_raw.shape), np.float16)

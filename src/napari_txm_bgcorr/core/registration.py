@@ -28,8 +28,8 @@ LEAST_OVERLAP = 0.02  # of the tile's area, for two tiles to be neighbours
 STAGE = "registering neighbours"
 DROP = 0.012  # of the tile: a measured shift this far off the common solution is wrong
 MEASURED_SD = 0.005  # of the tile: of a shift between given places that were measured
-# Measured places hold their tiles. A regular lattice holds what nothing was seen of.
-NOMINAL, MEASURED = Trust(place=3e-4, step=1e-3), Trust(place=0.15, step=0.0)
+# Measured places count, too. A regular lattice only holds what nothing was seen of.
+NOMINAL, MEASURED = Trust(place=3e-4, step=1e-3), Trust(place=0.15, step=0.15)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,16 +150,14 @@ def register(
     near = size if lattice is None else (round(WIDER * size[0]), round(WIDER * size[1]))
     pairs = neighbours(given, near)
     matcher = Matcher(overview)
-    guesses = [np.rint((given[j] - given[i]) / overview.bin_px).astype(int) for i, j in pairs]
-    maps = _maps(matcher, pairs, guesses, workers, watch)
+    shifts = [(given[j] - given[i]) / overview.bin_px for i, j in pairs]
+    maps = _maps(matcher, pairs, shifts, workers, watch)
     if lattice is None:
-        beliefs = [
-            Belief((given[j] - given[i]) / overview.bin_px, MEASURED_SD * max(matcher.shape), 0.0)
-            for i, j in pairs
-        ]
+        sd = MEASURED_SD * max(matcher.shape)
+        beliefs = [Belief(shift, sd, 0.0) for shift in shifts]
         expected, trust = given, MEASURED
     else:
-        beliefs, steps = _common(maps, guesses, max(matcher.shape))
+        beliefs, steps = _common(maps, shifts, max(matcher.shape))
         expected, trust = lattice.stretched(given, steps, overview.bin_px), NOMINAL
     edges = [
         _edge(matcher.bin_px, pair, scores, belief)
@@ -167,7 +165,7 @@ def register(
     ]
     placed, edges = reconcile(expected, edges, DROP * max(size), trust)
     used = sum(edge.used for edge in edges)
-    rest = "as given, since they are irregular" if lattice is None else "at the stage's step"
+    rest = "at the stage's step" if lattice else "where the irregular places given have them"
     note = f"{used} of {len(edges)} neighbouring pairs registered, the others {rest}"
     return Positions(placed - placed.min(axis=0), tuple(edges), note)
 
@@ -175,7 +173,7 @@ def register(
 def _maps(
     matcher: Matcher,
     pairs: Sequence[tuple[int, int]],
-    guesses: Sequence[NDArray[np.int_]],
+    shifts: Sequence[Floats],
     workers: int,
     watch: Watch,
 ) -> list[Scores | None]:
@@ -184,7 +182,7 @@ def _maps(
 
     def look(k: int) -> Scores | None:
         watch.check()
-        return matcher.scores(*pairs[k], guesses[k], reach)
+        return matcher.scores(*pairs[k], np.rint(shifts[k]).astype(int), reach)
 
     maps = []
     for scores in spread(look, range(len(pairs)), workers):
@@ -194,17 +192,17 @@ def _maps(
 
 
 def _common(
-    maps: Sequence[Scores | None], guesses: Sequence[NDArray[np.int_]], side: int
+    maps: Sequence[Scores | None], shifts: Sequence[Floats], side: int
 ) -> tuple[list[Belief], dict[tuple[int, int], Floats]]:
     """Belief in the shift of every pair, and the true step (bins) of each nominal one."""
     kinds: dict[tuple[int, int], list[int]] = {}
-    for k, guess in enumerate(guesses):
-        kinds.setdefault((int(guess[0]), int(guess[1])), []).append(k)
+    for k, (y, x) in enumerate(np.rint(shifts).astype(int).tolist()):
+        kinds.setdefault((y, x), []).append(k)
     beliefs = [Belief(np.zeros(2), 1.0, 1.0)] * len(maps)
     steps = {}
-    for guess, members in kinds.items():
-        nominal = np.array(guess, np.float64)
-        belief, steps[guess] = common_step([maps[k] for k in members], nominal, side)
+    for kind, members in kinds.items():
+        nominal = np.array(kind, np.float64)
+        belief, steps[kind] = common_step([maps[k] for k in members], nominal, side)
         for k in members:
             beliefs[k] = belief
     return beliefs, steps

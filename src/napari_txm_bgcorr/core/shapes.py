@@ -39,21 +39,21 @@ def spread_indices(count: int, limit: int) -> list[int]:
     return sorted(set(some.tolist()))
 
 
-def log_beam(counts: Any, dark: Image | None) -> Image:
+def log_beam(counts: Any, dark: Image | None, floor: float = FLOOR) -> Image:
     """Logarithm of one image `(Y, X)` of counts, dark removed.
 
-    Pixels that are not finite or below 2 % of the median are raised to it, so the result is
-    finite everywhere.
+    Pixels that are not finite or below `floor` of the median are raised to it, so the result
+    is finite everywhere.
     """
     values: Image = np.asarray(counts).astype(np.float32)
     if dark is not None:
         values = values - dark
     level = level_of(values)
-    floor = np.float32(max(FLOOR * level, 1e-3))
+    least = np.float32(max(floor * level, 1e-3))
     finite = np.isfinite(values)
     if not finite.all():
-        values = np.where(finite, values, floor)
-    out: Image = np.maximum(values, floor)
+        values = np.where(finite, values, least)
+    out: Image = np.maximum(values, least)
     return np.log(out, out=out)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_txm_bgcorr.core.matching import Scores
+from napari_txm_bgcorr.core.matching import Scores, around
 
 __all__ = ["Belief", "Found", "common_step", "most_likely"]
 
@@ -17,13 +17,14 @@ Floats = NDArray[np.float64]
 
 TEMPER = 0.5  # of the log likelihood: structures alike in kind correlate by chance, too
 STAGE_SD = 0.025  # of the tile: of single steps about the common one, before it is known
+USUAL = 4  # steps that this stands for, against what is measured of a scan
 LEAST_SD, MOST_SD = 0.008, 0.08
 OUTLIERS = 0.2  # share of pairs that tell nothing of the step, or something wrong
 CERTAIN = 2.5  # standard deviations of the mean: a step less far off is the nominal one
 LEAST_EVIDENCE = 5.0  # log: two pairs that agree, more than one can tell
 STRAYS = 0.02  # share of steps that are anywhere
 NEAR = 2  # bins about a peak that are one with it
-SURE = 0.9  # probability of a match
+SURE = 0.97  # probability of a match
 LEAST_SCORE = 3.0  # and its likeness: belief alone is no match
 
 
@@ -71,14 +72,12 @@ def most_likely(scores: Scores, belief: Belief) -> Found | None:
     prior = np.exp(-off / (2 * belief.sd**2)) * (1 - belief.strays) / (2 * np.pi * belief.sd**2)
     prior += belief.strays / known.sum()
     with np.errstate(divide="ignore"):
-        log = np.where(known, _log_likelihood(scores) + np.log(prior), -np.inf)
+        log = np.where(known, _log_likelihood(scores) + np.log(prior / prior.max()), -np.inf)
     row, column = np.unravel_index(int(np.argmax(log)), log.shape)
     at = (int(row), int(column))
     chance = np.exp(log - log[at])
-    near = chance[max(0, at[0] - NEAR) : at[0] + NEAR + 1, max(0, at[1] - NEAR) : at[1] + NEAR + 1]
     clear = scores.values[at] >= LEAST_SCORE and scores.inner(at)
-    sure = clear and float(near.sum() / chance.sum()) >= SURE
-    return Found(at, sure)
+    return Found(at, clear and float(around(chance, at, NEAR).sum() / chance.sum()) >= SURE)
 
 
 def common_step(
@@ -109,11 +108,11 @@ def common_step(
     if not seen:
         return loose, nominal
     sd = STAGE_SD * side
-    votes = sum(_vote(scores, sd) for scores in seen)
+    votes = np.sum([_vote(scores, sd) for scores in seen], axis=0)
     at = np.unravel_index(int(np.argmax(votes)), votes.shape)
     if votes[at] < LEAST_EVIDENCE:
         return loose, nominal
-    belief = Belief(seen[0].first + np.array(at, np.float64), sd, STRAYS)
+    belief = Belief(np.asarray(seen[0].first + at, np.float64), sd, STRAYS)
     count = 1
     for _ in range(3):
         found = [(s, most_likely(s, belief)) for s in seen]
@@ -122,9 +121,9 @@ def common_step(
             break
         count = len(shifts)
         middle = np.median(shifts, axis=0)
-        spread = 1.4826 * float(np.median(np.abs(shifts - middle)))
-        sd = spread if len(shifts) >= 4 else max(spread, belief.sd)
-        belief = Belief(middle, float(np.clip(sd, LEAST_SD * side, MOST_SD * side)), STRAYS)
+        spread = min(1.4826 * float(np.median(np.abs(shifts - middle))), MOST_SD * side)
+        variance = ((STAGE_SD * side) ** 2 * USUAL + spread**2 * count) / (USUAL + count)
+        belief = Belief(middle, max(float(np.sqrt(variance)), LEAST_SD * side), STRAYS)
     off = belief.shift - nominal
     doubt = CERTAIN**2 * belief.sd**2 / count
     return belief, nominal + off * max(0.0, 1 - doubt / max(float(off @ off), 1e-12))

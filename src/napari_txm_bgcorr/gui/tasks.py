@@ -215,8 +215,9 @@ def _correct_one(run: _Run, item: JobInput, method: BackgroundMethod) -> Iterato
         fitted = fit_method(method, scan, watch)
         result = Result(scan, item.name)
         result.made_by(fitted)
-        result.notes += method_notes(fitted.describe())
         result.doubts += doubts(run.job, scan)
+        notes = method_notes(fitted.describe())  # what the notice says is said once
+        result.notes += [n for n in notes if not any(n[1:] in doubt for doubt in result.doubts)]
     if result.doubts:
         yield Doubted(tuple(result.doubts), references(run.job, scan))
     yield Started(item.key, result)

@@ -46,7 +46,7 @@ def scan_record(scan: Scan) -> dict[str, Any]:
         "times",
     )
     return {
-        **{key: facts[key] for key in keep},
+        **{key: facts[key] for key in (*keep, "times")},
         "names": list(scan.names),
         "positions_px": None if scan.positions_px is None else scan.positions_px.tolist(),
         "angles_deg": None if scan.angles_deg is None else scan.angles_deg.tolist(),
