@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.backgrounds.block_system import BlockSystem
+from napari_txm_bgcorr.backgrounds.first_levels import first_levels
 from napari_txm_bgcorr.backgrounds.gaussian_field import SmoothField
 from napari_txm_bgcorr.backgrounds.sample_probability import free_probability, highest_mode
 from napari_txm_bgcorr.core.legendre import legendre, terms
@@ -227,7 +228,7 @@ class _Problem:
         self.replace(frames)
         first = np.array([highest_mode(tile[self.usable]) for tile in self.residual])
         self.drift = np.zeros((self.count, len(order)))
-        self.drift[:, 0] = first
+        self.drift[:, 0] = first_levels(first, map(_step, frames.overlaps))
         self.shared = np.zeros(len(shared))
         self.free = np.zeros_like(self.residual)
         self.width = options.width[0]
@@ -430,6 +431,13 @@ class _Block:
         right[i] += here @ values
         right[j] -= there @ values
         common += both @ values
+
+
+def _step(overlap: OverlapBlocks) -> tuple[int, int, tuple[int, int], float]:
+    """Direction from the first tile to the second, and their log difference."""
+    away = (overlap.place_first - overlap.place_second).mean(axis=0)
+    y, x = (int(n) for n in np.where(np.abs(away) >= np.abs(away).max(), np.sign(away), 0))
+    return overlap.first, overlap.second, (y, x), float(np.median(overlap.difference))
 
 
 def _scatter(values: Floats) -> float:

@@ -183,11 +183,11 @@ class DriftModel:
         known = isinstance(self.method, FromReferences) and self.method.knows_drift
         own = MethodBackgrounds(scan, self.method, known)
         overview = survey(scan, own, workers=self.workers, watch=watch)
-        if scan.kind == "mosaic" and len(scan) > 1:
-            self.positions = self._places(scan, overview, watch)
+        mosaic = scan.kind == "mosaic" and len(scan) > 1
+        positions = self._places(scan, overview, watch) if mosaic else None
         error = prior_error(_referenced(self.method, scan), known)
-        work = _Work(scan, overview, self.positions, error, watch)
-        self.solution = work.solve()
+        work = _Work(scan, overview, positions, error, watch)
+        self.solution, self.positions = work.solve(), positions
         level, shift = work.level(self.solution, i0)
         self.backgrounds = work.backgrounds(self.solution, shift)
         self._told = self._described(work, self.solution, level)

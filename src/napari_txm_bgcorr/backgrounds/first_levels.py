@@ -1,0 +1,55 @@
+"""Levels of tiles to begin with: the beam is at least as bright as anything that a tile shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["first_levels"]
+
+Floats = NDArray[np.float64]
+COVERED = 0.12  # log: a tile that is dimmer than its neighbours tell by more is all sample
+
+
+def first_levels(
+    modes: Floats, steps: Iterable[tuple[int, int, tuple[int, int], float]]
+) -> Floats:
+    """Levels `(T,)` from the brightest mode of each tile, raised where all is sample.
+
+    Two tiles show the same places where they overlap, so their log difference there is that of
+    their levels, but for what the prior pattern is off; this is alike for all pairs of one
+    direction, and taken away as their median.
+
+    Parameters
+    ----------
+    modes : (T,) float64
+        Log.
+    steps : iterable of (first, second, direction, difference)
+        Tiles, where the second lies, (y, x) in -1, 0, 1, and the log difference of their
+        overlap, first less second.
+
+    Returns
+    -------
+    (T,) float64
+    """
+    found = list(steps)
+    if not found:
+        return modes.copy()
+    first, second = np.array([s[0] for s in found]), np.array([s[1] for s in found])
+    difference = np.array([s[3] for s in found])
+    kinds = np.array([3 * s[2][0] + s[2][1] for s in found])
+    excess = difference - (modes[first] - modes[second])
+    for kind in np.unique(kinds):
+        difference[kinds == kind] -= np.median(excess[kinds == kind])
+    levels, raised = modes.copy(), np.zeros(len(modes), bool)
+    while True:  # each tile once: what pairs tell is not quite consistent round a loop
+        told = np.full(len(modes), -np.inf)
+        np.maximum.at(told, first, levels[second] + difference)
+        np.maximum.at(told, second, levels[first] - difference)
+        now = ~raised & (told > levels + COVERED)
+        if not now.any():
+            return levels
+        levels[now] = told[now]
+        raised |= now
