@@ -44,8 +44,8 @@ from napari_txm_bgcorr.engine.blend import Blend
 from napari_txm_bgcorr.engine.carried import choose_references
 from napari_txm_bgcorr.engine.checkpoint import save_model
 from napari_txm_bgcorr.engine.config import load_config
+from napari_txm_bgcorr.engine.methods import make_method
 from napari_txm_bgcorr.engine.pairs import to_batch
-from napari_txm_bgcorr.engine.predict import Generator
 from napari_txm_bgcorr.engine.simulated import SimulatedPairs
 from napari_txm_bgcorr.engine.tensors import Batch, scale_free_rms
 from napari_txm_bgcorr.engine.train import Trainer, fit
@@ -85,9 +85,9 @@ class Unseen:
         weight = torch.from_numpy(self.lit.astype(np.float32)).expand_as(logs)
         return round(100 * float(scale_free_rms(logs, weight).mean()), 2)
 
-    def corrected(self, model: str, prior: str, given: ImageStack | None, *, one: bool) -> float:
+    def corrected(self, name: str, model: str, given: ImageStack | None, *, one: bool) -> float:
         """Error of what `correct` does, each tile by itself (`one`) or all together."""
-        method, scan = Generator(model, "cpu", prior), self.scan
+        method, scan = make_method(name, model=model, device="cpu"), self.scan
         if given is not None:
             scan = replace(scan, flats=given.images, flat_times=given.times)
         parts = [[k] for k in range(len(scan))] if one else [list(range(len(scan)))]
@@ -123,9 +123,9 @@ def unseen(session: Session, age: str, tiles: int, seed: int) -> Unseen:
 def errors(model: str, groups: dict[str, Unseen], given: ImageStack | None) -> Found:
     """Errors by how `correct` is used and by age."""
     return {
-        "alone": {a: g.corrected(model, "none", None, one=False) for a, g in groups.items()},
-        "one": {a: g.corrected(model, "auto", given, one=True) for a, g in groups.items()},
-        "scan": {a: g.corrected(model, "auto", given, one=False) for a, g in groups.items()},
+        "alone": {a: g.corrected("generator", model, None, one=False) for a, g in groups.items()},
+        "one": {a: g.corrected("auto", model, given, one=True) for a, g in groups.items()},
+        "scan": {a: g.corrected("auto", model, given, one=False) for a, g in groups.items()},
     }
 
 

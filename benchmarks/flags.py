@@ -144,7 +144,7 @@ def methods() -> dict[str, Callable[[], BackgroundMethod]]:
     """Methods that flags are judged on: what `correct` does by default, and the bare network."""
     return {
         "auto": lambda: make_method("auto"),
-        "generator alone": lambda: make_method("generator", prior="none"),
+        "generator alone": lambda: make_method("generator"),
     }
 
 

@@ -1,4 +1,4 @@
-"""Background errors of mosaics and series with and without the joint stage, simulated.
+"""Background errors of mosaics and series with and without the drift model, simulated.
 
 Run ``python benchmarks/joint_stage.py`` for the tables of ``docs/explanation/mosaic.md`` and
 ``docs/explanation/series.md``; ``--mosaics 4 --series 2 --largest 5`` for a first look. Rows that
@@ -22,10 +22,10 @@ import numpy as np
 from external_basic import WAYS, ExternalBasic, Fitter, python_of
 from scipy import ndimage
 
+from napari_txm_bgcorr.backgrounds.drift_model import DriftModel
 from napari_txm_bgcorr.core import pixels, quality
 from napari_txm_bgcorr.core.correction import BackgroundMethod, divide
 from napari_txm_bgcorr.core.errors import MethodError, ModelError
-from napari_txm_bgcorr.core.mosaic import Joint
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan
 from napari_txm_bgcorr.core.shapes import spread_indices
 from napari_txm_bgcorr.core.simulate import SimulatedScan, simulate_mosaic, simulate_series
@@ -63,7 +63,7 @@ CONTENDERS = {
         Contender("smooth", "smooth"),
         Contender("envelope", "envelope"),
         *(Contender(x, "BaSiCPy", "none", tuple(given.items())) for x, given in WAYS.items()),
-        Contender("generator, no prior", "generator", "none", (("prior", "none"),)),
+        Contender("generator", "generator"),
         Contender("auto", "auto"),
         Contender("auto, reference 8 h old", "auto", "stale"),
         Contender("auto, before and after", "auto", "around"),
@@ -139,16 +139,15 @@ def seam(drawn: SimulatedScan, scan: Scan, method: BackgroundMethod, lit: np.nda
     return quality.seam(tiles, drawn.positions_px[:count], [lit] * count)
 
 
-def rows_of(drawn: SimulatedScan, raw: LazyTiles | np.ndarray, method: Joint) -> dict:
+def rows_of(drawn: SimulatedScan, raw: LazyTiles | np.ndarray, method: DriftModel) -> dict:
     """One method on one scan, with and without the stage."""
     scan = replace(drawn.scan, tiles=raw)
     began = time.perf_counter()
     method.fit(scan)
     fitted = time.perf_counter()
-    joined = method.joined
     row = {
-        "kind": scan.kind, "seconds": fitted - began, "reason": method.reason,
-        "tiles": len(scan), "level": "" if joined.level is None else joined.level.source,
+        "kind": scan.kind, "seconds": fitted - began,
+        "tiles": len(scan), "level": method.describe()["joint"]["level"]["from"],
         "registered": None if method.positions is None else
         [method.positions.used, len(method.positions.edges)],
         "before": judge(drawn, scan, method.method.fit(scan)),
@@ -189,7 +188,7 @@ def all_rows(given: argparse.Namespace, known: list[dict]) -> Iterator[dict]:
                     base["drawn_seconds"] = time.perf_counter() - began
                 base["family"] = drawn.session.family
                 try:
-                    yield base | rows_of(drawn, raw, Joint(one.make(fitter)))
+                    yield base | rows_of(drawn, raw, DriftModel(one.make(fitter)))
                 except (MethodError, ModelError) as error:
                     yield base | {"not_run": str(error).split(";")[0]}
     fitter.close()
@@ -218,17 +217,17 @@ def save(path: Path, rows: list[dict]) -> None:
 
 
 def table(rows: list[dict]) -> str:
-    """Markdown: means over scans, intervals by bootstrap, scans made worse, stepped aside."""
+    """Markdown: means over scans, intervals by bootstrap, scans made worse."""
     head = (
         "| method | stage | sf % | one scale % | 95 % interval | abs % | seam % | leakage "
-        "| worse | aside |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|"
+        "| worse |\n|---|---|---:|---:|---:|---:|---:|---:|---:|"
     )
     out = [head]
     for label in dict.fromkeys(r["method"] for r in rows):
         mine = [r for r in rows if r["method"] == label and "before" in r]
         if not mine:
             why = next(r["not_run"] for r in rows if r["method"] == label)
-            out.append(f"| {label} | not run: {why} | | | | | | | | |")
+            out.append(f"| {label} | not run: {why} | | | | | | | |")
             continue
         out += [_line(label, stage, mine) for stage in ("before", "after")]
     return "\n".join(out)
@@ -244,10 +243,9 @@ def _line(label: str, stage: str, rows: list[dict]) -> str:
           for m, d in (("seam", 2), ("leakage", 3))),
     ]  # fmt: skip
     if stage == "before":
-        return f"| {label} | none | {' | '.join(shown)} |  |  |"
+        return f"| {label} | none | {' | '.join(shown)} |  |"
     worse = sum(r["after"]["one scale"] > r["before"]["one scale"] + 0.01 for r in rows)
-    aside = sum(bool(r["reason"]) for r in rows)
-    return f"| {label} | joint | {' | '.join(shown)} | {worse} of {len(rows)} | {aside} |"
+    return f"| {label} | joint | {' | '.join(shown)} | {worse} of {len(rows)} |"
 
 
 def paired(rows: list[dict]) -> str:
@@ -353,7 +351,7 @@ def describe(row: dict) -> str:
     figures = " ".join(f"{m} {b[m]:.2f}>{a[m]:.2f}" for m in b)
     return (
         f"{start} {row['tiles']:4d} {figures} {row['level']} {row['registered']} "
-        f"{row['seconds']:.1f}s {row['reason']}"
+        f"{row['seconds']:.1f}s"
     )
 
 

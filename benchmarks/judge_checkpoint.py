@@ -66,7 +66,7 @@ def judge(
     simulated: dict[str, tuple[TrainConfig, dict[str, Batch]]],
 ) -> Row:
     """Figures of one model, per cent; the area under the receiver's curve as it is."""
-    generator = Generator(model, "cpu", "none")
+    generator = Generator(model, "cpu")
     errors: dict[str, list[float]] = {}
     shares = []
     for group, raw, truth in real:

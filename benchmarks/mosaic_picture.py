@@ -15,9 +15,10 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+from napari_txm_bgcorr.backgrounds.drift_model import DriftModel
 from napari_txm_bgcorr.core import quality
 from napari_txm_bgcorr.core.correction import BackgroundMethod, divide
-from napari_txm_bgcorr.core.mosaic import Joint, blend
+from napari_txm_bgcorr.core.mosaic import blend
 from napari_txm_bgcorr.core.overview import bin_mean
 from napari_txm_bgcorr.core.references import References
 from napari_txm_bgcorr.core.scan import Scan
@@ -89,9 +90,9 @@ def main() -> None:
     alone = replace(scan, flats=None, flat_times=None)
     joined: Any = make_method("auto").fit(alone)
     places = scan.positions_px
-    if isinstance(joined, Joint) and joined.positions is not None:
+    if isinstance(joined, DriftModel) and joined.positions is not None:
         places = joined.positions.positions_px
-        print(joined.positions.note, "|", joined.reason or "joint stage applied")
+        print(joined.positions.note)
     ways = {
         "one reference, taken before": (before, make_method("captured").fit(before)),
         "auto, no reference": (alone, joined),

@@ -36,7 +36,7 @@ def main() -> None:
     places = joined.positions.positions_px  # the same for all rows
     shown = {
         "raw": None,
-        "generator, no prior": make_method("generator", prior="none").fit(scan),
+        "generator": make_method("generator").fit(scan),
         "tile-median": make_method("tile-median").fit(scan),
         "tile-median, joint": make_method("tile-median", joint=True).fit(scan),
         "auto, not joint": make_method("auto", joint=False).fit(scan),

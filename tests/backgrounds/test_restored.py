@@ -62,8 +62,7 @@ def test_backgrounds_come_back_bit_by_bit(kind: str, dark: bool) -> None:
 
 def test_what_travels_is_small() -> None:
     """Per tile no more than its cells, twice: a tile of 1024 px has 64 x 64 of them at most."""
-    model, scan = fitted("mosaic")
-    arrays = arrays_of(model)
+    arrays = arrays_of(fitted("mosaic")[0])
     for name in ("change", "sd"):
         assert arrays[name].dtype == np.float32
         assert max(arrays[name].shape[1:]) < 2 * 64

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from napari_txm_bgcorr.core.refined import Joined
 
+from napari_txm_bgcorr.backgrounds.drift_model import DriftModel
 from napari_txm_bgcorr.core.classical import Smooth
 from napari_txm_bgcorr.core.errors import MethodError
-from napari_txm_bgcorr.core.mosaic import Joint
 from napari_txm_bgcorr.core.pedestal import ASKED, with_pedestal
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.simulate import SimulatedScan, simulate_mosaic
@@ -62,12 +61,11 @@ def test_a_corner_as_bright_as_specimens_is_none(covered: SimulatedScan) -> None
     assert with_pedestal(replace(covered.scan, tiles=tiles))[1] is None
 
 
-def test_under_a_slab_the_joint_stage_needs_it(
+def test_under_a_slab_the_drift_model_needs_it(
     covered: SimulatedScan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def error(scan: Scan) -> float:
-        method = Joint(TileMedian(), positions_px=covered.positions_px).fit(scan)
-        assert not method.reason
+        method = DriftModel(TileMedian(), positions_px=covered.positions_px).fit(scan)
         index = np.arange(len(scan))
         found = method.background(np.asarray(scan.tiles), index)
         lit = covered.session.aperture
@@ -77,29 +75,17 @@ def test_under_a_slab_the_joint_stage_needs_it(
         return float((off - np.median(off)).std())
 
     with_it = error(covered.scan)
-    monkeypatch.setattr("napari_txm_bgcorr.core.mosaic.with_pedestal", lambda s, w: (s, None))
-    assert with_it < 0.8 * error(covered.scan)
-
-
-def test_where_the_stage_steps_aside_all_is_as_without_it(
-    covered: SimulatedScan, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setattr(
-        "napari_txm_bgcorr.core.mosaic.joint", lambda scan, own, *_, **__: Joined(own, "no use")
+        "napari_txm_bgcorr.backgrounds.drift_model.with_pedestal", lambda s, w: (s, None)
     )
-    method = Joint(TileMedian(), positions_px=covered.positions_px).fit(covered.scan)
-    assert method.reason == "no use"
-    assert "pedestal_counts" not in str(method.describe())
-    some, index = np.asarray(covered.scan.tiles[:2]), np.arange(2)
-    alone = TileMedian().fit(covered.scan).background(some, index)
-    np.testing.assert_array_equal(method.background(some, index), alone)
+    assert with_it < 0.8 * error(covered.scan)
 
 
 def test_i0_holds_it_too(covered: SimulatedScan) -> None:
     _, level = with_pedestal(covered.scan)
     assert level is not None
     i0 = float(np.median(covered.backgrounds[0][covered.session.aperture])) + level
-    method = Joint(TileMedian(), positions_px=covered.positions_px, i0=i0).fit(covered.scan)
+    method = DriftModel(TileMedian(), positions_px=covered.positions_px, i0=i0).fit(covered.scan)
     assert method.describe()["joint"]["pedestal_counts"] == pytest.approx(level, abs=0.1)
     found = np.median([
         np.median(method.background(covered.scan.tiles[i][None], np.array([i]))[
@@ -109,4 +95,4 @@ def test_i0_holds_it_too(covered: SimulatedScan) -> None:
     ])  # fmt: skip
     assert found == pytest.approx(i0, rel=0.02)
     with pytest.raises(MethodError, match="behind the aperture"):
-        Joint(Smooth(), i0=level / 2).fit(covered.scan)
+        DriftModel(Smooth(), i0=level / 2).fit(covered.scan)

@@ -34,8 +34,9 @@ def test_registered_places_are_written_and_kept(tiles: Path, tmp_path: Path) -> 
     given = ("--method", "smooth", "--joint", "--format", "tiff")
     told = run(tiles, "-o", out, *given, "--write-positions")
     stage = told["parameters"]["joint"]
-    assert stage["applied"] and stage["pairs"] == 12 and stage["pairs_registered"] > 6
-    assert stage["seam_after"] < stage["seam_before"]
+    assert stage["pairs"] == 12 and stage["pairs_registered"] > 6 and stage["overlaps"] == 12
+    assert 0 < stage["seam_after"] < 0.05
+    assert len(stage["free_share"]) == len(stage["level_errors"]) == 9
     table = parse_tile_configuration(out / "TileConfiguration.registered.txt")
     true = parse_tile_configuration(tiles / "truth" / "background" / "TileConfiguration.txt")
     assert list(table) == [f"sim_{k + 1:04d}.tif" for k in range(9)]
@@ -52,10 +53,15 @@ def test_without_the_stage_nothing_is_registered(tiles: Path, tmp_path: Path) ->
     assert any("not written: without the joint stage" in note for note in told["notes"])
 
 
-def test_stepping_aside_is_told(tiles: Path, tmp_path: Path) -> None:
-    told = run(tiles, "-o", tmp_path / "out", "--method", "smooth", "--joint", "--grid", "9x1")
-    if not told["parameters"]["joint"]["applied"]:
-        assert any("joint stage not applied" in note for note in told["notes"])
+def test_a_relative_level_is_told(tiles: Path, tmp_path: Path) -> None:
+    """Or else where it is from."""
+    told = run(tiles, "-o", tmp_path / "out", "--method", "smooth", "--joint")
+    source = told["parameters"]["joint"]["level"]["from"]
+    assert source in ("empty areas", "relative")
+    assert any("the level is relative" in n for n in told["notes"]) == (source == "relative")
+    told = run(tiles, "-o", tmp_path / "i0", "--method", "smooth", "--joint", "--i0", 9000)
+    assert told["parameters"]["joint"]["level"]["from"] == "I0"
+    assert not any("the level is relative" in note for note in told["notes"])
 
 
 def test_i0_without_the_stage_is_refused(tiles: Path, tmp_path: Path) -> None:

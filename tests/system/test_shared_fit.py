@@ -1,4 +1,4 @@
-"""Shares of one mosaic solve its joint stage once, whoever is killed, to the bits of one."""
+"""Shares of one mosaic solve its drift model once, whoever is killed, to the bits of one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from tests.system.test_distributed import content, start
 
+from napari_txm_bgcorr.backgrounds.drift_model import DriftModel
 from napari_txm_bgcorr.cli.correct_job import correct_paths, method_of, prepare
 from napari_txm_bgcorr.cli.correct_options import CorrectOptions
 from napari_txm_bgcorr.cli.shared_fit import SharedFit, fit_key
-from napari_txm_bgcorr.core.mosaic import Joint
 from napari_txm_bgcorr.io.fit_file import FitPlace
 from napari_txm_bgcorr.io.shared import join_shards
 from napari_txm_bgcorr.io.turns import Pace, Turn
@@ -29,21 +29,21 @@ SOLVES = """
 import os, signal, time
 from functools import partial
 from napari_txm_bgcorr.cli import shared_fit
-from napari_txm_bgcorr.core.mosaic import Joint
+from napari_txm_bgcorr.backgrounds.drift_model import DriftModel
 from napari_txm_bgcorr.io.turns import Pace
 shared_fit.SharedFit = partial(shared_fit.SharedFit, pace=Pace(0.1, {dead}, 0.1, 0.3))
-fit = Joint.fit_watched
+fit = DriftModel.fit_watched
 def solve(self, scan, watch):
     with open({log!r}, "a") as log: log.write("solved\\n")
     {then}
     return fit(self, scan, watch)
-Joint.fit_watched = solve
+DriftModel.fit_watched = solve
 """
 
 
 @pytest.fixture(scope="module")
 def mosaic(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six by four tiles, to which the joint stage is applied."""
+    """Six by four tiles."""
     out = tmp_path_factory.mktemp("mosaic") / "m"
     made = start("", "simulate", "mosaic", "--grid", "4x6", "--size", 64, "-o", out)
     _, errors = made.communicate(timeout=170)
@@ -56,28 +56,28 @@ def whole(mosaic: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
     """What one process makes of them."""
     out = tmp_path_factory.mktemp("whole") / "out"
     done = correct_paths([mosaic], out, PLAIN)["results"][0]
-    assert done["parameters"]["joint"]["applied"]
+    assert done["parameters"]["joint"]["pairs"] == 38
     return content(out)
 
 
 @pytest.fixture
 def solved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry for every joint stage that is solved in this process."""
+    """One entry for every drift model that is solved in this process."""
     calls: list[int] = []
-    fit = Joint.fit_watched
+    fit = DriftModel.fit_watched
 
-    def counted(self: Joint, *given: Any) -> Joint:
+    def counted(self: DriftModel, *given: Any) -> DriftModel:
         calls.append(1)
         return fit(self, *given)
 
-    monkeypatch.setattr(Joint, "fit_watched", counted)
+    monkeypatch.setattr(DriftModel, "fit_watched", counted)
     return calls
 
 
 def place_of(mosaic: Path, out: Path, options: CorrectOptions = PLAIN) -> FitPlace:
     """Where the fit of a mosaic is handed on."""
     joint = method_of(options)
-    assert isinstance(joint, Joint)
+    assert isinstance(joint, DriftModel)
     return FitPlace(out, fit_key(prepare(mosaic, options), joint, options))
 
 
@@ -235,26 +235,6 @@ def test_each_fits_for_itself_where_nothing_can_be_written_beside_the_output(
     assert content(tmp_path / "out") == whole
 
 
-def test_where_the_stage_steps_aside_the_method_alone_is_fitted(
-    mosaic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, solved: list[int]
-) -> None:
-    options = replace(PLAIN, method="smooth")
-    with monkeypatch.context() as patch:
-        patch.setattr("napari_txm_bgcorr.core.mosaic.joint", aside)
-        correct_paths([mosaic], tmp_path / "one", options)
-        for i in (1, 2):
-            done = correct_paths([mosaic], tmp_path / "out", replace(options, shard=f"{i}/2"))
-            assert done["results"][0]["parameters"]["joint"]["reason"] == "for a test"
-    assert len(solved) == 2  # one alone, and one of the two shares
-    assert content(tmp_path / "out") == content(tmp_path / "one")
-
-
-def aside(scan: Any, backgrounds: Any, *given: Any, **named: Any) -> Any:
-    from napari_txm_bgcorr.core.refined import Joined
-
-    return Joined(backgrounds, "for a test")
-
-
 def test_fits_without_a_joint_stage_are_not_handed_on(mosaic: Path, tmp_path: Path) -> None:
     options = replace(PLAIN, joint=False, shard="1/2")
     correct_paths([mosaic], tmp_path / "out", options)
@@ -266,7 +246,7 @@ def test_the_key_tells_what_decides_a_fit(mosaic: Path) -> None:
 
     def key(options: CorrectOptions = PLAIN, **facts: Any) -> str:
         joint = method_of(options)
-        assert isinstance(joint, Joint)
+        assert isinstance(joint, DriftModel)
         return fit_key(replace(scan, **facts), joint, options)
 
     first = np.asarray(scan.tiles[:1])
@@ -298,7 +278,7 @@ def test_a_series_is_shared_too(tmp_path: Path, solved: list[int]) -> None:
     assert made.returncode == 0, errors
     options = replace(PLAIN, method="smooth")
     done = correct_paths([tmp_path / "s"], tmp_path / "one", options)["results"][0]
-    assert done["parameters"]["joint"]["applied"], done["notes"]
+    assert "registration" not in done["parameters"]["joint"]
     solved.clear()
     for i in (1, 2):
         correct_paths([tmp_path / "s"], tmp_path / "out", replace(options, shard=f"{i}/2"))
