@@ -47,7 +47,7 @@ class Shot:
 
     kind: str
     source: str
-    image: Image
+    image: NDArray[np.floating]
 
 
 def clean(raw: NDArray[np.generic]) -> Image:
@@ -132,7 +132,7 @@ def figures(shot: Shot) -> Figures:
     return found
 
 
-def band_rms(log: Image, lit: NDArray[np.bool_], scale: float) -> list[float]:
+def band_rms(log: NDArray[np.floating], lit: NDArray[np.bool_], scale: float) -> list[float]:
     """Rms of each difference-of-Gaussian band, and of what is smoother than the last."""
     weight = lit.astype(np.float32)
     top, under = _low(log * weight, scale), _low(weight, scale)
@@ -144,14 +144,14 @@ def band_rms(log: Image, lit: NDArray[np.bool_], scale: float) -> list[float]:
     return [*found, float(lows[5][small].std())]
 
 
-def _low(image: Image, scale: float) -> list[Image]:
+def _low(image: NDArray[np.floating], scale: float) -> list[Image]:
     """Blurred by 1, 3, 8, and on pixels four times as large by 8, 20, 60."""
     small = image.reshape(len(image) // 4, 4, -1, 4).mean((1, 3))
     fine = [gaussian_filter(image, s * scale) for s in SIGMAS[:3]]
     return fine + [gaussian_filter(small, s * scale / 4) for s in SIGMAS[2:]]
 
 
-def noise_of(log: Image, lit: NDArray[np.bool_]) -> float:
+def noise_of(log: NDArray[np.floating], lit: NDArray[np.bool_]) -> float:
     """Relative noise of a pixel, from second differences in both directions."""
     second = np.diff(np.diff(log, 2, axis=0), 2, axis=1) / 6
     values = second[lit[1:-1, 1:-1]]
@@ -233,12 +233,8 @@ def draw_figures(real: Collected, made: Collected) -> None:
             axis.set_title(f"{kind}: {title}", fontsize=10)
     for source in PLACES:
         axes[0, 0].plot([], [], MARKERS[source], color=COLOURS[source], mec="k", label=source)
-    axes[0, 0].legend(
-        fontsize=7,
-        title_fontsize=7,
-        loc="lower right",
-        title="real; grey: simulated 1-99, 25-75 %, median",
-    )
+    title = "real images; grey: simulated, 1 to 99 % and 25 to 75 %; line: median"
+    figure.legend(loc="outside lower center", ncols=len(PLACES), title=title)
     figure.savefig(IMAGES / "simulator-and-real.png", dpi=70)
 
 

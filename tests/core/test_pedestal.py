@@ -7,13 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_txm_bgcorr.backgrounds.drift_model import DriftModel
-from napari_txm_bgcorr.core.classical import Smooth
-from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.pedestal import ASKED, with_pedestal
-from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.simulate import SimulatedScan, simulate_mosaic
-from napari_txm_bgcorr.core.tile_median import TileMedian
 
 
 @pytest.fixture(scope="module")
@@ -59,40 +54,3 @@ def test_a_corner_as_bright_as_specimens_is_none(covered: SimulatedScan) -> None
     tiles = np.asarray(covered.scan.tiles).copy()
     tiles[:, 40:60, 40:60] = covered.session.dark.mean() / 2
     assert with_pedestal(replace(covered.scan, tiles=tiles))[1] is None
-
-
-def test_under_a_slab_the_drift_model_needs_it(
-    covered: SimulatedScan, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def error(scan: Scan) -> float:
-        method = DriftModel(TileMedian(), positions_px=covered.positions_px).fit(scan)
-        index = np.arange(len(scan))
-        found = method.background(np.asarray(scan.tiles), index)
-        lit = covered.session.aperture
-        off = np.log(found[:, lit]) - np.log(
-            np.asarray(covered.backgrounds[:])[:, lit] + covered.session.dark[lit]
-        )
-        return float((off - np.median(off)).std())
-
-    with_it = error(covered.scan)
-    monkeypatch.setattr(
-        "napari_txm_bgcorr.backgrounds.drift_model.with_pedestal", lambda s, w: (s, None)
-    )
-    assert with_it < 0.8 * error(covered.scan)
-
-
-def test_i0_holds_it_too(covered: SimulatedScan) -> None:
-    _, level = with_pedestal(covered.scan)
-    assert level is not None
-    i0 = float(np.median(covered.backgrounds[0][covered.session.aperture])) + level
-    method = DriftModel(TileMedian(), positions_px=covered.positions_px, i0=i0).fit(covered.scan)
-    assert method.describe()["joint"]["pedestal_counts"] == pytest.approx(level, abs=0.1)
-    found = np.median([
-        np.median(method.background(covered.scan.tiles[i][None], np.array([i]))[
-            0, covered.session.aperture
-        ])
-        for i in range(len(covered.scan))
-    ])  # fmt: skip
-    assert found == pytest.approx(i0, rel=0.02)
-    with pytest.raises(MethodError, match="behind the aperture"):
-        DriftModel(Smooth(), i0=level / 2).fit(covered.scan)

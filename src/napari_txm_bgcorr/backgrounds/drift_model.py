@@ -19,7 +19,6 @@ from napari_txm_bgcorr.backgrounds.static_pattern import static_pattern
 from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.overview import FEW, MethodBackgrounds, Overview, bin_mean, survey
-from napari_txm_bgcorr.core.pedestal import with_pedestal
 from napari_txm_bgcorr.core.registration import Positions, register
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.threads import cpu_cores
@@ -168,7 +167,7 @@ class DriftModel:
         Raises
         ------
         MethodError
-            If the method cannot work on this scan, or `i0` is no more than its pedestal.
+            If the method cannot work on this scan.
         StoppedError
             If the watch ended it.
         """
@@ -177,8 +176,6 @@ class DriftModel:
     def fit_watched(self, scan: Scan, watch: Watch) -> Self:
         """As `fit`, under a watch of its own."""
         self.positions = self.backgrounds = self.solution = None
-        scan, pedestal = with_pedestal(scan, watch) if len(scan) > 1 else (scan, None)
-        i0 = self._beam(scan, pedestal)
         fit_method(self.method, scan, watch)
         known = isinstance(self.method, FromReferences) and self.method.knows_drift
         own = MethodBackgrounds(scan, self.method, known)
@@ -188,23 +185,10 @@ class DriftModel:
         error = prior_error(_referenced(self.method, scan), known)
         work = _Work(scan, overview, positions, error, watch)
         self.solution, self.positions = work.solve(), positions
-        level, shift = work.level(self.solution, i0)
+        level, shift = work.level(self.solution, self.i0)
         self.backgrounds = work.backgrounds(self.solution, shift)
         self._told = self._described(work, self.solution, level)
-        if pedestal is not None:
-            self._told["pedestal_counts"] = round(pedestal, 1)
         return self
-
-    def _beam(self, scan: Scan, pedestal: float | None) -> float | None:
-        """I0 less the pedestal, which the camera adds to it, too."""
-        if self.i0 is None or pedestal is None:
-            return self.i0
-        if self.i0 <= pedestal:
-            raise MethodError(
-                f"{scan.source.path}: i0 {self.i0:g} is not above the {pedestal:.0f} counts "
-                "behind the aperture; give the open beam as the camera reads it, or dark images"
-            )
-        return self.i0 - pedestal
 
     def _places(self, scan: Scan, overview: Overview, watch: Watch) -> Positions:
         if self._given is not None:

@@ -70,7 +70,7 @@ class Family:
 
 
 _STEEP = Family(
-    "sided", 0.08, level=(300, 30000), dark=(0.5, 3000), span=(1.6, 3.4), fine=(0.25, 1.4),
+    "sided", 0.08, level=(150, 30000), dark=(0.5, 3000), span=(1.6, 3.4), fine=(0.25, 1.4),
     lines=(0.05, 0.8), specks=(0.1, 1.5), strokes=(0.3, 4.0), cut=0.15, gain=(0.05, 2.0),
     shake=(0.001, 0.03),
 )  # fmt: skip
@@ -82,8 +82,8 @@ FAMILIES: dict[str, Family] = {
     ),
     "strong": Family("offcentre", 0.08, span=(0.7, 1.6), fine=(0.6, 2.5), cut=0.7),
     "ring": Family(
-        "ring", 0.09, level=(30, 12000), dark=(0.5, 2000), span=(0.9, 2.4), strokes=(0.3, 3.0),
-        outliers=(5e-4, 5e-3), gain=(0.15, 1.2),
+        "ring", 0.09, level=(15, 6000), dark=(0.5, 2000), span=(0.9, 2.4), strokes=(0.3, 3.0),
+        outliers=(5e-4, 5e-3), gain=(0.2, 1.2),
     ),
     "radial": Family("radial", 0.05, span=(0.2, 1.4)),
     "tilt": Family("tilt", 0.05, span=(0.2, 1.0)),
