@@ -537,3 +537,16 @@ def test_an_error_in_a_thread_reaches_the_caller():
 
     with pytest.raises(MethodError, match="tile 5"):
         list(correct_tiles(numbered_scan(), Failing()))
+
+
+def test_uncertainty_is_given_only_when_asked_for_and_stated():
+    class States(Constant):
+        def uncertainty(self, index):
+            return np.full((SIZE, SIZE), 0.01 * (index + 1), np.float32)
+
+    scan, _ = scan_of()
+    assert next(correct_tiles(scan, States())).uncertainty is None
+    (tile,) = correct_tiles(scan, States(), indices=[3], uncertainty=True)
+    np.testing.assert_array_equal(tile.uncertainty, np.full((SIZE, SIZE), np.float32(0.04)))
+    with pytest.raises(MethodError, match="method constant: states no uncertainty"):
+        correct_tiles(scan, Constant(), uncertainty=True)

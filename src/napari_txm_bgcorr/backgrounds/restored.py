@@ -68,6 +68,10 @@ class Restored:
             out[k] = self.backgrounds[int(i)]
         return out
 
+    def uncertainty(self, index: int) -> NDArray[np.float32]:
+        """Standard deviation `(Y, X)` of the log background of a tile, its level left out."""
+        return self.backgrounds.uncertainty(index)
+
     def describe(self) -> dict[str, Any]:
         """Parameters for the provenance, JSON-ready."""
         return self._described
@@ -99,7 +103,7 @@ def restored(
         ends = np.array([0, len(scan) - 1])
         tried = method.fit(scan).background(np.empty((2, *scan.tiles.shape[1:])), ends)
         for i in ends:
-            method.backgrounds.uncertainty(int(i))
+            method.uncertainty(int(i))
     except (LookupError, ValueError, TypeError) as error:
         raise MethodError(f"{scan.source.path}: arrays that do not fit it ({error})") from error
     if not np.isfinite(tried).all():

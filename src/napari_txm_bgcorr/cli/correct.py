@@ -29,7 +29,10 @@ DARK_HELP = (
     "Image without beam, or a folder of them; may be repeated. Default: as above. 'aperture' "
     "takes the counts of a corner that the aperture closes."
 )
-SAVE_HELP = "What to write, some of raw,background,corrected,mask (1 where the result is valid)."
+SAVE_HELP = (
+    "What to write, some of raw,background,corrected,mask (1 where the result is valid),"
+    "uncertainty (standard deviation of the log background; auto and --joint state it)."
+)
 SCHEDULER_HELP = (
     "Let the workers of dask.distributed do the work: its address, local:N (N processes here) or "
     "slurm:FILE (a YAML file about the queue). Writes omezarr."

@@ -81,7 +81,8 @@ class Here:
         """Correct and write tile by tile; see `Runner`."""
         # a single scan was fitted just now
         fit = self.method.fit if len(scans) > 1 else lambda scan: self.method
-        for result in results_of(scans, fit, writer.todo):
+        with_sd = "uncertainty" in writer.save
+        for result in results_of(scans, fit, writer.todo, uncertainty=with_sd):
             writer.write(result)
             yield result.index, bool(result.valid.any())
 
@@ -281,6 +282,7 @@ def results_of(
     fit: Callable[[Scan], BackgroundMethod],
     wanted: Sequence[int],
     workers: int | None = None,
+    uncertainty: bool = False,
 ) -> Iterator[TileResult]:
     """Correct the wanted tiles of scans that share one output.
 
@@ -293,12 +295,16 @@ def results_of(
         Places in the output, where the scans' tiles follow one another.
     workers : int or None
         Threads; see `correct_tiles`.
+    uncertainty : bool
+        Also that of each background.
     """
     chosen, offset = frozenset(wanted), 0
     for scan in scans:
         todo = [i for i in range(len(scan)) if i + offset in chosen]
         if todo:
-            for result in correct_tiles(scan, fit(scan), indices=todo, workers=workers):
+            for result in correct_tiles(
+                scan, fit(scan), indices=todo, workers=workers, uncertainty=uncertainty
+            ):
                 yield replace(result, index=result.index + offset)
         offset += len(scan)
 

@@ -11,7 +11,7 @@ from napari_txm_bgcorr.core.errors import ConfigError
 
 __all__ = ["FORMATS", "PARTS", "CorrectOptions"]
 
-PARTS = ("raw", "background", "corrected", "mask")
+PARTS = ("raw", "background", "corrected", "mask", "uncertainty")
 FORMATS = ("omezarr", "ometiff", "tiff")
 
 
@@ -26,7 +26,7 @@ class CorrectOptions:
     references, darks : tuple of Path
         Files or folders of reference images and of dark images.
     save : tuple of str
-        Some of ``raw``, ``background``, ``corrected``, ``mask``.
+        Some of ``raw``, ``background``, ``corrected``, ``mask``, ``uncertainty``.
     format : str
         ``omezarr``, ``ometiff`` or ``tiff``.
     scheduler : str or None
@@ -90,7 +90,23 @@ class CorrectOptions:
                 f"--combine {self.combine}: not for --method {self.method}; choose --method "
                 "captured, or leave --combine out"
             )
+        self._check_uncertainty()
         self._check_sharing()
+
+    def _check_uncertainty(self) -> None:
+        """Refuse to save what the method does not state."""
+        if "uncertainty" not in self.save:
+            return
+        from napari_txm_bgcorr.engine.methods import JOINT_BY_DEFAULT
+
+        by_default = self.method in JOINT_BY_DEFAULT
+        if not (by_default if self.joint is None else self.joint):
+            method = f"{self.method} --no-joint" if by_default else self.method
+            remedy = "leave out --no-joint" if by_default else "add --joint, choose --method auto"
+            raise ConfigError(
+                f"--save uncertainty: --method {method} states none; {remedy}, or leave "
+                "uncertainty out"
+            )
 
     def _check_sharing(self) -> None:
         """Refuse what several processes cannot do with one output."""

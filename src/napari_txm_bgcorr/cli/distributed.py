@@ -127,7 +127,8 @@ def correct_tiles_of(work: Work, fitted: Fitted, tiles: Sequence[int]) -> list[t
     writer = ChunkWriter(work.out, _whole(held.scans), work.options.save)
     done = []
     # one thread a task: dask runs as many tasks at once as the worker has threads
-    for result in results_of(held.scans, held.fit, tiles, workers=1):
+    with_sd = "uncertainty" in work.options.save
+    for result in results_of(held.scans, held.fit, tiles, workers=1, uncertainty=with_sd):
         writer.write(result)
         done.append((result.index, bool(result.valid.any())))
     return done

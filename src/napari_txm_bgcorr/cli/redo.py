@@ -80,7 +80,9 @@ def redo(
     entry = _provenance(output, scan, maker, chosen, local) if chosen else {}
     if chosen:
         patch = Patch(output, chosen, entry)
-        for result in redo_tiles(scan, maker, chosen, local=local):
+        for result in redo_tiles(
+            scan, maker, chosen, local=local, uncertainty="uncertainty" in patch.roles
+        ):
             patch.write(result)
         patch.close_complete()
     if as_json:

@@ -8,12 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
-from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core import pixels
+from napari_txm_bgcorr.core.background_method import BackgroundMethod, StatesUncertainty
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.provenance import Provenance, make_provenance, refuse_if_corrected
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan
@@ -32,36 +33,6 @@ __all__ = [
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-
-
-@runtime_checkable
-class BackgroundMethod(Protocol):
-    """What every background method offers, classical or learned."""
-
-    name: str
-
-    def fit(self, scan: Scan) -> Self:
-        """Learn what the whole scan tells; raise `MethodError` where that is not enough."""
-
-    def background(
-        self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
-    ) -> NDArray[np.float32]:
-        """Backgrounds of tiles.
-
-        Parameters
-        ----------
-        tiles : (N, Y, X) counts
-        index : (N,) int or None
-            Places of these tiles in the fitted scan; None: tiles it does not hold.
-
-        Returns
-        -------
-        (N, Y, X) float32, counts
-            What a reference would read: dark included, finite, greater than 0.
-        """
-
-    def describe(self) -> dict[str, Any]:
-        """Parameters for the provenance, JSON-ready."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +90,8 @@ class TileResult:
     transmission : (Y, X) float32
         About 0 to 1.3.
     valid : (Y, X) bool
+    uncertainty : (Y, X) float32 or None
+        Standard deviation of the log background, its level left out; None: not asked for.
     """
 
     index: int
@@ -126,6 +99,7 @@ class TileResult:
     background: Image
     transmission: Image
     valid: Mask
+    uncertainty: Image | None = None
 
 
 def divide(
@@ -246,6 +220,7 @@ def correct_tiles(
     should_stop: Callable[[], bool] = lambda: False,
     options: DivideOptions = DEFAULT,
     workers: int | None = None,
+    uncertainty: bool = False,
 ) -> Iterator[TileResult]:
     """Correct a scan tile by tile, holding no more than a few batches.
 
@@ -264,6 +239,8 @@ def correct_tiles(
     workers : int or None
         Threads that each take one tile at a time; None: as many as the method asks for by an
         attribute `workers`, else 1. The results are the same bits.
+    uncertainty : bool
+        Also give the uncertainty of each background.
 
     Yields
     ------
@@ -273,7 +250,8 @@ def correct_tiles(
     Raises
     ------
     MethodError
-        If an index is outside the scan, or the method gives a background of another size.
+        If an index is outside the scan, or the method gives a background of another size or
+        states no uncertainty that is asked for.
     """
     wanted = range(len(scan)) if indices is None else [int(i) for i in indices]
     outside = [i for i in wanted if not 0 <= i < len(scan)]
@@ -282,17 +260,26 @@ def correct_tiles(
         raise MethodError(
             f"{scan.source.path}: {wrong}: out of range; there are {len(scan)} tiles"
         )
+    states: StatesUncertainty | None = None
+    if uncertainty:
+        if not isinstance(method, StatesUncertainty):
+            raise MethodError(
+                f"method {method.name}: states no uncertainty; refine over the whole scan (joint "
+                "stage), or do not ask for it"
+            )
+        states = method
     threads = int(getattr(method, "workers", 1)) if workers is None else workers
     size = batch if threads == 1 else 1
     groups = (wanted[first : first + size] for first in range(0, len(wanted), size))
     return _in_order(
-        partial(_correct, scan, method, scan.dark(), options), groups, threads, should_stop
+        partial(_correct, scan, method, states, scan.dark(), options), groups, threads, should_stop
     )
 
 
 def _correct(
     scan: Scan,
     method: BackgroundMethod,
+    states: StatesUncertainty | None,
     dark: Image | None,
     options: DivideOptions,
     group: Sequence[int],
@@ -305,7 +292,8 @@ def _correct(
         # Copies, so that one tile kept by the caller does not keep the batch.
         one, below = tile.copy(), np.array(background, np.float32)
         done = divide(one, below, dark, options=options)
-        results.append(TileResult(int(i), one, below, done.transmission, done.valid))
+        sd = None if states is None else states.uncertainty(int(i))
+        results.append(TileResult(int(i), one, below, done.transmission, done.valid, sd))
     return results
 
 

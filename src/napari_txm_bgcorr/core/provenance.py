@@ -16,7 +16,7 @@ from napari_txm_bgcorr.core.errors import AlreadyCorrectedError, ReadError
 from napari_txm_bgcorr.core.scan import Scan, TileArray
 
 if TYPE_CHECKING:
-    from napari_txm_bgcorr.core.correction import BackgroundMethod
+    from napari_txm_bgcorr.core.background_method import BackgroundMethod
 
 __all__ = ["PACKAGES", "Provenance", "make_provenance", "pixels_sha256", "refuse_if_corrected"]
 

@@ -9,12 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.correction import (
-    BackgroundMethod,
-    DivideOptions,
-    TileResult,
-    correct_tiles,
-)
+from napari_txm_bgcorr.core.background_method import BackgroundMethod, StatesUncertainty
+from napari_txm_bgcorr.core.correction import DivideOptions, TileResult, correct_tiles
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan
 
@@ -93,6 +89,7 @@ def redo_tiles(
     local: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     options: DivideOptions | None = None,
+    uncertainty: bool = False,
 ) -> Iterator[TileResult]:
     """Correct chosen tiles again.
 
@@ -109,6 +106,8 @@ def redo_tiles(
     should_stop : callable
         Asked before each tile.
     options : DivideOptions or None
+    uncertainty : bool
+        Also give the uncertainty of each background, where the method states one.
 
     Yields
     ------
@@ -123,9 +122,11 @@ def redo_tiles(
     chosen = DivideOptions() if options is None else options
     if local is None:
         subset(scan, indices)  # refuse wrong tiles before anything is fitted
+        fitted = method.fit(scan)
         yield from correct_tiles(
-            scan, method.fit(scan), indices=indices, should_stop=should_stop, options=chosen
-        )
+            scan, fitted, indices=indices, should_stop=should_stop, options=chosen,
+            uncertainty=uncertainty and isinstance(fitted, StatesUncertainty),
+        )  # fmt: skip
         return
     if local < 1:
         raise MethodError(f"local {local}: give 1 or more rows and columns around a tile")
@@ -136,5 +137,8 @@ def redo_tiles(
         near = nearby(scan, int(i), local)
         part = subset(scan, near)
         fitted = method.fit(part)
-        for result in correct_tiles(part, fitted, indices=[near.index(int(i))], options=chosen):
+        for result in correct_tiles(
+            part, fitted, indices=[near.index(int(i))], options=chosen,
+            uncertainty=uncertainty and isinstance(fitted, StatesUncertainty),
+        ):  # fmt: skip
             yield replace(result, index=int(i))

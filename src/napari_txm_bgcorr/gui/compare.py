@@ -9,6 +9,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QShortcut, QSlider, QToolButton, QWidget
 
+from napari_txm_bgcorr.gui.uncertainty_button import UncertaintyButton
+
 __all__ = ["TOGGLE_KEY", "CompareBar"]
 
 TOGGLE_KEY = "Shift+B"
@@ -21,11 +23,17 @@ class CompareBar(QWidget):
     ----------
     pairs : callable
         Returns ``(raw, corrected)`` layers that are shown; raw may be None.
+    uncertainty : UncertaintyButton
+        Stands at the end of the row.
     """
 
-    def __init__(self, pairs: Callable[[], Iterable[tuple[Any, Any]]]) -> None:
+    def __init__(
+        self,
+        pairs: Callable[[], Iterable[tuple[Any, Any]]],
+        uncertainty: UncertaintyButton,
+    ) -> None:
         super().__init__()
-        self._pairs = pairs
+        self._pairs, self._uncertainty = pairs, uncertainty
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setObjectName("compare_slider")
         self.slider.setRange(0, 100)
@@ -46,11 +54,13 @@ class CompareBar(QWidget):
         layout.addWidget(self.slider, 1)
         layout.addWidget(QLabel("Corrected"))
         layout.addWidget(self.button)
+        layout.addWidget(uncertainty)
         self.setEnabled(False)
 
     def refresh(self) -> None:
         """Enable the bar where there is something to compare."""
         self.setEnabled(any(True for _ in self._pairs()))
+        self._uncertainty.refresh()
 
     def swap(self) -> None:
         """Jump to the other side."""

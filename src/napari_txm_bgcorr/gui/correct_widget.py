@@ -48,6 +48,7 @@ from napari_txm_bgcorr.gui.tasks import (
     read_paths,
     save_results,
 )
+from napari_txm_bgcorr.gui.uncertainty_button import UncertaintyButton
 from napari_txm_bgcorr.gui.watch_bar import WatchBar
 from napari_txm_bgcorr.gui.work_bar import WorkBar
 from napari_txm_bgcorr.gui.worker import Runner
@@ -114,7 +115,8 @@ class CorrectWidget(Docked, TallArea):
         self.correct_button, self.cancel_button = self.work.correct_button, self.work.cancel_button
         self.progress_bar, self.status_label = self.work.progress_bar, self.work.status_label
         self.notice = Notice(self.viewer, self)
-        self.compare = CompareBar(self.book.pairs)
+        self.uncertainty_button = UncertaintyButton(self.viewer, self.book.results)
+        self.compare = CompareBar(self.book.pairs, self.uncertainty_button)
         self.save_bar = SaveBar(self.session)
         self.save_button = self.save_bar.button
         self.method_combo = self.form.method_combo
@@ -357,6 +359,7 @@ class CorrectWidget(Docked, TallArea):
     def _show_idle(self, text: str) -> None:
         self.work.show_idle(text)
         self.save_bar.enable(self.book.results())
+        self.uncertainty_button.refresh()
         self._timer.stop()
 
     def _complain(self, error: TxmError) -> None:

@@ -183,8 +183,9 @@ class LayerBook:
             raw.data = result.pictures["raw"]
             yield
         for layer in self._of(result):
-            layer.data = result.pictures[role_of(layer) or "corrected"]
-            yield
+            if (picture := result.pictures.get(role_of(layer) or "corrected")) is not None:
+                layer.data = picture
+                yield
 
     def redraw_results(self) -> None:
         """Draw the layers of the latest results anew."""

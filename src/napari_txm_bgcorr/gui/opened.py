@@ -104,6 +104,8 @@ class OpenedResult(Result):
         super().__init__(output.scan, name)
         self._dark = output.scan.dark()
         self.done[:] = True
+        if output.uncertainty is not None:
+            self.uncertainty.take_stored(output.uncertainty)
         self._redone = [*output.provenance.get("redone", [])]
         self.finish(output.provenance)
         if self._dark is None and output.provenance.get("darks_sha256"):

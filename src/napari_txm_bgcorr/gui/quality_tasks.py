@@ -170,6 +170,8 @@ def redo_tiles(redo: Redo, stop: Event, tell: Tell) -> Iterator[QualityMessage]:
                 tiles = correct_tiles(scan, whole, should_stop=stop.is_set)
                 yield from _put(result, tiles, len(result), changed)
                 result.note_redone(range(len(result)), whole.name, whole.describe())
+                if not stop.is_set():
+                    result.uncertainty.take(whole)
     except StoppedError:
         pass
     except TxmError as error:

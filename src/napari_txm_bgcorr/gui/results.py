@@ -29,6 +29,7 @@ from napari_txm_bgcorr.gui.canvas import (
     reduce_tile,
 )
 from napari_txm_bgcorr.gui.corners import LOOKS, Corners
+from napari_txm_bgcorr.gui.uncertainty import StatedUncertainty
 from napari_txm_bgcorr.io.tile_parts import TileParts
 
 __all__ = ["IN_MEMORY_BYTES", "Pyramid", "Result", "allocate", "raw_picture", "saved_picture"]
@@ -195,6 +196,8 @@ class Result:
         Tiles that are there.
     background, corrected : (T, Y, X) float32
         Counts, and transmission; zero where not done.
+    uncertainty : StatedUncertainty
+        Of the background of each tile, as far as what made it says so.
     provenance : mapping or None
         Known when the run has ended.
     """
@@ -207,6 +210,7 @@ class Result:
         self.notes: list[str] = []
         self.doubts: list[str] = []
         self.done = np.zeros(shape[0], bool)
+        self.uncertainty = StatedUncertainty(shape)  # type: ignore[arg-type]
         self.background, self.corrected = self._stores()
         self._valid = np.zeros((shape[0], -(-shape[1] * shape[2] // 8)), np.uint8)
         self._pyramids: list[tuple[str, Pyramid]] = []
@@ -276,11 +280,13 @@ class Result:
     def made_by(self, method: BackgroundMethod) -> None:
         """Note which method made all tiles."""
         self.method = method
+        self.uncertainty.take(method)
 
     def refined_only(
         self, indices: Sequence[int], method: str, parameters: Mapping[str, Any]
     ) -> None:
         """Note that only some tiles were refined: the provenance will say so."""
+        self.uncertainty.take(None, indices)
         self._redone.append(_redone_row(indices, method, parameters))
 
     def tile(self, i: int) -> TileResult:
@@ -303,6 +309,7 @@ class Result:
         self, indices: Sequence[int], method: str, parameters: Mapping[str, Any]
     ) -> None:
         """Note in the provenance that tiles were corrected again, and how."""
+        self.uncertainty.take(None, indices)
         self._redone.append(_redone_row(indices, method, parameters))
         self.provenance = {**(self.provenance or {}), "redone": list(self._redone)}
 

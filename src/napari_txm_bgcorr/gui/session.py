@@ -170,6 +170,8 @@ def _job_input(info: InputInfo, again: bool) -> JobInput:
         raise AlreadyCorrectedError(
             f"{info.name}: already corrected; select the raw layer, or tick “Correct again anyway”"
         )
+    if info.role == "uncertainty":
+        raise ConfigError(f"{info.name}: an uncertainty, not raw data; select the raw layer")
     if info.role == "background" and not again:
         raise ConfigError(f"{info.name}: a background, not raw data; select the raw layer")
     if info.scan is None:

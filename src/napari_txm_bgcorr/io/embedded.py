@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_txm_bgcorr.core.background_method import UNCERTAINTY_UNIT
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.io.guard import reading
 
-__all__ = ["KEY", "find_block", "make_block", "restore", "scan_record"]
+__all__ = ["KEY", "UNITS", "find_block", "make_block", "restore", "scan_record"]
 
 KEY = "txm_bgcorr"
+UNITS = {"uncertainty": UNCERTAINTY_UNIT}
+"""Unit of the pixels of a role, where its name does not tell."""
+
 _EACH = ("energies_ev", "exposures_s", "monitor")  # one a tile, where they are known
 
 
@@ -70,13 +74,15 @@ def make_block(
 
     Parameters
     ----------
-    role : {"raw", "background", "corrected", "mask"}
+    role : {"raw", "background", "corrected", "mask", "uncertainty"}
     provenance : mapping
         JSON-ready.
     record : mapping, optional
         From `scan_record`; left out of files that hold one tile of many.
     """
     block: dict[str, Any] = {"role": role, "provenance": dict(provenance)}
+    if role in UNITS:
+        block["unit"] = UNITS[role]
     return block if record is None else {**block, "scan": dict(record)}
 
 

@@ -29,7 +29,12 @@ __all__ = ["FinishedOutput", "Patch", "open_finished"]
 
 _BLOSC = Blosc(cname="lz4", clevel=1, shuffle=Blosc.SHUFFLE)  # as the writer's chunks
 _RECORDS = ("zarr.json", "provenance.json")
-_FIELDS = {"background": "background", "corrected": "transmission", "mask": "valid"}
+_FIELDS = {
+    "background": "background",
+    "corrected": "transmission",
+    "mask": "valid",
+    "uncertainty": "uncertainty",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +51,8 @@ class FinishedOutput:
         Counts with the dark included, and transmission.
     mask : (T, Y, X) lazy uint8 or None
         1 where the correction is valid.
+    uncertainty : (T, Y, X) lazy float32 or None
+        Standard deviation of the log background; NaN where nothing states it.
     provenance : mapping
     raw_source : Source
         The files that the raw tiles are read from.
@@ -56,6 +63,7 @@ class FinishedOutput:
     background: TileArray
     corrected: TileArray
     mask: TileArray | None
+    uncertainty: TileArray | None
     provenance: Mapping[str, Any]
     raw_source: Source
 
@@ -105,9 +113,9 @@ def open_finished(path: Path) -> FinishedOutput:
         provenance=None,
     )
     scan = _with_dark(_with_references(scan, references), provenance)
-    mask = tiles["mask"].tiles if "mask" in tiles else None
+    mask, sd = (tiles[n].tiles if n in tiles else None for n in ("mask", "uncertainty"))
     return FinishedOutput(
-        store, scan, tiles["background"].tiles, corrected.tiles, mask, provenance, raw_source
+        store, scan, tiles["background"].tiles, corrected.tiles, mask, sd, provenance, raw_source
     )
 
 
@@ -215,6 +223,8 @@ class Patch:
             raise WriteError(f"{self.output.path}: tile {index}: not among those to replace")
         for role in self.roles:
             plane = np.asarray(getattr(result, _FIELDS[role]))
+            if role == "uncertainty" and result.uncertainty is None:  # the old one holds no more
+                plane = np.full(shape, np.nan, np.float32)
             for level, kind in enumerate(self._levels[role]):
                 plane = plane.astype(kind) if level == 0 else _halved(plane)
                 self._replace(self.output.path / role / str(level), index, plane)

@@ -25,7 +25,7 @@ from napari_txm_bgcorr.core.files import (
     rename,
 )
 from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.io.embedded import KEY, make_block, scan_record
+from napari_txm_bgcorr.io.embedded import KEY, UNITS, make_block, scan_record
 from napari_txm_bgcorr.io.guard import writing
 from napari_txm_bgcorr.io.json_file import write_json
 
@@ -51,6 +51,7 @@ ROLES: dict[str, str | None] = {
     "background": "float32",
     "corrected": "float32",
     "mask": "uint8",
+    "uncertainty": "float32",
 }
 """What can be saved, and the type of its pixels; None: that of the raw tiles."""
 
@@ -141,6 +142,13 @@ class Job:
     def block(self, role: str, *, whole: bool) -> dict[str, Any]:
         """Record to embed in a file of `role`; `whole`: it holds all tiles, not one."""
         return make_block(role, self.provenance, self.record if whole else None)
+
+    def output_block(self, *, whole: bool) -> dict[str, Any]:
+        """Record of the output as one: its format, roles, and the units of some of them."""
+        block = self.block("output", whole=whole) | {"format": self.format}
+        block["save"] = list(self.save)
+        units = {role: UNITS[role] for role in self.save if role in UNITS}
+        return block | {"units": units} if units else block
 
     def tile_block(self, role: str, index: int) -> dict[str, Any]:
         """Record to embed in the file of one tile: its own source file where it has one."""

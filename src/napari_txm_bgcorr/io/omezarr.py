@@ -24,7 +24,7 @@ __all__ = ["can_read", "read"]
 
 _MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 _METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
-_ROLES = ("raw", "corrected", "background", "mask")
+_ROLES = ("raw", "corrected", "background", "mask", "uncertainty")
 
 
 def can_read(path: Path) -> bool:

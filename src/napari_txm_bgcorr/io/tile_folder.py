@@ -278,7 +278,7 @@ def _own_record(scan: Scan) -> dict[str, Any] | None:
     """What one of our TIFF outputs keeps beside its role folders, if it is of these tiles."""
     folder = scan.source.path
     record = folder.parent / "provenance.json"
-    if folder.name not in (*_ROLES, "mask") or not record.is_file():
+    if folder.name not in (*_ROLES, "mask", "uncertainty") or not record.is_file():
         return None
     block = read_json(record).get(KEY)
     if not isinstance(block, dict) or not isinstance(block.get("scan"), dict):

@@ -72,9 +72,7 @@ def _write_tile(path: Path, plane: NDArray[Any], text: str, pixel_nm: float | No
 
 def _write_record(job: Job) -> None:
     """Write ``provenance.json``: what was done and the facts of the scan."""
-    block = job.block("output", whole=True)
-    content = {**block, "format": job.format, "save": list(job.save)}
-    write_json(job.part / "provenance.json", {KEY: content})
+    write_json(job.part / "provenance.json", {KEY: job.output_block(whole=True)})
 
 
 class OmeTiffSink:

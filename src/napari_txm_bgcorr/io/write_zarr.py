@@ -41,8 +41,7 @@ class ZarrSink:
 
     def create(self) -> None:
         """Lay out groups, arrays and metadata."""
-        block = self._job.block("output", whole=False)
-        block |= {"format": self._job.format, "save": list(self._job.save)}
+        block = self._job.output_block(whole=False)
         root = zarr.create_group(
             self._job.part, zarr_format=3, attributes={KEY: block}, overwrite=False
         )

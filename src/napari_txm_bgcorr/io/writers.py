@@ -85,6 +85,11 @@ class OutputWriter:
         self._log = job.part / DONE
 
     @property
+    def save(self) -> tuple[str, ...]:
+        """Roles that are written."""
+        return self._job.save
+
+    @property
     def todo(self) -> list[int]:
         """Tiles that this process is to write, in order."""
         return [i for i in range(len(self._job.scan)) if i not in self._written]
@@ -162,8 +167,13 @@ def planes_of(job: Job, result: TileResult) -> dict[str, NDArray[Any]]:
     Raises
     ------
     WriteError
-        If the tile is of another size.
+        If the tile is of another size, or lacks an uncertainty to be saved.
     """
+    if "uncertainty" in job.save and result.uncertainty is None:
+        raise WriteError(
+            f"{job.out}: tile {result.index} has no uncertainty; save without it, or correct with "
+            "a method that states one"
+        )
     shape = tuple(job.scan.tiles.shape[1:])
     planes = {role: _plane(job, result, role) for role in job.save}
     for role, plane in planes.items():
@@ -198,8 +208,8 @@ def open_output(
         What is corrected; its files are never touched.
     provenance : mapping
         JSON-ready; embedded in every file. The same but for ``date``: the same job.
-    save : sequence of {"raw", "background", "corrected", "mask"}
-        ``mask`` is 1 where the correction is valid.
+    save : sequence of {"raw", "background", "corrected", "mask", "uncertainty"}
+        ``mask`` is 1 where the correction is valid; ``uncertainty`` is that of the log background.
     overwrite : bool
         Replace an earlier output of this program, at the end and in one step.
 

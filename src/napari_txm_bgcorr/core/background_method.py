@@ -1,0 +1,64 @@
+"""The protocols of background methods: what each offers, and what some offer besides."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_txm_bgcorr.core.scan import Scan
+
+__all__ = ["UNCERTAINTY_UNIT", "BackgroundMethod", "StatesUncertainty"]
+
+UNCERTAINTY_UNIT = "log, standard deviation, level left out"
+
+
+@runtime_checkable
+class BackgroundMethod(Protocol):
+    """What every background method offers, classical or learned."""
+
+    name: str
+
+    def fit(self, scan: Scan) -> Self:
+        """Learn what the whole scan tells; raise `MethodError` where that is not enough."""
+
+    def background(
+        self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """Backgrounds of tiles.
+
+        Parameters
+        ----------
+        tiles : (N, Y, X) counts
+        index : (N,) int or None
+            Places of these tiles in the fitted scan; None: tiles it does not hold.
+
+        Returns
+        -------
+        (N, Y, X) float32, counts
+            What a reference would read: dark included, finite, greater than 0.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """Parameters for the provenance, JSON-ready."""
+
+
+@runtime_checkable
+class StatesUncertainty(Protocol):
+    """A background method that, once fitted, says how far its backgrounds may be off."""
+
+    def uncertainty(self, index: int) -> NDArray[np.float32]:
+        """Uncertainty of one background.
+
+        Parameters
+        ----------
+        index : int
+            Place of the tile in the fitted scan.
+
+        Returns
+        -------
+        (Y, X) float32
+            Standard deviation of the log background, its level left out: 0.01 is 1 % of the
+            background. 0 behind the aperture.
+        """
