@@ -147,27 +147,39 @@ def register(
         overview = survey(scan, backgrounds, workers=workers, watch=watch)
     size = (int(scan.tiles.shape[1]), int(scan.tiles.shape[2]))
     lattice = Lattice.of(given, size)
-    near = size if lattice is None else (round(WIDER * size[0]), round(WIDER * size[1]))
-    pairs = neighbours(given, near)
-    matcher = Matcher(overview)
-    shifts = [(given[j] - given[i]) / overview.bin_px for i, j in pairs]
-    maps = _maps(matcher, pairs, shifts, workers, watch)
-    if lattice is None:
-        sd = MEASURED_SD * max(matcher.shape)
-        beliefs = [Belief(shift, sd, 0.0) for shift in shifts]
-        expected, trust = given, MEASURED
-    else:
-        beliefs, steps = _common(maps, shifts, max(matcher.shape))
-        expected, trust = lattice.stretched(given, steps, overview.bin_px), NOMINAL
-    edges = [
-        _edge(matcher.bin_px, pair, scores, belief)
-        for pair, scores, belief in zip(pairs, maps, beliefs, strict=True)
-    ]
+    edges, expected = _measured(Matcher(overview), given, size, lattice, workers, watch)
+    trust = NOMINAL if lattice else MEASURED
     placed, edges = reconcile(expected, edges, DROP * max(size), trust)
     used = sum(edge.used for edge in edges)
     rest = "at the stage's step" if lattice else "where the irregular places given have them"
     note = f"{used} of {len(edges)} neighbouring pairs registered, the others {rest}"
     return Positions(placed - placed.min(axis=0), tuple(edges), note)
+
+
+def _measured(
+    matcher: Matcher,
+    given: Floats,
+    size: tuple[int, int],
+    lattice: Lattice | None,
+    workers: int,
+    watch: Watch,
+) -> tuple[list[Edge], Floats]:
+    """Every pair compared, and the places to expect where nothing is seen."""
+    near = size if lattice is None else (round(WIDER * size[0]), round(WIDER * size[1]))
+    pairs = neighbours(given, near)
+    shifts = [(given[j] - given[i]) / matcher.bin_px for i, j in pairs]
+    maps = _maps(matcher, pairs, shifts, workers, watch)
+    side, expected = max(matcher.shape), given
+    if lattice is None:
+        beliefs = [Belief(shift, MEASURED_SD * side, 0.0) for shift in shifts]
+    else:
+        beliefs, steps = _common(maps, shifts, side)
+        expected = lattice.stretched(given, steps, matcher.bin_px)
+    edges = [
+        _edge(matcher.bin_px, pair, scores, belief)
+        for pair, scores, belief in zip(pairs, maps, beliefs, strict=True)
+    ]
+    return edges, expected
 
 
 def _maps(
