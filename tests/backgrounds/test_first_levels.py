@@ -49,6 +49,18 @@ def test_a_level_that_falls_is_no_sample() -> None:
     np.testing.assert_array_equal(first_levels(levels.ravel(), steps(levels)), levels.ravel())
 
 
+def test_a_tile_without_beam_tells_nothing() -> None:
+    levels = 9 + np.random.default_rng(4).normal(0, 0.02, (3, 3))
+    modes = levels.ravel().copy()
+    modes[4] = -6.9
+    shown = levels.copy()
+    shown[1, 1] = -6.9
+    for told in ([], steps(shown)):
+        found = first_levels(modes, told)
+        assert found[4] == pytest.approx(9, abs=0.05)
+        np.testing.assert_array_equal(np.delete(found, 4), np.delete(modes, 4))
+
+
 def test_pairs_may_be_told_either_way_round() -> None:
     levels = 9 + np.random.default_rng(4).normal(0, 0.02, (4, 4))
     modes = levels.ravel().copy()

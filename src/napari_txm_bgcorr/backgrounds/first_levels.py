@@ -11,6 +11,7 @@ __all__ = ["first_levels"]
 
 Floats = NDArray[np.float64]
 COVERED = 0.12  # log: a tile that is dimmer than its neighbours tell by more is all sample
+DEAD = 4.0  # log: a tile that is dimmer than the others by more shows no beam
 
 
 def first_levels(
@@ -34,7 +35,10 @@ def first_levels(
     -------
     (T,) float64
     """
-    found = list(steps)
+    middle = np.median(modes)
+    dead = modes < middle - DEAD
+    modes = np.where(dead, middle, modes)
+    found = [s for s in steps if not (dead[s[0]] or dead[s[1]])]
     if not found:
         return modes.copy()
     first, second = np.array([s[0] for s in found]), np.array([s[1] for s in found])
