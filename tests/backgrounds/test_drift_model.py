@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +138,7 @@ def test_fresh_references_are_believed_and_stale_ones_less() -> None:
         model = DriftModel(Captured()).fit(referenced(age)[0])
         told = model.describe()["joint"]["prior"]
         errors.append((told["shared_sd"], told["field_sd"], told["level_sd"]))
-    for stronger, weaker in zip(errors, errors[1:], strict=False):
+    for stronger, weaker in pairwise(errors):
         assert all(a <= b for a, b in zip(stronger, weaker, strict=True))
     assert errors[0][0] < 0.5 * errors[-1][0]
     guess = prior_error(referenced(1)[0], from_references=False)

@@ -253,7 +253,11 @@ def test_the_order_of_the_tiles_does_not_matter() -> None:
 
 
 def test_tiles_are_not_held() -> None:
-    """100 tiles of 256 px are 26 MB as float32; far less may stay in memory at any time."""
+    """100 tiles of 256 px are 26 MB as float32, of which a third may stay.
+
+    While it works, 48 tiles are held at full size in half precision, twice, to tell what all
+    share, and all at up to 256 px: a bound that the size of the tiles does not move.
+    """
     count, size = 100, 256
     rng = np.random.default_rng(0)
     pattern = rng.integers(900, 1100, (size, size)).astype(np.uint16)
@@ -271,7 +275,7 @@ def test_tiles_are_not_held() -> None:
     tracemalloc.stop()
     assert model.solution is not None
     assert kept < 8e6  # less than a third of the tiles, most of it the fit on cells
-    assert peak < 60e6
+    assert peak < 75e6
 
 
 def test_the_grid_says_where_tiles_are_if_nothing_else_does() -> None:

@@ -86,7 +86,7 @@ def test_tiles_side_by_side_that_overlap_are_found() -> None:
 
 
 def test_absent_tiles_leave_the_others_registered() -> None:
-    made = made_mosaic(0.07, "fossil", seed=2)
+    made = made_mosaic(0.07, "fossil", seed=6)  # all four overlaps show the specimen
     keep = np.array([0, 1, 3, 5, 7, 8])
     scan, true = made.scan, made.positions_px
     assert true is not None and scan.positions_px is not None

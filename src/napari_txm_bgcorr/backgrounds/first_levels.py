@@ -11,6 +11,7 @@ __all__ = ["first_levels"]
 
 Floats = NDArray[np.float64]
 COVERED = 0.12  # log: a tile that is dimmer than its neighbours tell by more is all sample
+DEAD = 4.0  # log: a tile that is dimmer than the others by more shows no beam
 
 
 def first_levels(
@@ -34,15 +35,20 @@ def first_levels(
     -------
     (T,) float64
     """
-    found = list(steps)
+    middle = np.median(modes)
+    dead = modes < middle - DEAD
+    modes = np.where(dead, middle, modes)
+    found = [s for s in steps if not (dead[s[0]] or dead[s[1]])]
     if not found:
         return modes.copy()
     first, second = np.array([s[0] for s in found]), np.array([s[1] for s in found])
     difference = np.array([s[3] for s in found])
     kinds = np.array([3 * s[2][0] + s[2][1] for s in found])
-    excess = difference - (modes[first] - modes[second])
-    for kind in np.unique(kinds):
-        difference[kinds == kind] -= np.median(excess[kinds == kind])
+    sign = np.where(kinds < 0, -1, 1)  # a pair the other way round is one of the same kind
+    excess = sign * (difference - (modes[first] - modes[second]))
+    for kind in np.unique(np.abs(kinds)):
+        same = np.abs(kinds) == kind
+        difference[same] -= sign[same] * np.median(excess[same])
     levels, raised = modes.copy(), np.zeros(len(modes), bool)
     while True:  # each tile once: what pairs tell is not quite consistent round a loop
         told = np.full(len(modes), -np.inf)
