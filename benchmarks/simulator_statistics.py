@@ -230,6 +230,9 @@ def draw_figures(real: Collected, made: Collected) -> None:
                     mew=0.4,
                 )
             axis.set_yscale("log")
+            images = real[kind] + made[kind]
+            least = min(np.percentile([f[n] for _, f in images], 1) for n in names)
+            axis.set_ylim(bottom=0.8 * max(least, 1e-4))
             axis.set_title(f"{kind}: {title}", fontsize=10)
     for source in PLACES:
         axes[0, 0].plot([], [], MARKERS[source], color=COLOURS[source], mec="k", label=source)

@@ -103,10 +103,11 @@ def test_an_aperture_closes_corners_and_never_the_field():
             assert (mask > 0.5).mean() > 0.6, (name, seed)
 
 
-def test_no_camera_is_quieter_than_half_a_percent():
-    for seed in range(60):
-        made = session(seed, 32, "half-dark")
-        assert np.sqrt(made.gain * (512 / 32) ** 2 / made.level) > 0.0049
+def test_noise_of_a_pixel_lies_between_half_and_twelve_percent():
+    for seed in range(40):
+        for family in ("half-dark", "ring"):
+            made = session(seed, 32, family)
+            assert 0.0049 < np.sqrt(made.gain * (512 / 32) ** 2 / made.level) < 0.1201
 
 
 def test_drift_is_smooth_and_starts_from_zero():

@@ -22,7 +22,7 @@ __all__ = ["Session", "draw_session"]
 
 Rng = np.random.Generator
 _SATURATION = 65535
-_LEAST_NOISE = 0.005  # of a pixel at the session's level: no camera holds more quanta
+_NOISE = (0.005, 0.12)  # limits of a pixel's noise at the session's level
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +190,8 @@ def _build(rng: Rng, size: int, name: str, family: Family) -> Session:
     log_beam = contrast * fine + np.float32(np.log(beam)) + np.log(np.maximum(mask, 2e-3))
     if moving is None:
         log_beam += contrast * smooth
-    gain = max(np.exp(camera.uniform(*np.log(family.gain))), _LEAST_NOISE**2 * beam)
+    gain = float(np.exp(camera.uniform(*np.log(family.gain))))
+    gain = min(max(gain, _NOISE[0] ** 2 * beam), _NOISE[1] ** 2 * beam)
     return Session(
         size=size,
         family=name,
