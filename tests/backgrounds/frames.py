@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_txm_bgcorr.backgrounds.drift_fit import DriftFit, Frames, OverlapBlocks
+from napari_txm_bgcorr.backgrounds.fit_types import DriftFit, Frames, OverlapBlocks
 from napari_txm_bgcorr.core.legendre import legendre, terms
 
 Floats = NDArray[np.float64]

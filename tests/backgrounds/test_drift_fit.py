@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_txm_bgcorr.backgrounds.drift_fit import DriftFit, FitOptions, Frames, fit_drift
+from napari_txm_bgcorr.backgrounds.drift_fit import fit_drift
+from napari_txm_bgcorr.backgrounds.fit_types import DriftFit, FitOptions, Frames
 from napari_txm_bgcorr.core.errors import StoppedError
 from napari_txm_bgcorr.core.watch import Watch
 from tests.backgrounds.frames import SIZE, Known, blocks, known, reordered
@@ -61,7 +62,8 @@ def test_the_stated_deviation_holds(mosaic: tuple[Known, DriftFit]) -> None:
     assert (found.level_sd > 0).all()
     assert (np.abs(one.shape_errors(found)) < 2 * found.sd).mean() > 0.95
     # cells are believed to be off by more than these are: no more than ten times too careful
-    assert found.sd.mean() < 10 * one.shape_errors(found).std()
+    # Noise here is independent; the model allows for free places that err together.
+    assert found.sd.mean() < 4 * FitOptions().inflation * one.shape_errors(found).std()
 
 
 def test_it_is_less_sure_where_there_is_more_sample() -> None:

@@ -10,7 +10,7 @@ in which the probability of each cell to be free, and the trust in each overlap,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,162 +19,33 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.backgrounds.block_system import BlockSystem
 from napari_txm_bgcorr.backgrounds.first_levels import first_levels
+from napari_txm_bgcorr.backgrounds.fit_types import (
+    LEVEL_SD,
+    DriftFit,
+    FitOptions,
+    Frames,
+    OverlapBlocks,
+)
 from napari_txm_bgcorr.backgrounds.gaussian_field import SmoothField
 from napari_txm_bgcorr.backgrounds.sample_probability import free_probability, highest_mode
 from napari_txm_bgcorr.core.legendre import legendre, terms
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 
-__all__ = ["DriftFit", "FitOptions", "Frames", "OverlapBlocks", "fit_drift"]
+__all__ = ["fit_drift"]
 
 Floats = NDArray[np.float64]
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 STAGE = "solving for all tiles"
-LEVEL_SD = 1.0  # log: nothing is known of the level of a scan
+DEFAULT = FitOptions()
 NARROW = 0.8  # of the rounds: from then on free places are as narrow as they get
 SETTLED = 2 / 3  # of the rounds: from then on the smooth field is solved for, too
 
 
-@dataclass(frozen=True)
-class FitOptions:
-    """What is usual of a beam, and how far each observation is believed; all in logarithms.
-
-    Standard deviations of cells are those of one of 64 x 64 cells of a tile. They hold the
-    correlated errors of free places (weak sample, what is left of the pattern), not the noise
-    alone, which is smaller.
-
-    Attributes
-    ----------
-    shared_degree, drift_degree : int
-        Highest degree of the smooth terms of the pattern's error, and of the drift.
-    shared_sd, field_sd : float
-        How far the prior pattern is off: of a term of degree d ``shared_sd / d``, and of a
-        smooth field that reaches `field_reach` of the tile.
-    drift_sd, drift_rate, jitter : float
-        Drift of a term of degree d: ``1 / sqrt(d)`` of these. Rms over the scan; growth in the
-        square root of an hour; and change from tile to tile on top.
-    level_rate, level_jitter : float
-        The same of the level.
-    free_sd, overlap_sd : float
-        Of one cell that is free, and of the difference of two cells of one place.
-    overlap_scale : float
-        Differences far above this are no witness: the tiles do not show the same.
-    width : (first, last)
-        Standard deviation of free cells, in the first round and in the last ones.
-    rounds : int
-    """
-
-    shared_degree: int = 5
-    drift_degree: int = 4
-    shared_sd: float = 0.05
-    field_sd: float = 0.03
-    field_reach: float = 0.16
-    drift_sd: float = 0.03
-    drift_rate: float = 0.02
-    jitter: float = 0.005
-    level_rate: float = 0.09
-    level_jitter: float = 0.01
-    free_sd: float = 0.042
-    overlap_sd: float = 0.006
-    overlap_scale: float = 0.035
-    width: tuple[float, float] = (0.03, 0.012)
-    rounds: int = 12
-
-
-@dataclass(frozen=True, eq=False)
-class OverlapBlocks:
-    """Blocks of the overlap of two tiles, and the log difference there, first less second.
-
-    Attributes
-    ----------
-    first, second : int
-        Tiles.
-    place_first, place_second : (n, 2) float64
-        (y, x) in each tile, -1 to 1.
-    difference : (n,) float64
-        Log counts less the prior pattern, level included.
-    """
-
-    first: int
-    second: int
-    place_first: Floats
-    place_second: Floats
-    difference: Floats
-
-
-@dataclass(frozen=True, eq=False)
-class Frames:
-    """What the tiles of a scan show, on cells.
-
-    Attributes
-    ----------
-    residual : (T, y, x) float32
-        Log counts less the prior pattern, level included.
-    usable : (y, x) bool
-        Lit cells.
-    hours : (T,) float64
-        When each tile was taken.
-    overlaps : sequence of OverlapBlocks
-    level : float or None
-        Log level that references tell, against the prior pattern.
-    level_sd : float
-        Of it.
-    free : (T, y, x) float32 or None
-        Probabilities to be free of sample, known beforehand.
-    """
-
-    residual: Image
-    usable: Mask
-    hours: Floats
-    overlaps: Sequence[OverlapBlocks] = ()
-    level: float | None = None
-    level_sd: float = LEVEL_SD
-    free: Image | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class DriftFit:
-    """Solution.
-
-    Attributes
-    ----------
-    levels : (T,) float64
-        Log counts of each tile against the prior pattern.
-    cells : (T, y, x) float32
-        What each background is off the prior pattern, its level left out.
-    sd : (T, y, x) float32
-        Standard deviation of that.
-    level_sd : (T,) float64
-        Of each level.
-    free_share : (T,) float64
-        Of the usable cells of each tile that are free of sample.
-    free : (T, y, x) float32
-        Probabilities of the last round.
-    seam : float
-        Robust rms of what is left in the overlaps; NaN without any.
-    width : float
-        Standard deviation of free cells in the last round.
-    """
-
-    levels: Floats
-    cells: Image
-    sd: Image
-    level_sd: Floats
-    free_share: Floats
-    free: Image
-    seam: float
-    width: float
-
-    def model(self) -> Image:
-        """Log backgrounds of all tiles `(T, y, x)` against the prior pattern, level included."""
-        out: Image = self.cells + self.levels[:, None, None].astype(np.float32)
-        return out
-
-
 def fit_drift(
     frames: Frames,
-    options: FitOptions = FitOptions(),
+    options: FitOptions = DEFAULT,
     watch: Watch = SILENT,
     refresh: Callable[[Image, float], Frames] | None = None,
 ) -> DriftFit:
@@ -364,12 +235,13 @@ class _Problem:
             variance = shared + np.einsum("nk,kl,nl->n", phi, own[i, 1:, 1:], phi)
             variance += 2 * np.einsum("nk,kf,nf->n", phi, cross[i, 1:], psi)
             sd[i] = np.sqrt(np.maximum(variance, 0)).reshape(self.size)
-        sd = np.sqrt(sd**2 + field_variance.astype(np.float32))
+        more = np.float32(self.options.inflation)
+        sd = more * np.sqrt(sd**2 + field_variance.astype(np.float32))
         left = [
             block.left(self.drift, self.shared, self._field_at(block)) for block in self.blocks
         ]
         return DriftFit(
-            levels, cells, sd, np.sqrt(own[:, 0, 0]),
+            levels, cells, sd, more * np.sqrt(own[:, 0, 0]),
             self.free.sum(axis=1, dtype=np.float64) / max(int(self.usable.sum()), 1),
             self.free.reshape(self.count, *self.size),
             _scatter(np.concatenate(left)) if left else float("nan"), self.width,

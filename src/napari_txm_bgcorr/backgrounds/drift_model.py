@@ -12,9 +12,11 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.backgrounds.drift_fit import DriftFit, FitOptions, Frames, fit_drift
+from napari_txm_bgcorr.backgrounds.drift_fit import fit_drift
+from napari_txm_bgcorr.backgrounds.fit_types import LEVEL_SD, DriftFit, FitOptions, Frames
 from napari_txm_bgcorr.backgrounds.lazy_backgrounds import DriftBackgrounds, closed_field
 from napari_txm_bgcorr.backgrounds.overlap_blocks import find_overlaps
+from napari_txm_bgcorr.backgrounds.prior_error import PriorError, prior_error, tile_hours
 from napari_txm_bgcorr.backgrounds.static_pattern import static_pattern
 from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.errors import MethodError
@@ -28,17 +30,8 @@ __all__ = ["DriftModel", "FromReferences", "Level", "PriorError"]
 
 Image = NDArray[np.float32]
 Floats = NDArray[np.float64]
+Source = Literal["I0", "empty areas", "references", "relative"]
 
-HOUR = np.timedelta64(1, "h")
-TILE_H = 85 / 3600  # a tile of 60 s and the motor, where times are not known
-AGE_H = 0.4  # of references whose time is not known
-AGE_RATE = 0.03  # log, of a smooth term in the square root of an hour
-FRESH, STALE = 0.01, 0.1  # log, least and greatest error of a smooth term of a reference
-LEVEL_RATE, LEVEL_LEAST = (
-    0.09,
-    0.02,
-)  # log, of a reference's level; rate per square root of an hour
-GUESSED = 0.1  # log, error of a smooth term of a pattern that is no reference
 SHARED_GUESS = 0.05  # the same of what many tiles agree on
 WIDEST = 0.15  # log, of free places in the first round
 SINGLE_DEGREE = 8
@@ -56,25 +49,6 @@ class FromReferences(Protocol):
 
 
 @dataclass(frozen=True)
-class PriorError:
-    """How far the prior pattern may be off, log.
-
-    Attributes
-    ----------
-    shared_sd : float
-        Of a smooth term of degree 1.
-    field_sd : float
-        Of a smooth field on top.
-    level_sd : float or None
-        Of the level; None: it tells none.
-    """
-
-    shared_sd: float
-    field_sd: float
-    level_sd: float | None = None
-
-
-@dataclass(frozen=True)
 class Level:
     """How the level of a scan was set.
 
@@ -85,7 +59,7 @@ class Level:
         Of the emptiest tile that is free of sample.
     """
 
-    source: Literal["I0", "empty areas", "references", "relative"]
+    source: Source
     share: float = 0.0
 
     def describe(self) -> dict[str, Any]:
@@ -178,7 +152,8 @@ class DriftModel:
         self.positions = self.backgrounds = self.solution = None
         fit_method(self.method, scan, watch)
         known = isinstance(self.method, FromReferences) and self.method.knows_drift
-        own = MethodBackgrounds(scan, self.method, known)
+        # The sample may never leave a series: it keeps what the method says of each projection.
+        own = MethodBackgrounds(scan, self.method, known or scan.kind == "series")
         overview = survey(scan, own, workers=self.workers, watch=watch)
         mosaic = scan.kind == "mosaic" and len(scan) > 1
         positions = self._places(scan, overview, watch) if mosaic else None
@@ -279,9 +254,26 @@ class _Work:
 
     def solve(self) -> DriftFit:
         """Levels, drift and the pattern's error."""
+        if self.told_all:
+            return self._as_told()
         found = fit_drift(self._frames(), self.options, self.watch, self._refresh)
         self.pattern += self._fine(found.model(), found.width)
         return found
+
+    @property
+    def told_all(self) -> bool:
+        """Whether the method tells every background: of a series, which may never be free."""
+        return self.scan.kind == "series"
+
+    def _as_told(self) -> DriftFit:
+        """What the method says, and its expected error."""
+        cells = np.zeros_like(self.overview.cells)
+        sd, level_sd = np.full_like(cells, self.error.shared_sd), self.error.level_sd or LEVEL_SD
+        each = np.ones(len(cells))
+        return DriftFit(
+            0 * each, cells, sd, level_sd * each, 0 * each, cells, float("nan"),
+            self.options.width[1],
+        )  # fmt: skip
 
     def _frames(self) -> Frames:
         overview, small = self.overview, self.coarse.mean(self.pattern)
@@ -298,7 +290,7 @@ class _Work:
         self.overlaps = len(overlaps)
         level = None if self.error.level_sd is None else 0.0
         return Frames(
-            residual, self.usable, _hours(self.scan), overlaps, level,
+            residual, self.usable, tile_hours(self.scan), overlaps, level,
             self.error.level_sd or 1.0,
         )  # fmt: skip
 
@@ -337,23 +329,28 @@ class _Work:
         shape = (overview.lit.shape[0], overview.lit.shape[1])
         return static_pattern(residual, len(overview.chosen), shape, width, cpu_cores())
 
-    def level(self, found: DriftFit, i0: float | None) -> tuple[Level, float]:
-        """Where the level comes from, and what to add to all log levels."""
-        told = self.overview.levels
-        share = float(found.free_share.max())
+    def level(self, found: DriftFit, i0: float | None) -> tuple[Level, Floats]:
+        """Where the level comes from, and what to add to the log level of each tile."""
+        told, share = self.overview.levels, float(found.free_share.max())
         if i0 is not None:
-            lit = self.overview.lit
-            middle = float(np.median(self.pattern[lit]))
+            middle = float(np.median(self.pattern[self.overview.lit]))
             now = float(np.median(found.levels + (0 if told is None else told)))
-            return Level("I0"), float(np.log(i0)) - middle - now
-        if told is not None:
-            below = float(np.median(found.levels[found.free_share >= min(LEAST_SHARE, share)]))
-            if share < LEAST_SHARE or below < -DIMMER:
-                return Level("references", share), -below
-            return Level("empty areas", share), 0.0
-        return Level("empty areas" if share >= LEAST_SHARE else "relative", share), 0.0
+            return Level("I0", share), self._alike(float(np.log(i0)) - middle - now)
+        if self.told_all:
+            source: Source = "relative" if self.error.level_sd is None else "references"
+            return Level(source, share), self._alike()
+        if told is None:
+            seen: Source = "empty areas" if share >= LEAST_SHARE else "relative"
+            return Level(seen, share), self._alike()
+        below = float(np.median(found.levels[found.free_share >= min(LEAST_SHARE, share)]))
+        if share < LEAST_SHARE or below < -DIMMER:
+            return Level("references", share), self._alike(-below)
+        return Level("empty areas", share), self._alike()
 
-    def backgrounds(self, found: DriftFit, shift: float) -> DriftBackgrounds:
+    def _alike(self, shift: float = 0.0) -> Floats:
+        return np.full(len(self.scan), shift)
+
+    def backgrounds(self, found: DriftFit, shift: Floats) -> DriftBackgrounds:
         """Lazy backgrounds of all tiles."""
         overview = self.overview
         pattern, closed = self.pattern.copy(), closed_field(overview.lit)
@@ -372,41 +369,6 @@ def _referenced(method: BackgroundMethod, scan: Scan) -> Scan:
     attach = getattr(method, "with_references", None)
     with_own: Scan = scan if attach is None else attach(scan)
     return with_own
-
-
-def prior_error(scan: Scan, from_references: bool) -> PriorError:
-    """How far off a prior pattern may be: by the age of the references, or as a guess.
-
-    Parameters
-    ----------
-    scan : Scan
-    from_references : bool
-    """
-    if not from_references:
-        return PriorError(GUESSED, FitOptions.field_sd)
-    age = _age_h(scan)
-    smooth = float(np.clip(AGE_RATE * np.sqrt(age), FRESH, STALE))
-    level = float(np.hypot(LEVEL_LEAST, LEVEL_RATE * np.sqrt(age)))
-    return PriorError(smooth, min(max(smooth / 2, FRESH), FitOptions.field_sd), level)
-
-
-def _age_h(scan: Scan) -> float:
-    """Hours from the nearest reference to the middle of the scan, as a median over tiles."""
-    if scan.times is None or scan.flat_times is None:
-        return AGE_H
-    tiles, flats = np.asarray(scan.times), np.asarray(scan.flat_times)
-    if np.isnat(tiles).any() or np.isnat(flats).all():
-        return AGE_H
-    gap = np.abs(tiles[:, None] - flats[None, ~np.isnat(flats)]) / HOUR
-    return float(np.median(gap.min(axis=1)))
-
-
-def _hours(scan: Scan) -> Floats:
-    """Hours of the tiles since the first one; one after the other where unknown."""
-    if scan.times is None or np.isnat(scan.times).any():
-        return np.arange(len(scan), dtype=np.float64) * TILE_H
-    out: Floats = np.asarray((scan.times - scan.times.min()) / HOUR, np.float64)
-    return out
 
 
 def _notes(level: Level, found: DriftFit) -> tuple[str, ...]:

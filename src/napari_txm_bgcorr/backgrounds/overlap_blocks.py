@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.backgrounds.drift_fit import OverlapBlocks
+from napari_txm_bgcorr.backgrounds.fit_types import OverlapBlocks
 from napari_txm_bgcorr.core.overview import FEW, Overview, bin_mean
 from napari_txm_bgcorr.core.registration import neighbours
 from napari_txm_bgcorr.core.threads import spread
