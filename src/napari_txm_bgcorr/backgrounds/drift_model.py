@@ -152,8 +152,7 @@ class DriftModel:
         self.positions = self.backgrounds = self.solution = None
         fit_method(self.method, scan, watch)
         known = isinstance(self.method, FromReferences) and self.method.knows_drift
-        # The sample may never leave a series: it keeps what the method says of each projection.
-        own = MethodBackgrounds(scan, self.method, known or scan.kind == "series")
+        own = MethodBackgrounds(scan, self.method, known)
         overview = survey(scan, own, workers=self.workers, watch=watch)
         mosaic = scan.kind == "mosaic" and len(scan) > 1
         positions = self._places(scan, overview, watch) if mosaic else None
@@ -262,11 +261,11 @@ class _Work:
 
     @property
     def told_all(self) -> bool:
-        """Whether the method tells every background: of a series, which may never be free."""
-        return self.scan.kind == "series"
+        """Whether references tell every background: those of a series, which is never free."""
+        return self.scan.kind == "series" and self.overview.change is not None
 
     def _as_told(self) -> DriftFit:
-        """What the method says, and its expected error."""
+        """What the references say, and their error by age."""
         cells = np.zeros_like(self.overview.cells)
         sd, level_sd = np.full_like(cells, self.error.shared_sd), self.error.level_sd or LEVEL_SD
         each = np.ones(len(cells))
@@ -337,11 +336,10 @@ class _Work:
             now = float(np.median(found.levels + (0 if told is None else told)))
             return Level("I0", share), self._alike(float(np.log(i0)) - middle - now)
         if self.told_all:
-            source: Source = "relative" if self.error.level_sd is None else "references"
-            return Level(source, share), self._alike()
+            return Level("references", share), self._alike()
         if told is None:
-            seen: Source = "empty areas" if share >= LEAST_SHARE else "relative"
-            return Level(seen, share), self._alike()
+            empty = share >= LEAST_SHARE and self.scan.kind != "series"  # it may never be free
+            return Level("empty areas" if empty else "relative", share), self._alike()
         below = float(np.median(found.levels[found.free_share >= min(LEAST_SHARE, share)]))
         if share < LEAST_SHARE or below < -DIMMER:
             return Level("references", share), self._alike(-below)
