@@ -70,12 +70,6 @@ def test_transmissions_come_out_right(drawn: SimulatedScan, corrected: dict[str,
     assert error(corrected["aperture"], drawn) < 0.5 * error(corrected["without"], drawn)
 
 
-def test_without_it_a_note_names_it(raw: Path, tmp_path: Path) -> None:
-    told = run("correct", raw, "-o", tmp_path / "out.ome.zarr", "--method", "tile-median",
-               "--joint")  # fmt: skip
-    assert "--dark aperture" in told
-
-
 def test_an_output_finds_its_dark_again(
     drawn: SimulatedScan, corrected: dict[str, Path], tmp_path: Path
 ) -> None:

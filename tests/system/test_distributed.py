@@ -406,7 +406,8 @@ def test_a_fitted_joint_stage_travels_without_the_tiles(tmp_path: Path) -> None:
     scan = prepare(tmp_path / "m", PLAIN)
     fitted: Any = make_method("tile-median", joint=True).fit(scan)
     data = cloudpickle.dumps(fitted)
-    assert len(data) < np.asarray(scan.tiles[:]).nbytes / 2
+    # Backgrounds and uncertainty on cells, 64 x 64 at most; tiles of this test are hardly larger.
+    assert len(data) < 1.2 * sum(one.nbytes for one in fitted.backgrounds.arrays().values())
     received = cloudpickle.loads(data)
     stack, index = np.stack([scan.tiles[3], scan.tiles[20]]), np.array([3, 20])
     np.testing.assert_array_equal(

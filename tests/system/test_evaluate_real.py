@@ -15,6 +15,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from scipy import ndimage
 
 from napari_txm_bgcorr.cli import app, real_suite
 from napari_txm_bgcorr.core.errors import ConfigError, ReadError
@@ -99,7 +100,8 @@ def test_pictures_of_every_case(data: Path, results: Path) -> None:
     assert corrected.std() > 0 and abs(np.median(off[60:200, 60:200]) - 128) < 25
     truth = tifffile.imread(data / "mosaic" / "references" / "ref_0001.tif").astype(float)
     inner = np.s_[80:180, 80:180]
-    assert np.corrcoef(background[inner].ravel(), truth[inner].ravel())[0, 1] > 0.9
+    smooth = [ndimage.gaussian_filter(image, 2)[inner].ravel() for image in (background, truth)]
+    assert np.corrcoef(*smooth)[0, 1] > 0.9  # each reference has noise of its own
     assert np.abs(raw - background).max() > 0
     stitched = imagecodecs.png_decode((folder / "captured-stitched.png").read_bytes())
     assert min(stitched.shape) > 400

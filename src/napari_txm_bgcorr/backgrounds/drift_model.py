@@ -93,7 +93,7 @@ class DriftModel:
     backgrounds : DriftBackgrounds or None
         Of the last fit.
     solution : DriftFit or None
-        Of the last fit.
+        Of the last fit; does not travel to other processes.
 
     Raises
     ------
@@ -119,6 +119,10 @@ class DriftModel:
         self.solution: DriftFit | None = None
         self._given = positions_px
         self._told: dict[str, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the solution: backgrounds are all that another process needs."""
+        return vars(self) | {"solution": None}
 
     @property
     def workers(self) -> int:
