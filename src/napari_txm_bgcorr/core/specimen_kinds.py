@@ -314,9 +314,8 @@ def _vesicles(rng: Rng, shape: Shape, px: int) -> Floats:
     if rng.random() < 0.7:
         body = _noise(rng, shape, px, -rng.uniform(3.6, 5.0), 1.2) - np.float32(rng.normal(0, 0.8))
         body = np.clip(body / np.float32(log_uniform(rng, 0.02, 0.6)), 0, 1)
-        texture = _noise(rng, shape, px, -rng.uniform(2.2, 3.0), 5.0)
-        texture = 1 + np.float32(rng.uniform(0.03, 0.25)) * texture
-        out += np.float32(log_uniform(rng, 0.05, 0.8)) * body * texture
+        body *= 1 + np.float32(rng.uniform(0.03, 0.25)) * _noise(rng, shape, px, -2.6, 5.0)
+        out += np.float32(log_uniform(rng, 0.05, 0.8)) * body
     return np.maximum(out, -0.4)
 
 
@@ -346,8 +345,7 @@ def _film(rng: Rng, shape: Shape, px: int) -> Floats:
     """Weak uniform sheet over most of the field, its border a bright line more than a step."""
     out = np.zeros(shape, np.float32)
     height = log_uniform(rng, 0.005, 0.08)
-    if rng.random() < 0.3:
-        out += np.float32(height)
+    out += np.float32(height * (rng.random() < 0.3))
     for _ in range(int(rng.integers(1, 3))):
         away = _border(rng, shape, px)
         own = np.float32(height * rng.uniform(0.4, 1.2))
@@ -370,14 +368,13 @@ def _chip(rng: Rng, shape: Shape, px: int) -> Floats:
         x * np.float32(np.cos(a)) + y * np.float32(np.sin(a)) + np.float32(rng.random())
         for a in (turn, turn + np.pi / 2)
     ]
-    out = np.full(shape, log_uniform(rng, 0.02, 1.6), np.float32)
-    period = log_uniform(rng, 0.02, 0.12)
-    soft = np.float32(8 * period * px / 512 / max(px / 512, 0.2))
+    plate, period = log_uniform(rng, 0.02, 1.6), log_uniform(rng, 0.02, 0.12)
+    out = np.full(shape, plate, np.float32)
     for line in along:
         wave = np.cos(line * np.float32(2 * np.pi / period)) - np.float32(rng.uniform(-0.4, 0.6))
-        out += np.float32(height * rng.uniform(0.1, 0.5)) / (1 + np.exp(-wave * (2 + soft)))
+        out += np.float32(height * rng.uniform(0.1, 0.5)) / (1 + np.exp(-3 * wave))
     for _ in range(int(rng.integers(0, 9))):
-        line, across = (along[::-1] if rng.random() < 0.5 else along)[:2]
+        line, across = along[::-1] if rng.random() < 0.5 else along
         start, width = rng.uniform(0, 2), log_uniform(rng, 0.006, 0.25)
         bar = np.clip(0.5 + (width / 2 - np.abs(line - np.float32(start))) * (px / 3), 0, 1)
         end = np.float32(rng.uniform(0, 2))
