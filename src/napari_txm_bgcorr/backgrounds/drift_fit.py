@@ -11,7 +11,7 @@ in which the probability of each cell to be free, and the trust in each overlap,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -90,6 +90,11 @@ class _Problem:
         self.shared_degree = np.array([sum(p) for p in shared])
         self.phi = legendre(order, y.ravel(), x.ravel()).astype(np.float32)
         self.psi = legendre(shared, y.ravel(), x.ravel()).astype(np.float32)
+        # What passes for free and is not: a weak sample over much of a tile, of its own shape.
+        veil = terms(options.veil_degree)
+        self.veil = legendre(veil, y.ravel(), x.ravel())
+        sd = [options.veil_level if sum(p) == 0 else options.veil_sd / sum(p) for p in veil]
+        self.veil_precision = np.diag(1 / np.square(sd))
         self.usable = frames.usable.ravel()
         # Cells of a finer or coarser grid weigh alike together.
         self.per_cell = 64 * 64 / self.usable.size
@@ -100,6 +105,7 @@ class _Problem:
         first = np.array([highest_mode(tile[self.usable]) for tile in self.residual])
         self.drift = np.zeros((self.count, len(order)))
         self.drift[:, 0] = first_levels(first, map(_step, frames.overlaps))
+        self.drift[self._covered(), 0] = frames.level
         self.shared = np.zeros(len(shared))
         self.free = np.zeros_like(self.residual)
         self.width = options.width[0]
@@ -122,11 +128,20 @@ class _Problem:
         fitted = self._smooth_part() + base
         self.free = free_probability(self.residual - fitted, self.width, self.known)
         self.free *= self.usable
+        self.free[self._covered()] = 0
         degree = min(self.options.shared_degree, 1 + number)
         self.system = self._system(base, degree)
         self.drift, self.shared = self.system[0].solve(*self.system[1:])
         if number >= self.options.rounds * SETTLED:
             self._update_field()
+
+    def _covered(self) -> Mask:
+        """Tiles `(T,)` whose brightest places are too dim for the level that references tell."""
+        if self.frames.level is None or self.blocks:
+            return np.zeros(self.count, bool)
+        off = max(self.options.dimmer, self.options.unlikely * self.frames.level_sd)
+        out: Mask = self.drift[:, 0] < self.frames.level - off
+        return out
 
     def _smooth_part(self) -> Image:
         """Level, drift and shared terms of all tiles `(T, n)`."""
@@ -135,14 +150,19 @@ class _Problem:
         )
         return out
 
-    def _system(self, base: Image, degree: int) -> tuple[BlockSystem, Floats, Floats]:
-        weight = self.free * np.float32(self.per_cell / self.options.free_sd**2)
-        own, border, corner, right, common = self._free_equations(weight, self.residual - base)
+    def _system(
+        self, base: Image, degree: int, careful: bool = False
+    ) -> tuple[BlockSystem, Floats, Floats]:
+        """Normal equations; careful: free places of a tile err together, by its veil."""
+        options = self.options
+        weight = self.free * np.float32(self.per_cell / options.free_sd**2)
+        equations = self._careful_equations if careful else self._free_equations
+        own, border, corner, right, common = equations(weight, self.residual - base)
         pairs = dict(self.walk)
         for block in self.blocks:
             here, there = self.drift[block.first], self.drift[block.second]
             block.add(own, pairs, border, corner, right, common, base_at=self._field_at(block),
-                      left=(here, there, self.shared), options=self.options)  # fmt: skip
+                      left=(here, there, self.shared), options=options)  # fmt: skip
         own += self.still
         own[:, 0, 0] += 1 / (LEVEL_SD**2 * self.count)
         if self.frames.level is not None:
@@ -170,6 +190,32 @@ class _Problem:
             common += psi.T @ (w * values[i])
         total = weight.sum(axis=0, dtype=np.float64)
         corner = (psi.T * total) @ psi
+        return own, border, corner, right, common
+
+    def _careful_equations(
+        self, weight: Image, values: Image
+    ) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+        """Normal equations of the free cells of each tile, its veil eliminated."""
+        phi, psi = self.phi.astype(np.float64), self.psi.astype(np.float64)
+        k, f = phi.shape[1], psi.shape[1]
+        both = np.concatenate([phi, psi, self.veil], axis=1)
+        some = np.r_[:k, k + f : both.shape[1]]
+        own, border = np.empty((self.count, k, k)), np.empty((self.count, k, f))
+        right, common = np.empty((self.count, k)), np.zeros(f)
+        total = weight.sum(axis=0, dtype=np.float64)
+        corner = (psi.T * total) @ psi
+        for i in range(self.count):
+            w = weight[i].astype(np.float64)
+            known = (both[:, some].T * w) @ both
+            told = both.T @ (w * values[i])
+            hidden = known[k:, k + f :] + self.veil_precision
+            part = np.linalg.solve(hidden, np.column_stack([known[k:, : k + f], told[k + f :]]))
+            u, v = known[k:, :k].T, known[k:, k : k + f].T
+            own[i] = known[:k, :k] - u @ part[:, :k]
+            border[i] = known[:k, k : k + f] - u @ part[:, k : k + f]
+            corner -= v @ part[:, k : k + f]
+            right[i] = told[:k] - u @ part[:, -1]
+            common += told[k : k + f] - v @ part[:, -1]
         return own, border, corner, right, common
 
     def _field_at(self, block: _Block) -> Floats:
@@ -223,10 +269,10 @@ class _Problem:
         """What the last round came to, with its uncertainty."""
         levels = self.drift[:, 0].copy()
         cells = self.model() - levels[:, None, None].astype(np.float32)
-        own, cross, common = self.system[0].covariance()
-        # The pattern's own uncertainty where no tile shows the beam.
-        coarse = max(1, max(self.size) // 32)
-        field_variance = self._field_variance(coarse)
+        # Free places err together, so they tell less than their number says.
+        base, degree = self.field.ravel().astype(np.float32), self.options.shared_degree
+        own, cross, common = self._system(base, degree, careful=True)[0].covariance()
+        field_variance = self._field_variance(max(1, max(self.size) // 32))
         sd = np.empty_like(cells)
         psi = self.psi.astype(np.float64)
         phi = self.phi.astype(np.float64)[:, 1:]
@@ -235,13 +281,12 @@ class _Problem:
             variance = shared + np.einsum("nk,kl,nl->n", phi, own[i, 1:, 1:], phi)
             variance += 2 * np.einsum("nk,kf,nf->n", phi, cross[i, 1:], psi)
             sd[i] = np.sqrt(np.maximum(variance, 0)).reshape(self.size)
-        more = np.float32(self.options.inflation)
-        sd = more * np.sqrt(sd**2 + field_variance.astype(np.float32))
+        sd = np.sqrt(sd**2 + field_variance.astype(np.float32))
         left = [
             block.left(self.drift, self.shared, self._field_at(block)) for block in self.blocks
         ]
         return DriftFit(
-            levels, cells, sd, more * np.sqrt(own[:, 0, 0]),
+            levels, cells, sd, np.sqrt(own[:, 0, 0]),
             self.free.sum(axis=1, dtype=np.float64) / max(int(self.usable.sum()), 1),
             self.free.reshape(self.count, *self.size),
             _scatter(np.concatenate(left)) if left else float("nan"), self.width,
@@ -249,7 +294,7 @@ class _Problem:
 
     def _field_variance(self, coarse: int) -> Floats:
         rows, columns = (n // coarse for n in self.size)
-        weight = self.total.reshape(self.size)[: rows * coarse, : columns * coarse]
+        weight = (self.total / self.options.alike).reshape(self.size)[: rows * coarse, : columns * coarse]
         weight = weight.reshape(rows, coarse, columns, coarse).sum(axis=(1, 3))
         small = SmoothField((rows, columns), self.options.field_sd, self.reach / coarse)
         variance = small.variance(weight).repeat(coarse, 0).repeat(coarse, 1)

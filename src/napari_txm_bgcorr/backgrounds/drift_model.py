@@ -160,7 +160,8 @@ class DriftModel:
         overview = survey(scan, own, workers=self.workers, watch=watch)
         mosaic = scan.kind == "mosaic" and len(scan) > 1
         positions = self._places(scan, overview, watch) if mosaic else None
-        error = prior_error(_referenced(self.method, scan), known)
+        followed = bool(getattr(self.method, "follows_shape", False))
+        error = prior_error(_referenced(self.method, scan), known, followed)
         work = _Work(scan, overview, positions, error, watch)
         self.solution, self.positions = work.solve(), positions
         level, shift = work.level(self.solution, self.i0)
@@ -294,7 +295,7 @@ class _Work:
         level = None if self.error.level_sd is None else 0.0
         return Frames(
             residual, self.usable, tile_hours(self.scan), overlaps, level,
-            self.error.level_sd or 1.0,
+            self.error.level_sd or 1.0, overview.free,
         )  # fmt: skip
 
     def _less_known(self, overlap: Any) -> Any:

@@ -42,9 +42,9 @@ class FitOptions:
         Differences far above this are no witness: the tiles do not show the same.
     width : (first, last)
         Standard deviation of free cells, in the first round and in the last ones.
-    inflation : float
-        On all standard deviations: free places err together, by weak sample and what is left of
-        the pattern. Simulated scans ask for 1.4 (fresh reference) to 9 (mosaics, nothing given).
+    alike : float
+        Observations that err together count as one, in the covariance: weak sample and what is
+        left of the pattern reach over many cells.
     rounds : int
     """
 
@@ -62,7 +62,12 @@ class FitOptions:
     overlap_sd: float = 0.006
     overlap_scale: float = 0.035
     width: tuple[float, float] = (0.03, 0.012)
-    inflation: float = 3.0
+    alike: float = 1.0
+    veil_degree: int = 3
+    veil_sd: float = 0.05
+    veil_level: float = 0.1
+    dimmer: float = 0.12
+    unlikely: float = 2.0
     rounds: int = 12
 
 

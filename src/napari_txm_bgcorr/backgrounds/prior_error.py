@@ -17,7 +17,8 @@ Floats = NDArray[np.float64]
 HOUR = np.timedelta64(1, "h")
 TILE_H = 85 / 3600  # a tile of 60 s and the motor, where times are not known
 AGE_H = 0.4  # of references whose time is not known
-AGE_RATE = 0.03  # log, of a smooth term in the square root of an hour
+AGE_RATE = 0.02  # log, of a smooth term in the square root of an hour
+FOLLOWED = 0.4  # of that is left where the ways in which references vary were fitted
 FRESH, STALE = 0.01, 0.1  # log, least and greatest error of a smooth term of a reference
 LEVEL_LEAST, LEVEL_RATE = 0.02, 0.09  # log, of a reference's level, likewise
 GUESSED = 0.1  # log, error of a smooth term of a pattern that is no reference
@@ -42,18 +43,21 @@ class PriorError:
     level_sd: float | None = None
 
 
-def prior_error(scan: Scan, from_references: bool) -> PriorError:
+def prior_error(scan: Scan, from_references: bool, followed: bool = False) -> PriorError:
     """How far off a prior pattern may be: by the age of the references, or as a guess.
 
     Parameters
     ----------
     scan : Scan
     from_references : bool
+    followed : bool
+        Whether their shapes were fitted to each tile.
     """
     if not from_references:
         return PriorError(GUESSED, FitOptions.field_sd)
     age = _age_h(scan)
-    smooth = float(np.clip(AGE_RATE * np.sqrt(age), FRESH, STALE))
+    rate = AGE_RATE * (FOLLOWED if followed else 1)
+    smooth = float(np.clip(rate * np.sqrt(age), FRESH, STALE))
     level = float(np.hypot(LEVEL_LEAST, LEVEL_RATE * np.sqrt(age)))
     return PriorError(smooth, min(max(smooth / 2, FRESH), FitOptions.field_sd), level)
 

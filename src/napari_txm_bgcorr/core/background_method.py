@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.scan import Scan
 
-__all__ = ["UNCERTAINTY_UNIT", "BackgroundMethod", "StatesUncertainty"]
+__all__ = ["UNCERTAINTY_UNIT", "BackgroundMethod", "StatesUncertainty", "TellsFree"]
 
 UNCERTAINTY_UNIT = "log, standard deviation, level left out"
 
@@ -61,4 +61,21 @@ class StatesUncertainty(Protocol):
         (Y, X) float32
             Standard deviation of the log background, its level left out: 0.01 is 1 % of the
             background. 0 behind the aperture.
+        """
+
+
+@runtime_checkable
+class TellsFree(Protocol):
+    """A background method that also tells where tiles are free of sample, by a look at them."""
+
+    def background_and_free(
+        self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Backgrounds as `BackgroundMethod.background` gives them, and what is free.
+
+        Returns
+        -------
+        backgrounds : (N, Y, X) float32, counts
+        free : (N, Y, X) float32 or None
+            Probability of each pixel to be free of sample; None where it cannot tell.
         """

@@ -15,13 +15,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.captured import flats_of, tiles_alike
+from napari_txm_bgcorr.core.captured import Captured, flats_of, tiles_alike
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.reference_matching import match_references
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.shapes import Coarse, log_beam, spread_indices, to_counts, upper
 
-__all__ = ["EigenFlats"]
+__all__ = ["EigenFlats", "LevelledEigenFlats"]
 
 Image = NDArray[np.float32]
 MAX_FLATS = 64
@@ -144,6 +144,29 @@ class EigenFlats:
             "components": self.components, "rounds": self.rounds, "used": used
         }  # fmt: skip
         return found | {"notes": list(self._notes)} if self._notes else found
+
+
+class LevelledEigenFlats(EigenFlats):
+    """The same shapes at the levels that the references tell."""
+
+    knows_drift = True
+
+    def fit(self, scan: Scan) -> Self:
+        """As `EigenFlats`."""
+        self._captured = Captured().fit(scan)
+        return super().fit(scan)
+
+    def background(
+        self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """See `BackgroundMethod`."""
+        shapes, told = super().background(tiles, index), self._captured.background(tiles, index)
+        dark = np.float32(0) if self._dark is None else self._dark
+        for shape, level in zip(shapes, told, strict=True):
+            shape -= dark
+            shape *= np.median(((level - dark) / shape)[::4, ::4])
+            shape += dark
+        return shapes
 
 
 def _components(logs: Image, wanted: int | None) -> Image:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_txm_bgcorr.core.background_method import TellsFree
 from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.medians import median_of
@@ -70,6 +71,9 @@ class Overview:
     unlit_level : float
         Log counts behind the aperture, dark removed: the same in every tile. NaN where all is
         lit.
+    free : (T, cy, cx) float32 or None
+        Probabilities to be free of sample, by a method that tells them of the `chosen` tiles;
+        0.5 in the others. None: it tells none.
     """
 
     shape: Image
@@ -84,6 +88,7 @@ class Overview:
     chosen: tuple[int, ...] = ()
     stack: NDArray[np.float16] = field(default_factory=lambda: np.empty((0, 0, 0), np.float16))
     unlit_level: float = float("nan")
+    free: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -128,6 +133,13 @@ class MethodBackgrounds(LazyTiles):
         """Background of tile `i`, read already."""
         one: Image = self._method.background(tile[None], np.array([i], np.int64))[0]
         return one
+
+    def with_free(self, i: int, tile: NDArray[Any]) -> tuple[Image, Image | None]:
+        """The same, and probabilities of its pixels to be free of sample where known."""
+        if not isinstance(self._method, TellsFree):
+            return self.of(i, tile), None
+        made, free = self._method.background_and_free(tile[None], np.array([i], np.int64))
+        return made[0], None if free is None else free[0]
 
 
 def bin_mean(image: NDArray[Any], bin_px: int) -> Image:
@@ -193,12 +205,15 @@ def survey(
     raw_level, levels = np.empty(count), np.zeros(count)
     cells = np.empty((count, *coarse.size), np.float32)
     change = np.zeros((count if knows_drift else 0, *coarse.size), np.float32)
+    free: dict[int, Image] = {}
     counts: list[Image] = []  # of some tiles, dark removed
     for i, seen in enumerate(spread(keep, range(count), workers)):
         watch.step(STAGE, i + 1, count)
         raw[i], raw_level[i], cells[i] = seen.raw, seen.level, seen.cells
         if seen.background is not None and knows_drift:
             change[i] = seen.background
+        if seen.free is not None:
+            free[i] = seen.free
         if seen.shared is not None:
             stacks[:, chosen.index(i)] = seen.shared
             if seen.counts is not None:
@@ -217,7 +232,18 @@ def survey(
     return Overview(
         shape, lit, raw, raw_level, bin_px, cells, pattern, change if knows_drift else None,
         levels if knows_drift else None, tuple(chosen), stacks[0], unlit_level,
+        _of_all(free, cells),
     )  # fmt: skip
+
+
+def _of_all(free: dict[int, Image], cells: Image) -> Image | None:
+    """Probabilities of all tiles: those of the others may be anything."""
+    if not free:
+        return None
+    out = np.full_like(cells, 0.5)
+    for i, told in free.items():
+        out[i] = told
+    return out
 
 
 def _shared_shape(
@@ -269,6 +295,7 @@ class _Seen:
     background: Image | None = None  # cells, of those that the method was asked about
     shared: NDArray[np.float16] | None = None  # of chosen tiles, and the next one
     counts: Image | None = None
+    free: Image | None = None  # cells
 
 
 @dataclass(frozen=True)
@@ -295,7 +322,13 @@ class _Keeper:
         if i not in self.asked:
             return _Seen(small, level, cells)
         own = self.backgrounds if isinstance(self.backgrounds, MethodBackgrounds) else None
-        background = self.backgrounds[i] if own is None else own.of(i, counts)
+        free = None
+        if own is None:
+            background = self.backgrounds[i]
+        elif i in self.chosen:
+            background, free = own.with_free(i, counts)
+        else:
+            background = own.of(i, counts)
         log_background = log_beam(background, self.dark, DARKEST)
         if i not in self.chosen:
             return _Seen(small, level, cells, coarse.mean(log_background))
@@ -305,4 +338,5 @@ class _Keeper:
         # References show the aperture alone, tiles dark specimens, too.
         knows = own is not None and own.knows_drift
         kept = np.exp(log_background if knows else log_raw) if i in self.looked else None
-        return _Seen(small, level, cells, coarse.mean(log_background), shared, kept)
+        told = None if free is None else coarse.mean(free)
+        return _Seen(small, level, cells, coarse.mean(log_background), shared, kept, told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Self
 
 import numpy as np
@@ -9,12 +10,16 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.captured import Captured
 from napari_txm_bgcorr.core.correction import BackgroundMethod
+from napari_txm_bgcorr.core.eigen import LevelledEigenFlats
+from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.reference_matching import match_references, with_matching_references
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.engine.predict import Generator
 from napari_txm_bgcorr.engine.recall import Recall, recall
 
 __all__ = ["AutoSource"]
+
+SEVERAL = 3  # references, whose differences tell how the beam varies
 
 
 class AutoSource:
@@ -44,6 +49,11 @@ class AutoSource:
         """Whether the backgrounds come from references."""
         return self.source is not self.generator
 
+    @property
+    def follows_shape(self) -> bool:
+        """Whether their shapes were fitted to each tile."""
+        return isinstance(self.source, LevelledEigenFlats)
+
     def fit(self, scan: Scan) -> Self:
         """Look for references that fit, and prepare them or the network."""
         self.generator.fit(scan)
@@ -55,8 +65,16 @@ class AutoSource:
         usable = self.with_references(scan)
         self.source = self.generator
         if usable.flats is not None and usable.flats.shape[0]:
-            self.source = Captured().fit(usable)
+            self.source = self._from_references(usable)
         return self
+
+    @staticmethod
+    def _from_references(scan: Scan) -> BackgroundMethod:
+        """The ways in which several references vary, fitted; of single images, without overlaps."""
+        if scan.kind == "single" and scan.flats is not None and scan.flats.shape[0] >= SEVERAL:
+            with contextlib.suppress(MethodError):  # too few of an image's photon energy
+                return LevelledEigenFlats().fit(scan)
+        return Captured().fit(scan)
 
     def with_references(self, scan: Scan) -> Scan:
         """The scan with the references that the last fit used, the model's own among them."""
@@ -70,6 +88,17 @@ class AutoSource:
     ) -> NDArray[np.float32]:
         """Backgrounds of tiles `(N, Y, X)` in counts; see `BackgroundMethod`."""
         return self.source.background(tiles, index)
+
+    def background_and_free(
+        self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Backgrounds of the source, and what the network takes for free; see `TellsFree`."""
+        if self.source is self.generator:
+            return self.generator.background_and_free(tiles, index)
+        free = None
+        if self.generator.model.config.probabilistic:
+            free = self.generator.predict(tiles).free
+        return self.source.background(tiles, index), free
 
     def describe(self) -> dict[str, Any]:
         """Parameters for the provenance, JSON-ready."""

@@ -135,6 +135,16 @@ class Generator:
             first += len(done)
         return out if self._dark is None else out + self._dark
 
+    def background_and_free(
+        self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Backgrounds and probabilities to be free of sample; see `TellsFree`."""
+        if not self.model.config.probabilistic:
+            return self.background(tiles, index), None
+        told = self.predict(tiles)
+        out = np.exp(told.log_background)
+        return out if self._dark is None else out + self._dark, told.free
+
     def _attempt(self, stack: Image) -> Image | None:
         """One batch; None after halving the batch because memory ran out."""
         try:

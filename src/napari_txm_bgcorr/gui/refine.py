@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.backgrounds.drift_model import DriftModel, FromReferences
 from napari_txm_bgcorr.core.correction import BackgroundMethod, correct_tiles
+from napari_txm_bgcorr.core.background_method import TellsFree
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.mosaic import registered
 from napari_txm_bgcorr.core.scan import Scan
@@ -82,6 +83,15 @@ class Stored:
         if index is None:
             raise MethodError(f"{self.name}: only the tiles of its own scan have a background")
         return np.stack([self.result.background[int(i)] for i in index])
+
+    def background_and_free(
+        self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Those backgrounds, and what the method takes for free of sample; see `TellsFree`."""
+        free = None
+        if isinstance(self.method, TellsFree):
+            free = self.method.background_and_free(tiles, index)[1]
+        return self.background(tiles, index), free
 
     def describe(self) -> dict[str, Any]:
         """Parameters of the method that made them."""
