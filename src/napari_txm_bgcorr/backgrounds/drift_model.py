@@ -23,6 +23,7 @@ from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.overview import FEW, MethodBackgrounds, Overview, bin_mean, survey
 from napari_txm_bgcorr.core.registration import Positions, register
 from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core.tile_median import robust_median
 from napari_txm_bgcorr.core.threads import cpu_cores
 from napari_txm_bgcorr.core.watch import SILENT, Watch, fit_method
 
@@ -38,6 +39,7 @@ SINGLE_DEGREE = 8
 MANY_DEGREE, MANY_ROUNDS = 3, 9  # of more tiles than `FEW`: seconds, not minutes
 LEAST_SHARE = 0.15  # of a tile, that is free, to set the level
 DIMMER = 0.12  # log: free areas this far below the references' level are none
+LEAST_TILES = 3  # that a median says something of
 DIM = 0.03  # of the median: cells that no tile shows brighter say nothing
 
 
@@ -227,16 +229,31 @@ class DriftModel:
         return stage
 
 
+def _starts(scan: Scan, overview: Overview) -> list[Image]:
+    """Prior patterns to solve from: the method's, and of a mosaic its tiles' median."""
+    starts = [overview.pattern.copy()]
+    if scan.kind == "mosaic" and overview.change is None and len(overview.chosen) >= LEAST_TILES:
+        median = robust_median(overview.stack.astype(np.float32))
+        starts.append(median - np.median(median[overview.lit]))
+    return starts
+
+
+def _evidence(found: DriftFit) -> float:
+    """How much a solution explains: places free of sample, and overlaps that agree."""
+    share = float(found.free_share.mean())
+    return share / found.seam if np.isfinite(found.seam) else share
+
+
 class _Work:
     """One fit: the frames of a scan, and its backgrounds."""
 
     def __init__(
         self, scan: Scan, overview: Overview, positions: Positions | None, error: PriorError,
-        watch: Watch,
+        watch: Watch, pattern: Image,
     ) -> None:  # fmt: skip
         self.scan, self.overview, self.positions = scan, overview, positions
         self.watch, self.coarse = watch, overview.coarse
-        self.pattern = overview.pattern.copy()
+        self.pattern = pattern
         many = len(scan) > 1
         if error.level_sd is None and many:
             error = replace(error, shared_sd=SHARED_GUESS)

@@ -17,6 +17,7 @@ CELLS = 128  # the aperture is looked for on about this many cells across the fi
 DIM = 0.5  # an apertured corner is darker than this share of the median (pedestal included)
 JUMP = 1.25  # and its edge brightens by this factor within `EDGE` cells on either side
 BRIGHT = 0.9  # of the tiles at a place are dimmer: specimen dims the beam, never the pedestal
+FLAT = 0.02  # of the brightness beyond the edge: counts behind an aperture vary by less
 EDGE = 4  # cells: 3 % of the field, where smooth illumination changes by < 10 %
 NEIGHBOURS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 SIGMA_FLOOR = 0.005  # of the level; below it noise-free (simulated, averaged) data
@@ -37,8 +38,9 @@ def lit_field(image: NDArray[Any]) -> Mask:
     """Find the part of the field that the aperture leaves open.
 
     An apertured corner is a dim region (below half of the median) that holds a corner of the
-    field and ends at a sharp edge. A vignette is dim too, yet has no edge; an absorbing
-    specimen has one, yet rarely reaches a corner AND halves the beam. Without a dark image
+    field, ends at a sharp edge and is flat. A vignette is dim too, yet has no edge; a dim half of
+    the beam has one, yet is not flat; an absorbing specimen has one, yet rarely reaches a corner
+    AND halves the beam. Without a dark image
     the camera's pedestal lights the corners: at TLS BL01B they read 0.1 to 0.4 of the median.
 
     Parameters
@@ -109,6 +111,10 @@ def _close_corner(lit: Mask, image: NDArray[Any], region: Mask, coarse: Image, c
     low = float(np.median(coarse[inside])) if inside.any() else edge
     if high <= JUMP * max(edge, low):
         return
+    deep = ndimage.binary_erosion(region, iterations=EDGE, border_value=1)
+    behind = coarse[deep if deep.any() else inside if inside.any() else region]
+    if np.subtract(*np.quantile(behind, (0.9, 0.1))) > FLAT * high:
+        return  # a dim part of the beam
     # The wide reach of the threshold keeps the half-lit rim of the aperture out.
     part = np.s_[rows.start * cell : rows.stop * cell, columns.start * cell : columns.stop * cell]
     here, shape = lit[part], lit[part].shape

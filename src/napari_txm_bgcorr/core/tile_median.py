@@ -14,7 +14,7 @@ from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.shapes import Coarse, log_beam, spread_indices, to_counts, upper
 from napari_txm_bgcorr.core.threads import cpu_cores, spread
 
-__all__ = ["TileMedian", "scaled_backgrounds"]
+__all__ = ["TileMedian", "robust_median", "scaled_backgrounds"]
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -78,7 +78,7 @@ class TileMedian:
 
         for _ in spread(read, range(len(chosen)), cpu_cores()):
             pass
-        self._shape = _robust_median(logs, self.rounds)
+        self._shape = robust_median(logs, self.rounds)
         return self
 
     def background(
@@ -122,7 +122,7 @@ def scaled_backgrounds(
     return out
 
 
-def _robust_median(logs: Image, rounds: int) -> Image:
+def robust_median(logs: Image, rounds: int = 3) -> Image:
     """Shape `(Y, X)` of log tiles `(N, Y, X)`; `logs` is used as scratch."""
     coarse, workers = Coarse(logs.shape), cpu_cores()
     everywhere = np.ones(coarse.size, bool)
