@@ -23,7 +23,7 @@ from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.overview import FEW, MethodBackgrounds, Overview, bin_mean, survey
 from napari_txm_bgcorr.core.registration import Positions, register
 from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.core.threads import cpu_cores
+from napari_txm_bgcorr.core.threads import cpu_cores, one_algebra_thread
 from napari_txm_bgcorr.core.watch import SILENT, Watch, fit_method
 
 __all__ = ["DriftModel", "FromReferences", "Level", "PriorError"]
@@ -162,7 +162,8 @@ class DriftModel:
         positions = self._places(scan, overview, watch) if mosaic else None
         error = prior_error(_referenced(self.method, scan), known)
         work = _Work(scan, overview, positions, error, watch)
-        self.solution, self.positions = work.solve(), positions
+        with one_algebra_thread():
+            self.solution, self.positions = work.solve(), positions
         level, shift = work.level(self.solution, self.i0)
         self.backgrounds = work.backgrounds(self.solution, shift)
         self._told = self._described(work, self.solution, level)
