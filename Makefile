@@ -28,7 +28,7 @@ docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 unit: setup
-	$(BIN)/pytest -p no:pytest-qt -p no:napari --ignore=tests/gui
+	OMP_NUM_THREADS=1 $(BIN)/pytest -p no:pytest-qt -p no:napari --ignore=tests/gui -n auto --dist worksteal
 
 gui: setup
 	QT_API=pyqt6 $(XVFB) $(BIN)/pytest tests/gui

@@ -23,8 +23,8 @@ from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.overview import FEW, MethodBackgrounds, Overview, bin_mean, survey
 from napari_txm_bgcorr.core.registration import Positions, register
 from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core.threads import cpu_cores, one_algebra_thread
 from napari_txm_bgcorr.core.tile_median import robust_median
-from napari_txm_bgcorr.core.threads import cpu_cores
 from napari_txm_bgcorr.core.watch import SILENT, Watch, fit_method
 
 __all__ = ["DriftModel", "FromReferences", "Level", "PriorError"]
@@ -164,8 +164,12 @@ class DriftModel:
         positions = self._places(scan, overview, watch) if mosaic else None
         followed = bool(getattr(self.method, "follows_shape", False))
         error = prior_error(_referenced(self.method, scan), known, followed)
-        work = _Work(scan, overview, positions, error, watch)
-        self.solution, self.positions = work.solve(), positions
+        with one_algebra_thread():
+            works = [_Work(scan, overview, positions, error, watch, pattern)
+                     for pattern in _starts(scan, overview)]
+            found = [(work, work.solve()) for work in works]
+        work, self.solution = max(found, key=lambda one: _evidence(one[1]))
+        self.positions = positions
         level, shift = work.level(self.solution, self.i0)
         self.backgrounds = work.backgrounds(self.solution, shift)
         self._told = self._described(work, self.solution, level)

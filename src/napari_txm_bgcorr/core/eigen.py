@@ -20,6 +20,7 @@ from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.reference_matching import match_references
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.shapes import Coarse, log_beam, spread_indices, to_counts, upper
+from napari_txm_bgcorr.core.threads import one_algebra_thread
 
 __all__ = ["EigenFlats", "LevelledEigenFlats"]
 
@@ -172,7 +173,8 @@ class LevelledEigenFlats(EigenFlats):
 def _components(logs: Image, wanted: int | None) -> Image:
     """Principal components `(K, Y, X)`, rms 1, of log references with their mean removed."""
     flat = logs.reshape(len(logs), -1)
-    values, vectors = np.linalg.eigh((flat @ flat.T).astype(np.float64))
+    with one_algebra_thread():
+        values, vectors = np.linalg.eigh((flat @ flat.T).astype(np.float64))
     order = np.argsort(values)[::-1]
     most = len(logs) - 1
     keep = _significant(flat, vectors[:, order]) if wanted is None else min(wanted, most)
@@ -219,7 +221,8 @@ def _least_variation(rest: Image, eigen: Image, rounds: int) -> NDArray[np.float
     c: NDArray[np.floating[Any]] = np.zeros(len(eigen))
     for _ in range(rounds):
         weighted = a * weight[:, None]
-        c = np.linalg.lstsq(weighted.T @ a, weighted.T @ y, rcond=None)[0]
+        normal, right = np.einsum("nk,nl->kl", weighted, a), np.einsum("nk,n->k", weighted, y)
+        c = np.linalg.lstsq(normal, right, rcond=None)[0]
         off = np.abs(y - a @ c)
         weight = 1 / np.maximum(off, 0.1 * np.median(off) + 1e-9)
     return c.astype(np.float32)

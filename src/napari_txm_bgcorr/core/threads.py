@@ -9,7 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-__all__ = ["cpu_cores", "spread"]
+from threadpoolctl import threadpool_limits
+
+__all__ = ["cpu_cores", "one_algebra_thread", "spread"]
 
 AHEAD = 4  # items for each thread that may wait for whoever takes the results
 Item = TypeVar("Item")
@@ -21,6 +23,15 @@ def cpu_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def one_algebra_thread() -> threadpool_limits:
+    """Context in which products of matrices take one thread.
+
+    Their sums are made in another order with another number of threads, and results would differ
+    in the last digits from machine to machine.
+    """
+    return threadpool_limits(1, user_api="blas")
 
 
 def spread(
