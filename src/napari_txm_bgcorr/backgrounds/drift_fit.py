@@ -285,11 +285,16 @@ class _Problem:
         left = [
             block.left(self.drift, self.shared, self._field_at(block)) for block in self.blocks
         ]
+        seam = _scatter(np.concatenate(left)) if left else float("nan")
+        if left and self.options.birge:  # what the overlaps leave tells how far off all is
+            more = max(1.0, seam / (np.sqrt(2) * self.options.overlap_sd))
+            sd *= np.float32(more)
+            own = own * more**2
         return DriftFit(
             levels, cells, sd, np.sqrt(own[:, 0, 0]),
             self.free.sum(axis=1, dtype=np.float64) / max(int(self.usable.sum()), 1),
             self.free.reshape(self.count, *self.size),
-            _scatter(np.concatenate(left)) if left else float("nan"), self.width,
+            seam, self.width,
         )  # fmt: skip
 
     def _field_variance(self, coarse: int) -> Floats:

@@ -39,6 +39,7 @@ SINGLE_DEGREE = 8
 MANY_DEGREE, MANY_ROUNDS = 3, 9  # of more tiles than `FEW`: seconds, not minutes
 LEAST_SHARE = 0.15  # of a tile, that is free, to set the level
 DIMMER = 0.12  # log: free areas this far below the references' level are none
+CLEARLY = 1.15  # more evidence than this moves from the method's pattern to the tiles' median
 LEAST_TILES = 3  # that a median says something of
 DIM = 0.03  # of the median: cells that no tile shows brighter say nothing
 
@@ -168,7 +169,10 @@ class DriftModel:
             works = [_Work(scan, overview, positions, error, watch, pattern)
                      for pattern in _starts(scan, overview)]
             found = [(work, work.solve()) for work in works]
-        work, self.solution = max(found, key=lambda one: _evidence(one[1]))
+        work, self.solution = found[0]
+        for other in found[1:]:
+            if _evidence(other[1]) > CLEARLY * _evidence(self.solution):
+                work, self.solution = other
         self.positions = positions
         level, shift = work.level(self.solution, self.i0)
         self.backgrounds = work.backgrounds(self.solution, shift)

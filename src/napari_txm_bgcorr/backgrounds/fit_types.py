@@ -64,6 +64,7 @@ class FitOptions:
     width: tuple[float, float] = (0.03, 0.012)
     alike: float = 1.0
     veil_degree: int = 3
+    birge: float = 1.0
     veil_sd: float = 0.05
     veil_level: float = 0.1
     dimmer: float = 0.12
