@@ -144,9 +144,7 @@ def _real(data: Path, model: str) -> Iterator[Judged]:
         lit = binary_erosion(scene.truth > LIT * np.median(scene.truth), iterations=ERODE_PX)
         for i, name in enumerate(scan.names):
             if name in scene.judged and isinstance(method, DriftModel):
-                yield _judge(
-                    f"real: {case.name}", name, scan, method, i, scene.truth, lit, None
-                )
+                yield _judge(f"real: {case.name}", name, scan, method, i, scene.truth, lit, None)
 
 
 def _draw(path: Path, error: Image, sd: Image, lit: NDArray[np.bool_]) -> None:

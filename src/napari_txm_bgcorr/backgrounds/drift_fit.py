@@ -11,7 +11,7 @@ in which the probability of each cell to be free, and the trust in each overlap,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -39,6 +39,7 @@ Mask = NDArray[np.bool_]
 
 STAGE = "solving for all tiles"
 DEFAULT = FitOptions()
+DIMMER, UNLIKELY = 0.12, 2.5  # log, and standard deviations of the level: no free place is so dim
 NARROW = 0.8  # of the rounds: from then on free places are as narrow as they get
 SETTLED = 2 / 3  # of the rounds: from then on the smooth field is solved for, too
 
@@ -136,11 +137,14 @@ class _Problem:
             self._update_field()
 
     def _covered(self) -> Mask:
-        """Tiles `(T,)` whose brightest places are too dim for the level that references tell."""
+        """Tiles `(T,)` whose free places are too dim for the level that references tell.
+
+        They are all sample. Overlaps, where there are any, tell that better.
+        """
         if self.frames.level is None or self.blocks:
             return np.zeros(self.count, bool)
-        off = max(self.options.dimmer, self.options.unlikely * self.frames.level_sd)
-        out: Mask = self.drift[:, 0] < self.frames.level - off
+        dimmer = max(DIMMER, UNLIKELY * self.frames.level_sd)
+        out: Mask = self.drift[:, 0] < self.frames.level - dimmer
         return out
 
     def _smooth_part(self) -> Image:
@@ -151,18 +155,18 @@ class _Problem:
         return out
 
     def _system(
-        self, base: Image, degree: int, careful: bool = False
+        self, base: Image, degree: int, veiled: bool = False
     ) -> tuple[BlockSystem, Floats, Floats]:
-        """Normal equations; careful: free places of a tile err together, by its veil."""
-        options = self.options
-        weight = self.free * np.float32(self.per_cell / options.free_sd**2)
-        equations = self._careful_equations if careful else self._free_equations
-        own, border, corner, right, common = equations(weight, self.residual - base)
+        """Normal equations; veiled: free places of a tile err together."""
+        weight = self.free * np.float32(self.per_cell / self.options.free_sd**2)
+        own, border, corner, right, common = self._free_equations(
+            weight, self.residual - base, veiled
+        )
         pairs = dict(self.walk)
         for block in self.blocks:
             here, there = self.drift[block.first], self.drift[block.second]
             block.add(own, pairs, border, corner, right, common, base_at=self._field_at(block),
-                      left=(here, there, self.shared), options=options)  # fmt: skip
+                      left=(here, there, self.shared), options=self.options)  # fmt: skip
         own += self.still
         own[:, 0, 0] += 1 / (LEVEL_SD**2 * self.count)
         if self.frames.level is not None:
@@ -175,47 +179,33 @@ class _Problem:
         return BlockSystem(own, pairs, border, corner), right, common
 
     def _free_equations(
-        self, weight: Image, values: Image
+        self, weight: Image, values: Image, veiled: bool
     ) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-        """Normal equations of the free cells of each tile."""
+        """Normal equations of the free cells of each tile; veiled: its veil eliminated."""
         phi, psi = self.phi.astype(np.float64), self.psi.astype(np.float64)
         k, f = phi.shape[1], psi.shape[1]
-        own, border = np.empty((self.count, k, k)), np.empty((self.count, k, f))
-        corner, right, common = np.zeros((f, f)), np.empty((self.count, k)), np.zeros(f)
-        for i in range(self.count):
-            w = weight[i].astype(np.float64)
-            left = phi.T * w
-            own[i], border[i] = left @ phi, left @ psi
-            right[i] = left @ values[i]
-            common += psi.T @ (w * values[i])
-        total = weight.sum(axis=0, dtype=np.float64)
-        corner = (psi.T * total) @ psi
-        return own, border, corner, right, common
-
-    def _careful_equations(
-        self, weight: Image, values: Image
-    ) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-        """Normal equations of the free cells of each tile, its veil eliminated."""
-        phi, psi = self.phi.astype(np.float64), self.psi.astype(np.float64)
-        k, f = phi.shape[1], psi.shape[1]
-        both = np.concatenate([phi, psi, self.veil], axis=1)
+        both = np.concatenate([phi, psi, *([self.veil] if veiled else [])], axis=1)
         some = np.r_[:k, k + f : both.shape[1]]
         own, border = np.empty((self.count, k, k)), np.empty((self.count, k, f))
         right, common = np.empty((self.count, k)), np.zeros(f)
-        total = weight.sum(axis=0, dtype=np.float64)
-        corner = (psi.T * total) @ psi
+        corner = (psi.T * weight.sum(axis=0, dtype=np.float64)) @ psi
         for i in range(self.count):
             w = weight[i].astype(np.float64)
-            known = (both[:, some].T * w) @ both
-            told = both.T @ (w * values[i])
-            hidden = known[k:, k + f :] + self.veil_precision
-            part = np.linalg.solve(hidden, np.column_stack([known[k:, : k + f], told[k + f :]]))
-            u, v = known[k:, :k].T, known[k:, k : k + f].T
-            own[i] = known[:k, :k] - u @ part[:, :k]
-            border[i] = known[:k, k : k + f] - u @ part[:, k : k + f]
-            corner -= v @ part[:, k : k + f]
-            right[i] = told[:k] - u @ part[:, -1]
-            common += told[k : k + f] - v @ part[:, -1]
+            known, told = (both[:, some].T * w) @ both, both.T @ (w * values[i])
+            own[i], border[i] = known[:k, :k], known[:k, k : k + f]
+            right[i] = told[:k]
+            common += told[k : k + f]
+            if veiled:
+                u, v = known[k:, :k].T, known[k:, k : k + f].T
+                part = np.linalg.solve(
+                    known[k:, k + f :] + self.veil_precision,
+                    np.column_stack([known[k:, : k + f], told[k + f :]]),
+                )
+                own[i] -= u @ part[:, :k]
+                border[i] -= u @ part[:, k : k + f]
+                corner -= v @ part[:, k : k + f]
+                right[i] -= u @ part[:, -1]
+                common -= v @ part[:, -1]
         return own, border, corner, right, common
 
     def _field_at(self, block: _Block) -> Floats:
@@ -269,9 +259,9 @@ class _Problem:
         """What the last round came to, with its uncertainty."""
         levels = self.drift[:, 0].copy()
         cells = self.model() - levels[:, None, None].astype(np.float32)
-        # Free places err together, so they tell less than their number says.
+        # Told of by many places, a smooth error is still one: the veil says how great it may be.
         base, degree = self.field.ravel().astype(np.float32), self.options.shared_degree
-        own, cross, common = self._system(base, degree, careful=True)[0].covariance()
+        own, cross, common = self._system(base, degree, veiled=True)[0].covariance()
         field_variance = self._field_variance(max(1, max(self.size) // 32))
         sd = np.empty_like(cells)
         psi = self.psi.astype(np.float64)
@@ -286,12 +276,10 @@ class _Problem:
             block.left(self.drift, self.shared, self._field_at(block)) for block in self.blocks
         ]
         seam = _scatter(np.concatenate(left)) if left else float("nan")
-        if left and self.options.birge:  # what the overlaps leave tells how far off all is
-            more = max(1.0, seam / (np.sqrt(2) * self.options.overlap_sd))
-            sd *= np.float32(more)
-            own = own * more**2
+        more = max(1.0, seam / (np.sqrt(2) * self.options.overlap_sd)) if left else 1.0
+        sd *= np.float32(more)  # where overlaps leave more than they should, all is further off
         return DriftFit(
-            levels, cells, sd, np.sqrt(own[:, 0, 0]),
+            levels, cells, sd, more * np.sqrt(own[:, 0, 0]),
             self.free.sum(axis=1, dtype=np.float64) / max(int(self.usable.sum()), 1),
             self.free.reshape(self.count, *self.size),
             seam, self.width,
@@ -299,7 +287,7 @@ class _Problem:
 
     def _field_variance(self, coarse: int) -> Floats:
         rows, columns = (n // coarse for n in self.size)
-        weight = (self.total / self.options.alike).reshape(self.size)[: rows * coarse, : columns * coarse]
+        weight = self.total.reshape(self.size)[: rows * coarse, : columns * coarse]
         weight = weight.reshape(rows, coarse, columns, coarse).sum(axis=(1, 3))
         small = SmoothField((rows, columns), self.options.field_sd, self.reach / coarse)
         variance = small.variance(weight).repeat(coarse, 0).repeat(coarse, 1)

@@ -42,9 +42,10 @@ class FitOptions:
         Differences far above this are no witness: the tiles do not show the same.
     width : (first, last)
         Standard deviation of free cells, in the first round and in the last ones.
-    alike : float
-        Observations that err together count as one, in the covariance: weak sample and what is
-        left of the pattern reach over many cells.
+    veil_degree, veil_level, veil_sd : int, float, float
+        What passes for free in a tile and is not: a weak sample, of its own smooth shape. Its
+        mean has a standard deviation of `veil_level`, a term of degree d ``veil_sd / d``. Part of
+        the covariance, not of the solution.
     rounds : int
     """
 
@@ -62,13 +63,9 @@ class FitOptions:
     overlap_sd: float = 0.006
     overlap_scale: float = 0.035
     width: tuple[float, float] = (0.03, 0.012)
-    alike: float = 1.0
     veil_degree: int = 3
-    birge: float = 1.0
-    veil_sd: float = 0.05
     veil_level: float = 0.1
-    dimmer: float = 0.12
-    unlikely: float = 2.0
+    veil_sd: float = 0.05
     rounds: int = 12
 
 

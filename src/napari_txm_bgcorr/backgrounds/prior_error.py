@@ -20,7 +20,7 @@ AGE_H = 0.4  # of references whose time is not known
 AGE_RATE = 0.02  # log, of a smooth term in the square root of an hour
 FOLLOWED = 0.4  # of that is left where the ways in which references vary were fitted
 FRESH, STALE = 0.01, 0.1  # log, least and greatest error of a smooth term of a reference
-LEVEL_LEAST, LEVEL_RATE = 0.02, 0.09  # log, of a reference's level, likewise
+LEVEL_LEAST, LEVEL_RATE, LEVEL_MOST = 0.02, 0.09, 0.25  # log, of a reference's level, likewise
 GUESSED = 0.1  # log, error of a smooth term of a pattern that is no reference
 
 
@@ -58,7 +58,7 @@ def prior_error(scan: Scan, from_references: bool, followed: bool = False) -> Pr
     age = _age_h(scan)
     rate = AGE_RATE * (FOLLOWED if followed else 1)
     smooth = float(np.clip(rate * np.sqrt(age), FRESH, STALE))
-    level = float(np.hypot(LEVEL_LEAST, LEVEL_RATE * np.sqrt(age)))
+    level = min(float(np.hypot(LEVEL_LEAST, LEVEL_RATE * np.sqrt(age))), LEVEL_MOST)
     return PriorError(smooth, min(max(smooth / 2, FRESH), FitOptions.field_sd), level)
 
 

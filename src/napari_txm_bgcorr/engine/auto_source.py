@@ -70,7 +70,7 @@ class AutoSource:
 
     @staticmethod
     def _from_references(scan: Scan) -> BackgroundMethod:
-        """The ways in which several references vary, fitted; of single images, without overlaps."""
+        """Several references: the ways in which they vary, where no overlap tells more."""
         if scan.kind == "single" and scan.flats is not None and scan.flats.shape[0] >= SEVERAL:
             with contextlib.suppress(MethodError):  # too few of an image's photon energy
                 return LevelledEigenFlats().fit(scan)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.backgrounds.drift_model import DriftModel, FromReferences
-from napari_txm_bgcorr.core.correction import BackgroundMethod, correct_tiles
 from napari_txm_bgcorr.core.background_method import TellsFree
+from napari_txm_bgcorr.core.correction import BackgroundMethod, correct_tiles
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.mosaic import registered
 from napari_txm_bgcorr.core.scan import Scan
