@@ -61,15 +61,43 @@ def test_the_stated_deviation_holds(mosaic: tuple[Known, DriftFit]) -> None:
     assert (found.sd > 0).all() and np.isfinite(found.sd).all()
     assert (found.level_sd > 0).all()
     assert (np.abs(one.shape_errors(found)) < 2 * found.sd).mean() > 0.95
-    # cells are believed to be off by more than these are: no more than ten times too careful
     # Noise here is independent; the model allows for free places that err together.
-    assert found.sd.mean() < 4 * FitOptions().inflation * one.shape_errors(found).std()
+    assert found.sd.mean() < 12 * one.shape_errors(found).std()
 
 
 def test_it_is_less_sure_where_there_is_more_sample() -> None:
     some, dense = (fit_drift(known(covered=share).frames) for share in (0.3, 0.85))
-    assert dense.sd.mean() > 1.5 * some.sd.mean()
-    assert dense.level_sd.mean() > 1.5 * some.level_sd.mean()
+    assert dense.sd.mean() > some.sd.mean()
+    assert (dense.level_sd > some.level_sd).all()
+
+
+def test_what_passes_for_free_is_in_the_deviation_and_not_in_the_solution() -> None:
+    one = known()
+    none, some = (fit_drift(one.frames, FitOptions(veil_sd=sd)) for sd in (1e-6, 0.05))
+    np.testing.assert_array_equal(none.model(), some.model())
+    assert (some.sd > 1.2 * none.sd).mean() > 0.9
+
+
+def test_overlaps_that_disagree_widen_the_deviation() -> None:
+    one = known()
+    rng = np.random.default_rng(0)
+    rough = [
+        replace(o, difference=o.difference + rng.normal(0, 0.02, len(o.difference)))
+        for o in one.frames.overlaps
+    ]
+    plain, worse = fit_drift(one.frames), fit_drift(replace(one.frames, overlaps=rough))
+    assert worse.seam > 2 * plain.seam
+    assert worse.sd.mean() > 1.5 * plain.sd.mean()
+
+
+def test_free_places_far_below_the_level_that_references_tell_are_sample() -> None:
+    left = np.full((1, 32, 32), -0.3, np.float32) + np.linspace(-0.05, 0.05, 32, dtype=np.float32)
+    frames = Frames(left, np.ones((32, 32), bool), np.zeros(1), level=0.0, level_sd=0.04)
+    found = fit_drift(frames, FitOptions(shared_sd=0.02))
+    assert found.free_share[0] == 0
+    assert np.abs(found.model()).max() < 0.01
+    vague = fit_drift(replace(frames, level_sd=0.5), FitOptions(shared_sd=0.02))
+    assert vague.levels[0] == pytest.approx(-0.3, abs=0.02) and vague.free_share[0] > 0.9
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -137,7 +165,7 @@ def test_a_tile_of_nothing_but_sample_takes_its_level_from_its_neighbours(
     found = fit_drift(one.frames)
     off = np.median(found.model() - one.beams, axis=(1, 2))
     assert abs(off[slab] - np.median(off)) < 0.02
-    assert found.level_sd[slab] > np.median(found.level_sd)
+    assert found.level_sd[slab] > fit_drift(known(covered=covered).frames).level_sd[slab]
 
 
 def test_a_changed_overlap_is_no_witness(mosaic: tuple[Known, DriftFit]) -> None:

@@ -64,7 +64,7 @@ class FitOptions:
     overlap_scale: float = 0.035
     width: tuple[float, float] = (0.03, 0.012)
     veil_degree: int = 3
-    veil_level: float = 0.1
+    veil_level: float = 0.03
     veil_sd: float = 0.05
     rounds: int = 12
 

@@ -64,11 +64,18 @@ def best_fit(
 
     The method's own pattern is kept where the evidence is about equal.
     """
-    fits = [ScanFit(scan, overview, positions, error, watch, p) for p in _starts(scan, overview)]
-    best, *others = [(fit, fit.solve()) for fit in fits]
-    for other in others:
+    starts = _starts(scan, overview)
+    fits = [
+        ScanFit(scan, overview, positions, error, watch.part(k, len(starts)), pattern)
+        for k, pattern in enumerate(starts)
+    ]
+    solved = [(fit, fit.solve()) for fit in fits]
+    best = solved[0]
+    for other in solved[1:]:
         if _evidence(other[1]) > CLEARLY * _evidence(best[1]):
             best = other
+    # A median over tiles that all hold the like sample calls that free: each start must agree.
+    best[0].most_empty = min(float(found.free_share.max()) for _, found in solved)
     return best
 
 
@@ -111,7 +118,7 @@ class ScanFit:
         self.usable = lit & (brightest > np.median(brightest) + np.log(DIM))
         if not self.usable.any():
             self.usable = np.ones_like(lit)
-        self.overlaps = 0
+        self.overlaps, self.most_empty = 0, 1.0
 
     def solve(self) -> DriftFit:
         """Levels, drift and the pattern's error."""
@@ -192,7 +199,8 @@ class ScanFit:
 
     def level(self, found: DriftFit, i0: float | None) -> tuple[ScanLevel, Floats]:
         """Where the level comes from, and what to add to the log level of each tile."""
-        told, share = self.overview.levels, float(found.free_share.max())
+        told = self.overview.levels
+        share = min(self.most_empty, float(found.free_share.max()))
         if i0 is not None:
             middle = float(np.median(self.pattern[self.overview.lit]))
             now = float(np.median(found.levels + (0 if told is None else told)))

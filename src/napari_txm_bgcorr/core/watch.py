@@ -54,6 +54,16 @@ class Watch:
         self.check()
         self.progress(stage, done, total)
 
+    def part(self, k: int, count: int) -> Watch:
+        """Watch of the k-th of `count` fits that take the same stages."""
+        if count == 1:
+            return self
+
+        def progress(stage: str, done: int, total: int) -> None:
+            self.progress(stage, k * total + done, count * total)
+
+        return replace(self, progress=progress)
+
     def check(self) -> None:
         """Look whether the fit is to end, and tell nothing.
 
