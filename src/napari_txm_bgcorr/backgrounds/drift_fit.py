@@ -276,8 +276,10 @@ class _Problem:
             block.left(self.drift, self.shared, self._field_at(block)) for block in self.blocks
         ]
         seam = _scatter(np.concatenate(left)) if left else float("nan")
+        # Where overlaps leave more than they should, all is further off; and errors have long tails.
         more = max(1.0, seam / (np.sqrt(2) * self.options.overlap_sd)) if left else 1.0
-        sd *= np.float32(more)  # where overlaps leave more than they should, all is further off
+        more *= self.options.tails
+        sd *= np.float32(more)
         return DriftFit(
             levels, cells, sd, more * np.sqrt(own[:, 0, 0]),
             self.free.sum(axis=1, dtype=np.float64) / max(int(self.usable.sum()), 1),

@@ -46,6 +46,8 @@ class FitOptions:
         What passes for free in a tile and is not: a weak sample, of its own smooth shape. Its
         mean has a standard deviation of `veil_level`, a term of degree d ``veil_sd / d``. Part of
         the covariance, not of the solution.
+    tails : float
+        On all standard deviations: errors have longer tails than a normal density.
     rounds : int
     """
 
@@ -66,6 +68,7 @@ class FitOptions:
     veil_degree: int = 3
     veil_level: float = 0.03
     veil_sd: float = 0.05
+    tails: float = 1.3
     rounds: int = 12
 
 
