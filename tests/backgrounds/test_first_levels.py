@@ -37,6 +37,16 @@ def test_tiles_of_sample_are_brought_to_their_neighbours_level(
     np.testing.assert_allclose(found, levels, atol=0.03)
 
 
+def test_rows_under_an_uneven_slab_take_the_level_of_those_beyond_it() -> None:
+    """Not that of a neighbour in the slab that is a little brighter."""
+    rng = np.random.default_rng(3)
+    levels = 9 + rng.normal(0, 0.02, (7, 7))
+    modes = levels.copy()
+    modes[2:5] -= rng.uniform(0.3, 0.9, (3, 7))
+    found = first_levels(modes.ravel(), steps(levels)).reshape(levels.shape)
+    np.testing.assert_allclose(found, levels, atol=0.03)
+
+
 def test_without_covered_tiles_the_modes_stand() -> None:
     levels = 9 + np.random.default_rng(4).normal(0, 0.02, (5, 5))
     np.testing.assert_array_equal(first_levels(levels.ravel(), steps(levels)), levels.ravel())

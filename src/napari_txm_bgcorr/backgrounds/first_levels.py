@@ -50,12 +50,12 @@ def first_levels(
         same = np.abs(kinds) == kind
         difference[same] -= sign[same] * np.median(excess[same])
     levels, raised = modes.copy(), np.zeros(len(modes), bool)
-    while True:  # each tile once: what pairs tell is not quite consistent round a loop
+    while True:  # each tile once, from those that are sure of the beam to those in their shadow
         told = np.full(len(modes), -np.inf)
         np.maximum.at(told, first, levels[second] + difference)
         np.maximum.at(told, second, levels[first] - difference)
-        now = ~raised & (told > levels + COVERED)
-        if not now.any():
+        told[raised | (told <= levels + COVERED)] = -np.inf
+        brightest = int(told.argmax())
+        if told[brightest] == -np.inf:
             return levels
-        levels[now] = told[now]
-        raised |= now
+        levels[brightest], raised[brightest] = told[brightest], True
