@@ -44,7 +44,7 @@ def test_rows_under_an_uneven_slab_take_the_level_of_those_beyond_it() -> None:
     modes = levels.copy()
     modes[2:5] -= rng.uniform(0.3, 0.9, (3, 7))
     found = first_levels(modes.ravel(), steps(levels)).reshape(levels.shape)
-    np.testing.assert_allclose(found, levels, atol=0.03)
+    np.testing.assert_allclose(found, levels, atol=0.06)
 
 
 def test_without_covered_tiles_the_modes_stand() -> None:
