@@ -80,7 +80,7 @@ def test_a_level_that_falls_for_hours_is_not_taken_for_a_tilt() -> None:
 
 def test_good_backgrounds_are_not_harmed() -> None:
     scan, true, given = make_scan(np.zeros(EVERY))
-    assert error(solved(scan, given), true) < 0.007  # what half a field free of sample allows
+    assert error(solved(scan, given), true) < 0.006  # what half a field free of sample allows
 
 
 def test_a_fine_trace_of_the_specimen_is_taken_out() -> None:
@@ -163,14 +163,14 @@ def test_errors_fall_on_simulated_mosaics(method: type, seed: int) -> None:
     made = drawn(seed)
     before, after = errors_of(made, method()), errors_of(made, DriftModel(method()))
     assert after["sf"].mean() < 0.8 * before["sf"].mean()
-    assert after["mosaic"].mean() < before["mosaic"].mean()
+    assert after["mosaic"].mean() < 0.8 * before["mosaic"].mean()
 
 
 @pytest.mark.parametrize("overlap", [0.04, 0.1])
 def test_errors_fall_where_tiles_hardly_overlap(overlap: float) -> None:
     made = drawn(6, overlap=overlap)
     before, after = errors_of(made, Smooth()), errors_of(made, DriftModel(Smooth()))
-    assert after["mosaic"].mean() < before["mosaic"].mean()
+    assert after["mosaic"].mean() < 0.7 * before["mosaic"].mean()
 
 
 @pytest.fixture(scope="module")

@@ -276,7 +276,7 @@ class _Problem:
             block.left(self.drift, self.shared, self._field_at(block)) for block in self.blocks
         ]
         seam = _scatter(np.concatenate(left)) if left else float("nan")
-        # Where overlaps leave more than they should, all is further off; and errors have long tails.
+        # Where overlaps leave more than they should, all is further off; errors have long tails.
         more = max(1.0, seam / (np.sqrt(2) * self.options.overlap_sd)) if left else 1.0
         more *= self.options.tails
         sd *= np.float32(more)
