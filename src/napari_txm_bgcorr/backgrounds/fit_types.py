@@ -56,7 +56,7 @@ class FitOptions:
     shared_sd: float = 0.05
     field_sd: float = 0.03
     field_reach: float = 0.16
-    drift_sd: float = 0.03
+    drift_sd: float = 0.02
     drift_rate: float = 0.02
     jitter: float = 0.005
     level_rate: float = 0.09

@@ -19,7 +19,7 @@ TILE_H = 85 / 3600  # a tile of 60 s and the motor, where times are not known
 AGE_H = 0.4  # of references whose time is not known
 AGE_RATE = 0.02  # log, of a smooth term in the square root of an hour
 FOLLOWED = 0.6  # of that is left where the ways in which references vary were fitted
-FRESH, STALE = 0.015, 0.1  # log, least and greatest error of a smooth term of a reference
+FRESH, STALE = 0.01, 0.1  # log, least and greatest error of a smooth term of a reference
 LEVEL_LEAST, LEVEL_RATE, LEVEL_MOST = 0.02, 0.09, 0.25  # log, of a reference's level, likewise
 GUESSED = 0.1  # log, error of a smooth term of a pattern that is no reference
 
