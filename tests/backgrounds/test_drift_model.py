@@ -13,6 +13,7 @@ import pytest
 from scipy import ndimage
 
 from napari_txm_bgcorr.backgrounds.drift_model import DriftModel, prior_error
+from napari_txm_bgcorr.core.background_method import TilePrediction
 from napari_txm_bgcorr.core.classical import Captured, Smooth
 from napari_txm_bgcorr.core.errors import MethodError, StoppedError
 from napari_txm_bgcorr.core.scan import Kind, Scan, Source, raster_positions
@@ -114,6 +115,47 @@ def test_tiles_of_any_size(grid: tuple[int, int], size: tuple[int, int]) -> None
     model = DriftModel(Given(tilted(true)), scan.positions_px).fit(scan)
     sound(model, scan)
     assert off(model, true).std() < 0.2
+
+
+class Seeing(Given):
+    """A method that also says what is free, and how far off it may be."""
+
+    def __init__(self, backgrounds: np.ndarray, free: np.ndarray, sd: float) -> None:
+        super().__init__(backgrounds)
+        self.free, self.sd = free, sd
+
+    def predict_tiles(self, tiles: np.ndarray, index: np.ndarray) -> TilePrediction:
+        sd = np.full(tiles.shape, self.sd, np.float32)
+        return TilePrediction(self.background(tiles, index), self.free[index], sd)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (2, 2)])
+def test_the_word_of_a_network_on_what_is_free_is_heeded(grid: tuple[int, int]) -> None:
+    """It is one witness more: places that it takes for sample count less, the others more."""
+    scan, true = scan_of(grid)
+    faint = np.where(np.linspace(-1, 1, 64) < 0, 1, 0.97).astype(np.float32)
+    uneven = replace(scan, tiles=scan.tiles * faint)
+    free = np.broadcast_to((faint == 1).astype(np.float32), scan.tiles.shape)
+    blind = DriftModel(Given(tilted(true, 0.0)), scan.positions_px).fit(uneven).solution
+    told = (
+        DriftModel(Seeing(tilted(true, 0.0), free, 0.01), scan.positions_px).fit(uneven).solution
+    )
+    left, right = np.s_[:, :, :32], np.s_[:, :, 32:]
+    assert told.free[right].mean() < blind.free[right].mean()
+    gain = told.free[left].mean() / told.free[right].mean()
+    assert gain > 1.02 * blind.free[left].mean() / blind.free[right].mean()
+
+
+@pytest.mark.parametrize("sd", [0.001, 0.3])
+def test_a_lone_tile_is_no_surer_than_the_network_of_itself(sd: float) -> None:
+    scan, true = scan_of()
+    free = np.ones(scan.tiles.shape, np.float32)
+    blind = DriftModel(Given(tilted(true))).fit(scan).uncertainty(0)
+    told = DriftModel(Seeing(tilted(true), free, sd)).fit(scan).uncertainty(0)
+    if sd > 0.1:
+        np.testing.assert_allclose(told[told > 0], sd, rtol=0.02)
+    else:
+        assert np.median(told) == pytest.approx(np.median(blind), rel=0.2)
 
 
 def test_many_tiles_use_coarser_cells() -> None:

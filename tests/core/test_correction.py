@@ -313,6 +313,16 @@ def test_a_smooth_vignette_is_lit():
     assert lit_field(2000 * np.exp(-0.9 * (x * x + y * y))).all()
 
 
+@pytest.mark.parametrize("dark", [0.0, 0.05])
+def test_a_dim_half_of_the_beam_is_lit(dark):
+    """It ends as sharply as an aperture, and is not flat."""
+    y, x = np.meshgrid(*[np.linspace(-1, 1, 256)] * 2, indexing="ij")
+    half = 1 / (1 + np.exp(-(x + y + 0.6) / 0.05))
+    image = 20000 * (dark + (0.1 + 0.9 * half) * (1 + 0.5 * x))
+    assert image[0, 0] < 0.2 * np.median(image)
+    assert lit_field(noisy(image)).all()
+
+
 def test_a_dim_object_inside_the_field_is_lit():
     image = beam(256)
     image[60:120, 60:120] *= 0.1

@@ -55,6 +55,19 @@ def test_the_background_is_that_without_a_prior(models, scan, probabilistic):
         found.free = None
 
 
+@pytest.mark.parametrize("probabilistic", [True, False])
+def test_one_look_tells_backgrounds_and_what_else_the_network_sees(models, scan, probabilistic):
+    method = Generator(models[probabilistic], "cpu").fit(scan)
+    found = method.predict_tiles(scan.tiles)
+    np.testing.assert_allclose(found.background, method.background(scan.tiles), rtol=1e-4)
+    if not probabilistic:
+        assert found.free is None and found.sd is None
+        return
+    told = method.predict(scan.tiles)
+    np.testing.assert_array_equal(found.free, told.free)
+    np.testing.assert_allclose(found.sd, np.exp(told.log_sd), rtol=1e-6)
+
+
 def test_uncertainty_and_probability_are_told_for_every_pixel(models, scan):
     found = Generator(models[True], "cpu").fit(scan).predict(scan.tiles)
     assert found.log_sd.shape == found.free.shape == scan.tiles.shape

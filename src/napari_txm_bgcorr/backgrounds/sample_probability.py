@@ -21,6 +21,7 @@ FRINGE = 0.03  # log: decay of the bright side of phase fringes
 BRIGHTEST = 80.0  # of these: what is brighter still is as improbable
 SHARES = (0.02, 0.98)  # of a tile that may be free
 ROUNDS = 5
+BELIEF = 0.25  # in the logarithm of a network's odds
 BIN = 0.004  # log, of the histogram whose modes are looked for
 HIGH = 0.35  # of the greatest mode: least height of another one
 
@@ -61,9 +62,9 @@ def free_probability(
 
 
 def _odds(prior: NDArray[Any]) -> NDArray[np.float32]:
-    """Odds of a network's word, which is never wholly believed."""
+    """Odds of a network's word, which is never wholly believed: its errors are wide."""
     bounded = np.clip(np.asarray(prior, np.float32), *SHARES)
-    out: NDArray[np.float32] = bounded / (1 - bounded)
+    out: NDArray[np.float32] = (bounded / (1 - bounded)) ** np.float32(BELIEF)
     return out
 
 

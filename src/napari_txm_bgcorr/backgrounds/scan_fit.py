@@ -126,6 +126,9 @@ class ScanFit:
             return self._as_told()
         found = fit_drift(self._frames(), self.options, self.watch, self._refresh)
         self.pattern += self._fine(found.model(), found.width)
+        if len(self.scan) == 1 and self.overview.prior_sd is not None:
+            # Nothing but this tile says what is free: no surer than the method of itself.
+            found = replace(found, sd=np.maximum(found.sd, self.overview.prior_sd))
         return found
 
     @property

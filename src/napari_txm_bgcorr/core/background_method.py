@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -9,7 +10,13 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.scan import Scan
 
-__all__ = ["UNCERTAINTY_UNIT", "BackgroundMethod", "StatesUncertainty", "TellsFree"]
+__all__ = [
+    "UNCERTAINTY_UNIT",
+    "BackgroundMethod",
+    "PredictsTiles",
+    "StatesUncertainty",
+    "TilePrediction",
+]
 
 UNCERTAINTY_UNIT = "log, standard deviation, level left out"
 
@@ -64,18 +71,30 @@ class StatesUncertainty(Protocol):
         """
 
 
+@dataclass(frozen=True, eq=False)
+class TilePrediction:
+    """What a look at some tiles tells.
+
+    Attributes
+    ----------
+    background : (N, Y, X) float32, counts
+        As `BackgroundMethod.background` gives it.
+    free : (N, Y, X) float32 or None
+        Probability of each pixel to be free of sample; None where it cannot tell.
+    sd : (N, Y, X) float32 or None
+        Standard deviation of the log background, one scale a tile left out; likewise.
+    """
+
+    background: NDArray[np.float32]
+    free: NDArray[np.float32] | None = None
+    sd: NDArray[np.float32] | None = None
+
+
 @runtime_checkable
-class TellsFree(Protocol):
-    """A background method that also tells where tiles are free of sample, by a look at them."""
+class PredictsTiles(Protocol):
+    """A background method that sees more in a tile than its background."""
 
-    def background_and_free(
+    def predict_tiles(
         self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Backgrounds as `BackgroundMethod.background` gives them, and what is free.
-
-        Returns
-        -------
-        backgrounds : (N, Y, X) float32, counts
-        free : (N, Y, X) float32 or None
-            Probability of each pixel to be free of sample; None where it cannot tell.
-        """
+    ) -> TilePrediction:
+        """Look at tiles; arguments as of `BackgroundMethod.background`."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.background_method import TellsFree
+from napari_txm_bgcorr.core.background_method import PredictsTiles, TilePrediction
 from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.medians import median_of
@@ -74,6 +74,9 @@ class Overview:
     free : (T, cy, cx) float32 or None
         Probabilities to be free of sample, by a method that tells them of the `chosen` tiles;
         0.5 in the others. None: it tells none.
+    prior_sd : (T, cy, cx) float32 or None
+        Standard deviations of the method's log backgrounds, level left out, likewise; 0 in the
+        others.
     """
 
     shape: Image
@@ -88,7 +91,8 @@ class Overview:
     chosen: tuple[int, ...] = ()
     stack: NDArray[np.float16] = field(default_factory=lambda: np.empty((0, 0, 0), np.float16))
     unlit_level: float = float("nan")
-    free: NDArray[np.float32] | None = None
+    free: Image | None = None
+    prior_sd: Image | None = None
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -134,12 +138,11 @@ class MethodBackgrounds(LazyTiles):
         one: Image = self._method.background(tile[None], np.array([i], np.int64))[0]
         return one
 
-    def with_free(self, i: int, tile: NDArray[Any]) -> tuple[Image, Image | None]:
-        """The same, and probabilities of its pixels to be free of sample where known."""
-        if not isinstance(self._method, TellsFree):
-            return self.of(i, tile), None
-        made, free = self._method.background_and_free(tile[None], np.array([i], np.int64))
-        return made[0], None if free is None else free[0]
+    def seen(self, i: int, tile: NDArray[Any]) -> TilePrediction:
+        """The same, and what else the method sees in it."""
+        if not isinstance(self._method, PredictsTiles):
+            return TilePrediction(self.of(i, tile)[None])
+        return self._method.predict_tiles(tile[None], np.array([i], np.int64))
 
 
 def bin_mean(image: NDArray[Any], bin_px: int) -> Image:
@@ -206,6 +209,7 @@ def survey(
     cells = np.empty((count, *coarse.size), np.float32)
     change = np.zeros((count if knows_drift else 0, *coarse.size), np.float32)
     free: dict[int, Image] = {}
+    prior_sd: dict[int, Image] = {}
     counts: list[Image] = []  # of some tiles, dark removed
     for i, seen in enumerate(spread(keep, range(count), workers)):
         watch.step(STAGE, i + 1, count)
@@ -214,6 +218,8 @@ def survey(
             change[i] = seen.background
         if seen.free is not None:
             free[i] = seen.free
+        if seen.sd is not None:
+            prior_sd[i] = seen.sd
         if seen.shared is not None:
             stacks[:, chosen.index(i)] = seen.shared
             if seen.counts is not None:
@@ -232,17 +238,17 @@ def survey(
     return Overview(
         shape, lit, raw, raw_level, bin_px, cells, pattern, change if knows_drift else None,
         levels if knows_drift else None, tuple(chosen), stacks[0], unlit_level,
-        _of_all(free, cells),
+        _of_all(free, cells, 0.5), _of_all(prior_sd, cells, 0),
     )  # fmt: skip
 
 
-def _of_all(free: dict[int, Image], cells: Image) -> Image | None:
-    """Probabilities of all tiles: those of the others may be anything."""
-    if not free:
+def _of_all(told: dict[int, Image], cells: Image, others: float) -> Image | None:
+    """What is told of some tiles, on the cells of all."""
+    if not told:
         return None
-    out = np.full_like(cells, 0.5)
-    for i, told in free.items():
-        out[i] = told
+    out = np.full_like(cells, others)
+    for i, one in told.items():
+        out[i] = one
     return out
 
 
@@ -296,6 +302,7 @@ class _Seen:
     shared: NDArray[np.float16] | None = None  # of chosen tiles, and the next one
     counts: Image | None = None
     free: Image | None = None  # cells
+    sd: Image | None = None
 
 
 @dataclass(frozen=True)
@@ -322,11 +329,12 @@ class _Keeper:
         if i not in self.asked:
             return _Seen(small, level, cells)
         own = self.backgrounds if isinstance(self.backgrounds, MethodBackgrounds) else None
-        free = None
+        told = None
         if own is None:
             background = self.backgrounds[i]
         elif i in self.chosen:
-            background, free = own.with_free(i, counts)
+            told = own.seen(i, counts)
+            background = told.background[0]
         else:
             background = own.of(i, counts)
         log_background = log_beam(background, self.dark, DARKEST)
@@ -338,5 +346,9 @@ class _Keeper:
         # References show the aperture alone, tiles dark specimens, too.
         knows = own is not None and own.knows_drift
         kept = np.exp(log_background if knows else log_raw) if i in self.looked else None
-        told = None if free is None else coarse.mean(free)
-        return _Seen(small, level, cells, coarse.mean(log_background), shared, kept, told)
+        free, sd = (None, None) if told is None else (told.free, told.sd)
+        return _Seen(
+            small, level, cells, coarse.mean(log_background), shared, kept,
+            None if free is None else coarse.mean(free[0]),
+            None if sd is None else coarse.mean(sd[0]),
+        )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_txm_bgcorr.core.background_method import TilePrediction
 from napari_txm_bgcorr.core.captured import Captured
 from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.eigen import LevelledEigenFlats
@@ -89,16 +90,16 @@ class AutoSource:
         """Backgrounds of tiles `(N, Y, X)` in counts; see `BackgroundMethod`."""
         return self.source.background(tiles, index)
 
-    def background_and_free(
+    def predict_tiles(
         self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Backgrounds of the source, and what the network takes for free; see `TellsFree`."""
+    ) -> TilePrediction:
+        """Backgrounds of the source, and what the network takes for free of sample."""
         if self.source is self.generator:
-            return self.generator.background_and_free(tiles, index)
-        free = None
-        if self.generator.model.config.probabilistic:
-            free = self.generator.predict(tiles).free
-        return self.source.background(tiles, index), free
+            return self.generator.predict_tiles(tiles, index)
+        background = self.source.background(tiles, index)
+        if not self.generator.model.config.probabilistic:
+            return TilePrediction(background)
+        return TilePrediction(background, self.generator.predict(tiles).free)
 
     def describe(self) -> dict[str, Any]:
         """Parameters for the provenance, JSON-ready."""

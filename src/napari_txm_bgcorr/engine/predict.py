@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_txm_bgcorr.core.background_method import TilePrediction
 from napari_txm_bgcorr.core.errors import DeviceError, MethodError
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.engine.checkpoint import resolve_model
@@ -135,15 +136,17 @@ class Generator:
             first += len(done)
         return out if self._dark is None else out + self._dark
 
-    def background_and_free(
+    def predict_tiles(
         self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Backgrounds and probabilities to be free of sample; see `TellsFree`."""
+    ) -> TilePrediction:
+        """Backgrounds, and of a probabilistic network what is free and how far off they may be."""
         if not self.model.config.probabilistic:
-            return self.background(tiles, index), None
+            return TilePrediction(self.background(tiles, index))
         told = self.predict(tiles)
         out = np.exp(told.log_background)
-        return out if self._dark is None else out + self._dark, told.free
+        if self._dark is not None:
+            out += self._dark
+        return TilePrediction(out, told.free, np.exp(told.log_sd))
 
     def _attempt(self, stack: Image) -> Image | None:
         """One batch; None after halving the batch because memory ran out."""

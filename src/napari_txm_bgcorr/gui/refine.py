@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from threading import Event
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.backgrounds.drift_model import DriftModel, FromReferences
-from napari_txm_bgcorr.core.background_method import TellsFree
+from napari_txm_bgcorr.core.background_method import PredictsTiles, TilePrediction
 from napari_txm_bgcorr.core.correction import BackgroundMethod, correct_tiles
 from napari_txm_bgcorr.core.errors import MethodError
 from napari_txm_bgcorr.core.mosaic import registered
@@ -84,14 +85,14 @@ class Stored:
             raise MethodError(f"{self.name}: only the tiles of its own scan have a background")
         return np.stack([self.result.background[int(i)] for i in index])
 
-    def background_and_free(
+    def predict_tiles(
         self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Those backgrounds, and what the method takes for free of sample; see `TellsFree`."""
-        free = None
-        if isinstance(self.method, TellsFree):
-            free = self.method.background_and_free(tiles, index)[1]
-        return self.background(tiles, index), free
+    ) -> TilePrediction:
+        """Those backgrounds, and what else the method sees in the tiles."""
+        background = self.background(tiles, index)
+        if not isinstance(self.method, PredictsTiles):
+            return TilePrediction(background)
+        return replace(self.method.predict_tiles(tiles, index), background=background)
 
     def describe(self) -> dict[str, Any]:
         """Parameters of the method that made them."""
