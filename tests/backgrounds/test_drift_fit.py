@@ -75,7 +75,7 @@ def test_what_passes_for_free_is_in_the_deviation_and_not_in_the_solution() -> N
     one = known()
     none, some = (fit_drift(one.frames, FitOptions(veil_sd=sd)) for sd in (1e-6, 0.05))
     np.testing.assert_array_equal(none.model(), some.model())
-    assert (some.sd > 1.2 * none.sd).mean() > 0.9
+    assert (some.sd > 1.2 * none.sd).mean() > 0.8
 
 
 def test_overlaps_that_disagree_widen_the_deviation() -> None:
@@ -212,7 +212,8 @@ def test_probabilities_that_a_network_tells_are_used() -> None:
     frames = replace(one.frames, residual=residual)
     told = fit_drift(replace(frames, free=np.where(weak, 0.02, 0.98).astype(np.float32)))
     alone = fit_drift(frames)
-    assert told.free[weak].mean() < 0.9 * alone.free[weak].mean()
+    doubt = [1 - found.free[weak].mean() for found in (alone, told)]
+    assert doubt[1] > 2 * doubt[0]
     assert told.free[~weak].mean() > 0.95
 
 

@@ -55,7 +55,9 @@ def test_what_is_known_beforehand_counts() -> None:
     left = (left + 0.3 * WIDTH * rng.standard_normal(4000))[None]
     prior = np.where(np.arange(4000) < 2000, 0.95, 0.05)[None]
     alone, told = free_probability(left, WIDTH), free_probability(left, WIDTH, prior)
-    assert told[0, 2000:].mean() < 0.5 * alone[0, 2000:].mean()
+    change = np.log(told / (1 - told)) - np.log(alone / (1 - alone))
+    # A quarter of the network's own log odds, and a share of free cells that is nearly the same.
+    assert np.median(change[0, 2000:]) == pytest.approx(-0.25 * np.log(19), abs=0.1)
     assert told[0, :2000].mean() > 0.95
     sure = free_probability(np.full((1, 50), -0.5), WIDTH, np.ones((1, 50)))
     assert sure.max() < 1e-6  # a network that is wrong is not believed

@@ -31,7 +31,7 @@ from napari_txm_bgcorr.backgrounds.sample_probability import free_probability, h
 from napari_txm_bgcorr.core.legendre import legendre, terms
 from napari_txm_bgcorr.core.watch import SILENT, Watch
 
-__all__ = ["fit_drift"]
+__all__ = ["DriftProblem", "fit_drift", "run_rounds"]
 
 Floats = NDArray[np.float64]
 Image = NDArray[np.float32]
@@ -67,16 +67,26 @@ def fit_drift(
     StoppedError
         If the watch ended it.
     """
-    problem = _Problem(frames, options)
+    return run_rounds(frames, options, watch, refresh).solution()
+
+
+def run_rounds(
+    frames: Frames,
+    options: FitOptions = DEFAULT,
+    watch: Watch = SILENT,
+    refresh: Callable[[Image, float], Frames] | None = None,
+) -> DriftProblem:
+    """As `fit_drift`, the covariance not yet taken."""
+    problem = DriftProblem(frames, options)
     for number in range(options.rounds):
         watch.step(STAGE, number, options.rounds)
         if refresh is not None and number == int(options.rounds * SETTLED):
             problem.replace(refresh(problem.model(), problem.width))
         problem.round(number)
-    return problem.solution()
+    return problem
 
 
-class _Problem:
+class DriftProblem:
     """State of the rounds."""
 
     def __init__(self, frames: Frames, options: FitOptions) -> None:
@@ -255,6 +265,23 @@ class _Problem:
         whole = self._smooth_part() + self.field.ravel().astype(np.float32)
         return whole.reshape(self.count, *self.size)
 
+    def free_share(self) -> Floats:
+        """Share `(T,)` of the usable cells of each tile that are free of sample."""
+        total: Floats = self.free.sum(axis=1, dtype=np.float64)
+        return total / max(int(self.usable.sum()), 1)
+
+    def seam(self) -> float:
+        """Robust rms of what is left in the overlaps; NaN without any."""
+        left = [
+            block.left(self.drift, self.shared, self._field_at(block)) for block in self.blocks
+        ]
+        return _scatter(np.concatenate(left)) if left else float("nan")
+
+    def evidence(self) -> float:
+        """How much is explained: places free of sample, and overlaps that agree."""
+        share, seam = float(self.free_share().mean()), self.seam()
+        return share / seam if np.isfinite(seam) else share
+
     def solution(self) -> DriftFit:
         """What the last round came to, with its uncertainty."""
         levels = self.drift[:, 0].copy()
@@ -266,25 +293,20 @@ class _Problem:
         sd = np.empty_like(cells)
         psi = self.psi.astype(np.float64)
         phi = self.phi.astype(np.float64)[:, 1:]
-        shared = np.einsum("nk,kl,nl->n", psi, common, psi)
+        shared = ((psi @ common) * psi).sum(axis=1)
         for i in range(self.count):
-            variance = shared + np.einsum("nk,kl,nl->n", phi, own[i, 1:, 1:], phi)
-            variance += 2 * np.einsum("nk,kf,nf->n", phi, cross[i, 1:], psi)
+            variance = shared + ((phi @ own[i, 1:, 1:]) * phi).sum(axis=1)
+            variance += 2 * ((phi @ cross[i, 1:]) * psi).sum(axis=1)
             sd[i] = np.sqrt(np.maximum(variance, 0)).reshape(self.size)
         sd = np.sqrt(sd**2 + field_variance.astype(np.float32))
-        left = [
-            block.left(self.drift, self.shared, self._field_at(block)) for block in self.blocks
-        ]
-        seam = _scatter(np.concatenate(left)) if left else float("nan")
+        seam = self.seam()
         # Where overlaps leave more than they should, all is further off; errors have long tails.
-        more = max(1.0, seam / (np.sqrt(2) * self.options.overlap_sd)) if left else 1.0
+        more = max(1.0, seam / (np.sqrt(2) * self.options.overlap_sd)) if self.blocks else 1.0
         more *= self.options.tails
         sd *= np.float32(more)
         return DriftFit(
             levels, cells, sd, more * np.sqrt(own[:, 0, 0]),
-            self.free.sum(axis=1, dtype=np.float64) / max(int(self.usable.sum()), 1),
-            self.free.reshape(self.count, *self.size),
-            seam, self.width,
+            self.free_share(), self.free.reshape(self.count, *self.size), seam, self.width,
         )  # fmt: skip
 
     def _field_variance(self, coarse: int) -> Floats:

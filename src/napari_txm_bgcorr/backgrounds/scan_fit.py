@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.backgrounds.drift_fit import fit_drift
+from napari_txm_bgcorr.backgrounds.drift_fit import DriftProblem, run_rounds
 from napari_txm_bgcorr.backgrounds.fit_types import LEVEL_SD, DriftFit, FitOptions, Frames
 from napari_txm_bgcorr.backgrounds.lazy_backgrounds import DriftBackgrounds, closed_field
 from napari_txm_bgcorr.backgrounds.overlap_blocks import find_overlaps
@@ -34,7 +34,7 @@ MANY_DEGREE, MANY_ROUNDS = 3, 9  # of more tiles than `FEW`: seconds, not minute
 LEAST_SHARE = 0.15  # of a tile, that is free, to set the level
 DIMMER = 0.12  # log: free areas this far below the references' level are none
 CLEARLY = 1.15  # more evidence than this moves from the method's pattern to the tiles' median
-LEAST_TILES = 3  # that a median says something of
+LEAST_TILES, MEDIAN_TILES = 3, 32  # that a median says something of, and that are enough for it
 DIM = 0.03  # of the median: cells that no tile shows brighter say nothing
 
 
@@ -69,14 +69,16 @@ def best_fit(
         ScanFit(scan, overview, positions, error, watch.part(k, len(starts)), pattern)
         for k, pattern in enumerate(starts)
     ]
-    solved = [(fit, fit.solve()) for fit in fits]
-    best = solved[0]
-    for other in solved[1:]:
-        if _evidence(other[1]) > CLEARLY * _evidence(best[1]):
-            best = other
+    if fits[0].told_all:
+        return fits[0], fits[0].as_told()
+    problems = [fit.solve() for fit in fits]
+    best = 0
+    for k, problem in enumerate(problems):
+        if problem.evidence() > CLEARLY * problems[best].evidence():
+            best = k
     # A median over tiles that all hold the like sample calls that free: each start must agree.
-    best[0].most_empty = min(float(found.free_share.max()) for _, found in solved)
-    return best
+    fits[best].most_empty = min(float(problem.free_share().max()) for problem in problems)
+    return fits[best], fits[best].solution(problems[best])
 
 
 class ScanFit:
@@ -120,15 +122,19 @@ class ScanFit:
             self.usable = np.ones_like(lit)
         self.overlaps, self.most_empty = 0, 1.0
 
-    def solve(self) -> DriftFit:
+    def solve(self) -> DriftProblem:
         """Levels, drift and the pattern's error."""
-        if self.told_all:
-            return self._as_told()
-        found = fit_drift(self._frames(), self.options, self.watch, self._refresh)
+        return run_rounds(self._frames(), self.options, self.watch, self._refresh)
+
+    def solution(self, problem: DriftProblem) -> DriftFit:
+        """The same with its uncertainty, and the fine pattern that tiles still show."""
+        found = problem.solution()
         self.pattern += self._fine(found.model(), found.width)
         if len(self.scan) == 1 and self.overview.prior_sd is not None:
-            # Nothing but this tile says what is free: no surer than the method of itself.
-            found = replace(found, sd=np.maximum(found.sd, self.overview.prior_sd))
+            # Nothing but this tile says what is free: half way from the method's word, and no
+            # surer than the method is of it.
+            half, sd = found.cells * np.float32(0.5), self.overview.prior_sd
+            found = replace(found, cells=half, sd=np.maximum(found.sd, sd))
         return found
 
     @property
@@ -136,7 +142,7 @@ class ScanFit:
         """Whether references tell every background: those of a series, which is never free."""
         return self.scan.kind == "series" and self.overview.change is not None
 
-    def _as_told(self) -> DriftFit:
+    def as_told(self) -> DriftFit:
         """What the references say, and their error by age."""
         cells = np.zeros_like(self.overview.cells)
         sd, level_sd = np.full_like(cells, self.error.shared_sd), self.error.level_sd or LEVEL_SD
@@ -239,12 +245,7 @@ def _starts(scan: Scan, overview: Overview) -> list[Image]:
     """Prior patterns to solve from: the method's, and of a mosaic its tiles' median."""
     starts = [overview.pattern.copy()]
     if scan.kind == "mosaic" and overview.change is None and len(overview.chosen) >= LEAST_TILES:
-        median = robust_median(overview.stack.astype(np.float32))
+        some = overview.stack[:: -(-len(overview.chosen) // MEDIAN_TILES)]
+        median = robust_median(some.astype(np.float32))
         starts.append(median - np.median(median[overview.lit]))
     return starts
-
-
-def _evidence(found: DriftFit) -> float:
-    """How much a solution explains: places free of sample, and overlaps that agree."""
-    share = float(found.free_share.mean())
-    return share / found.seam if np.isfinite(found.seam) else share
