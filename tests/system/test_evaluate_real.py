@@ -245,7 +245,6 @@ HARMED = {
     ("bl01b 4 covered, day's references", "error"),
     ("bl01b tile 0002, nothing given", "error"),
     ("bl01b tile 0006, nothing given", "error"),
-    ("bl01b tile 0010, nothing given", "error"),
 }
 
 

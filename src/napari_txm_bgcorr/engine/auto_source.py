@@ -93,13 +93,13 @@ class AutoSource:
     def predict_tiles(
         self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
     ) -> TilePrediction:
-        """Backgrounds of the source, and what the network takes for free of sample."""
+        """Backgrounds, and what the network sees where it is the source.
+
+        Beside references its word on free places brings nothing on real scans.
+        """
         if self.source is self.generator:
             return self.generator.predict_tiles(tiles, index)
-        background = self.source.background(tiles, index)
-        if not self.generator.model.config.probabilistic:
-            return TilePrediction(background)
-        return TilePrediction(background, self.generator.predict(tiles).free)
+        return TilePrediction(self.source.background(tiles, index))
 
     def describe(self) -> dict[str, Any]:
         """Parameters for the provenance, JSON-ready."""
