@@ -187,6 +187,17 @@ def test_fresh_references_are_believed_and_stale_ones_less() -> None:
     assert guess.level_sd is None and guess.shared_sd >= errors[-1][0] / 2
 
 
+def test_where_nothing_is_free_references_stand() -> None:
+    """Overlaps alone tell no pattern."""
+    scan, _ = referenced(0.1)
+    rough = np.random.default_rng(4).uniform(-1.5, -0.5, scan.tiles.shape)
+    hidden = replace(scan, tiles=(scan.tiles * np.exp(rough)).astype(np.float32))
+    model = DriftModel(Captured(), scan.positions_px).fit(hidden)
+    given = Captured().fit(hidden).background(hidden.tiles, np.arange(4))
+    np.testing.assert_allclose(model.background(hidden.tiles, np.arange(4)), given, rtol=0.01)
+    assert model.describe()["joint"]["level"]["from"] == "references"
+
+
 @pytest.mark.parametrize("age_h", [0.1, 1000.0])
 def test_a_reference_that_is_right_is_not_harmed(age_h: float) -> None:
     scan, true = referenced(age_h)

@@ -31,6 +31,7 @@ SHARED_GUESS = 0.05  # the same of what many tiles agree on
 WIDEST = 0.15  # log, of free places in the first round
 SINGLE_DEGREE = 8
 MANY_DEGREE, MANY_ROUNDS = 3, 9  # of more tiles than `FEW`: seconds, not minutes
+LEAST_FREE = 0.02  # of all tiles, that is free, to leave what references tell
 LEAST_SHARE = 0.15  # of a tile, that is free, to set the level
 DIMMER = 0.12  # log: free areas this far below the references' level are none
 CLEARLY = 1.15  # more evidence than this moves from the method's pattern to the tiles' median
@@ -76,6 +77,8 @@ def best_fit(
     for k, problem in enumerate(problems):
         if problem.evidence() > CLEARLY * problems[best].evidence():
             best = k
+    if overview.change is not None and problems[best].free_share().mean() < LEAST_FREE:
+        return fits[best], fits[best].as_told()  # overlaps alone tell no pattern
     # A median over tiles that all hold the like sample calls that free: each start must agree.
     fits[best].most_empty = min(float(problem.free_share().max()) for problem in problems)
     return fits[best], fits[best].solution(problems[best])
