@@ -247,7 +247,8 @@ class ScanFit:
 def _starts(scan: Scan, overview: Overview) -> list[Image]:
     """Prior patterns to solve from: the method's, and of a mosaic its tiles' median."""
     starts = [overview.pattern.copy()]
-    if scan.kind == "mosaic" and overview.change is None and len(overview.chosen) >= LEAST_TILES:
+    blind = scan.kind == "mosaic" and overview.change is None
+    if blind and LEAST_TILES <= len(scan) <= FEW:  # of more tiles a second fit takes too long
         some = overview.stack[:: -(-len(overview.chosen) // MEDIAN_TILES)]
         median = robust_median(some.astype(np.float32))
         starts.append(median - np.median(median[overview.lit]))
