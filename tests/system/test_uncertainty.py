@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,9 +115,14 @@ def test_shares_write_the_bits_of_one_process(tiles: Path, store: Path, tmp_path
 
 @pytest.mark.timeout(300)  # a process starts
 def test_workers_write_the_bits_of_one_process(tiles: Path, store: Path, tmp_path: Path) -> None:
+    """While another program has the port that such a scheduler takes by itself."""
     pytest.importorskip("distributed")
     out = tmp_path / "out"
-    correct_paths([tiles], out, replace(JOINT, scheduler="local:1"))
+    with socket.socket() as other:
+        with contextlib.suppress(OSError):  # it is taken already
+            other.bind(("0.0.0.0", 8787))
+            other.listen()
+        correct_paths([tiles], out, replace(JOINT, scheduler="local:1"))
     np.testing.assert_array_equal(pixels(out / "uncertainty"), pixels(store / "uncertainty"))
 
 

@@ -217,7 +217,13 @@ def _local(count: int) -> Any:
     }
     scheduler = {
         "cls": distributed.Scheduler,
-        "options": {"dashboard": False, "host": "127.0.0.1", "port": 0},
+        # Its page is off, its web server is not: any free port, so that two runs never meet.
+        "options": {
+            "dashboard": False,
+            "dashboard_address": "127.0.0.1:0",
+            "host": "127.0.0.1",
+            "port": 0,
+        },
     }
     return distributed.SpecCluster(workers=workers, scheduler=scheduler, silence_logs="CRITICAL")
 
