@@ -158,6 +158,15 @@ def test_a_lone_tile_is_no_surer_than_the_network_of_itself(sd: float) -> None:
         assert np.median(told) == pytest.approx(np.median(blind), rel=0.2)
 
 
+def test_tiles_without_noise_and_sample_are_solved() -> None:
+    """Their overlaps agree to the last digit."""
+    scan, _ = scan_of((2, 2))
+    even = replace(scan, tiles=np.full(scan.tiles.shape, 4000, np.uint16))
+    model = DriftModel(Given(np.full(scan.tiles.shape, 4000, np.float32)), scan.positions_px)
+    found = model.fit(even).background(even.tiles, np.arange(4))
+    np.testing.assert_allclose(found, 4000, rtol=1e-3)
+
+
 def test_many_tiles_use_coarser_cells() -> None:
     scan, true = scan_of((9, 9), (64, 64))
     model = DriftModel(Given(tilted(true)), scan.positions_px).fit(scan)

@@ -40,6 +40,7 @@ Mask = NDArray[np.bool_]
 STAGE = "solving for all tiles"
 DEFAULT = FitOptions()
 DIMMER, UNLIKELY = 0.12, 2.5  # log, and standard deviations of the level: no free place is so dim
+TINY = 1e-6  # log: a seam of tiles without noise
 NARROW = 0.8  # of the rounds: from then on free places are as narrow as they get
 SETTLED = 2 / 3  # of the rounds: from then on the smooth field is solved for, too
 
@@ -280,7 +281,7 @@ class DriftProblem:
     def evidence(self) -> float:
         """How much is explained: places free of sample, and overlaps that agree."""
         share, seam = float(self.free_share().mean()), self.seam()
-        return share / seam if np.isfinite(seam) else share
+        return share / max(seam, TINY) if np.isfinite(seam) else share
 
     def solution(self) -> DriftFit:
         """What the last round came to, with its uncertainty."""

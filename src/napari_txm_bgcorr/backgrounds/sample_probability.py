@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-__all__ = ["free_probability", "free_share", "highest_mode"]
+__all__ = ["free_probability", "highest_mode"]
 
 Floats = NDArray[np.float64]
 
@@ -65,12 +65,6 @@ def _odds(prior: NDArray[Any]) -> NDArray[np.float32]:
     """Odds of a network's word, which is never wholly believed: its errors are wide."""
     bounded = np.clip(np.asarray(prior, np.float32), *SHARES)
     out: NDArray[np.float32] = (bounded / (1 - bounded)) ** np.float32(BELIEF)
-    return out
-
-
-def free_share(weight: NDArray[Any]) -> NDArray[np.float64]:
-    """Share `(T,)` of each tile that is free, from `(T, n)` probabilities."""
-    out: NDArray[np.float64] = np.asarray(weight, np.float64).mean(axis=1)
     return out
 
 

@@ -74,7 +74,7 @@ def best_fit(
         return fits[0], fits[0].as_told()
     problems = [fit.solve() for fit in fits]
     best = 0
-    for k, problem in enumerate(problems):
+    for k, problem in enumerate(problems[1:], 1):
         if problem.evidence() > CLEARLY * problems[best].evidence():
             best = k
     if overview.change is not None and problems[best].free_share().mean() < LEAST_FREE:
