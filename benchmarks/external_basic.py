@@ -21,10 +21,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.errors import MethodError
+from napari_txm_bgcorr.backgrounds.tile_median import scaled_backgrounds
 from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.core.shapes import Coarse, log_beam, spread_indices, to_counts, upper
-from napari_txm_bgcorr.core.tile_median import scaled_backgrounds
+from napari_txm_bgcorr.core.smooth_fields import Coarse, log_beam, spread_indices, to_counts, upper
+from napari_txm_bgcorr.errors import MethodError
 
 # torch is named so that pip takes the same build as the project's own set-up does.
 PACKAGES = ("basicpy==2.0.0", "torch==2.13.0")

@@ -13,10 +13,11 @@ import matplotlib
 import numpy as np
 
 from napari_txm_bgcorr import io
-from napari_txm_bgcorr.core import pixels, quality
+from napari_txm_bgcorr.backgrounds.registry import make_method
+from napari_txm_bgcorr.core import pixels
 from napari_txm_bgcorr.core.correction import correct_tiles
-from napari_txm_bgcorr.core.mosaic import blend
-from napari_txm_bgcorr.engine.methods import make_method
+from napari_txm_bgcorr.mosaic.assembly import blend
+from napari_txm_bgcorr.quality import metrics as quality
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -291,9 +291,9 @@ def measure(size: int, tiles: int = 4) -> str:
     CPU time, not time on the clock: other programs on the machine do not count.
     """
     from napari_txm_bgcorr import io
+    from napari_txm_bgcorr.backgrounds.registry import make_method
     from napari_txm_bgcorr.core.correction import divide
-    from napari_txm_bgcorr.core.simulate import simulate_mosaic
-    from napari_txm_bgcorr.engine.methods import make_method
+    from napari_txm_bgcorr.simulation.acquisition import simulate_mosaic
 
     scan = simulate_mosaic(1, tiles, size=size, references=1, seed=1).scan
     raw = [np.asarray(scan.tiles[i]) for i in range(tiles)]

@@ -20,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
 
-from napari_txm_bgcorr.backgrounds.drift_model import DriftModel
-from napari_txm_bgcorr.cli.correct_job import method_of, prepare
-from napari_txm_bgcorr.cli.correct_options import CorrectOptions
+from napari_txm_bgcorr.backgrounds.drift.model import DriftModel
+from napari_txm_bgcorr.backgrounds.registry import make_method
 from napari_txm_bgcorr.cli.real_suite import read_scene
 from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.engine.evaluate_scans import CASES, draw_case
-from napari_txm_bgcorr.engine.methods import make_method
-from napari_txm_bgcorr.engine.real_suite import MANIFEST, load_manifest
+from napari_txm_bgcorr.evaluation.cases import CASES, draw_case
+from napari_txm_bgcorr.evaluation.real_suite import MANIFEST, load_manifest
+from napari_txm_bgcorr.workflows.config import CorrectOptions
+from napari_txm_bgcorr.workflows.correct import method_of, prepare
 
 Image = NDArray[np.float32]
 LIT, ERODE_PX = 0.25, 6  # as the real suite has them

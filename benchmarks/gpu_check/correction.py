@@ -20,10 +20,10 @@ from benchmarks.gpu_check.sampler import GpuSampler
 from numpy.typing import NDArray
 from torch.profiler import ProfilerActivity, profile
 
+from napari_txm_bgcorr.backgrounds.registry import make_method
 from napari_txm_bgcorr.core.correction import correct_tiles
 from napari_txm_bgcorr.core.scan import Scan, Source
-from napari_txm_bgcorr.core.simulate import simulate_mosaic
-from napari_txm_bgcorr.engine.methods import make_method
+from napari_txm_bgcorr.simulation.acquisition import simulate_mosaic
 
 DRAWN_PX = 256
 DIFFERENT = 3  # rows and columns of the mosaic that the tiles are copied from

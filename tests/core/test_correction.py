@@ -19,7 +19,6 @@ from napari_txm_bgcorr.core.correction import (
     divide,
     optical_density,
 )
-from napari_txm_bgcorr.core.errors import AlreadyCorrectedError, MethodError
 from napari_txm_bgcorr.core.pixels import (
     fill_isolated,
     level_of,
@@ -28,6 +27,7 @@ from napari_txm_bgcorr.core.pixels import (
     outliers,
 )
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, Source
+from napari_txm_bgcorr.errors import AlreadyCorrectedError, MethodError
 
 SIZE = 128
 NAN = DivideOptions(invalid="nan")

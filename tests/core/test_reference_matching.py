@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from napari_txm_bgcorr import io
-from napari_txm_bgcorr.core.errors import ReadError
 from napari_txm_bgcorr.core.reference_matching import match_references, with_matching_references
 from napari_txm_bgcorr.core.references import References
 from napari_txm_bgcorr.core.scan import Scan, Source
+from napari_txm_bgcorr.errors import ReadError
 from tests.helpers.ole2 import write_xradia
 
 NOON = np.datetime64("2024-03-01T12:00:00")

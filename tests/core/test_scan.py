@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_txm_bgcorr.core.errors import ReadError
 from napari_txm_bgcorr.core.scan import (
     LazyTiles,
     Scan,
@@ -14,6 +13,7 @@ from napari_txm_bgcorr.core.scan import (
     raster_cells,
     raster_positions,
 )
+from napari_txm_bgcorr.errors import ReadError
 
 STACK = np.arange(5 * 6 * 7, dtype=np.uint16).reshape(5, 6, 7)
 

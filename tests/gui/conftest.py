@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def steady(monkeypatch):
     """The method ``steady`` in the table; returns its class, to be held or made to fail."""
-    from napari_txm_bgcorr.engine.methods import METHODS
+    from napari_txm_bgcorr.backgrounds.registry import METHODS
     from tests.gui import helpers
 
     class Own(helpers.Steady):
@@ -60,8 +60,8 @@ def steady(monkeypatch):
 @pytest.fixture
 def panel(make_napari_viewer, qtbot, steady, monkeypatch):
     """The panel in a viewer as a user opens it, with the method ``steady`` chosen."""
-    from napari_txm_bgcorr.gui import correct_widget
-    from napari_txm_bgcorr.gui.messages import Choices
+    from napari_txm_bgcorr.gui.correct import widget as correct_widget
+    from napari_txm_bgcorr.gui.correct.messages import Choices
 
     found = Choices((("default", "default"),), (("cpu", "CPU, 2 cores, 24 GB"),))
     monkeypatch.setattr(correct_widget, "find_choices", lambda stop: iter([found]))
@@ -79,7 +79,7 @@ def add_scan(panel):
     """Show a scan the way a drop does."""
     from napari.layers import Layer
 
-    from napari_txm_bgcorr.gui.layers import scan_layer
+    from napari_txm_bgcorr.gui.layers.convert import scan_layer
 
     def add(scan):
         panel.book.begin_opening()

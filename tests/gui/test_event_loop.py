@@ -45,7 +45,7 @@ def test_window_never_freezes_during_a_run(
 ):
     import torch
 
-    from napari_txm_bgcorr.engine.methods import METHODS
+    from napari_txm_bgcorr.backgrounds.registry import METHODS
     from tests.gui.helpers import Steady
 
     class Network(Steady):

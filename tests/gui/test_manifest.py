@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from npe2 import PluginManifest
 
-from napari_txm_bgcorr.core.errors import ReadError
-from napari_txm_bgcorr.gui.preferences import Preferences, preferences
+from napari_txm_bgcorr.errors import ReadError
+from napari_txm_bgcorr.gui.common.preferences import Preferences, preferences
 from napari_txm_bgcorr.gui.session import FORMATS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +37,7 @@ def test_panel_is_in_the_filter_menu(manifest):
 def test_panel_opens_from_menus_and_the_command_palette(make_napari_viewer, monkeypatch, qtbot):
     from napari._app_model import get_app_model
 
-    from napari_txm_bgcorr.gui import correct_widget
+    from napari_txm_bgcorr.gui.correct import widget as correct_widget
 
     monkeypatch.setattr(correct_widget, "find_choices", lambda stop: iter([]))
     viewer = make_napari_viewer()

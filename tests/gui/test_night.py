@@ -5,10 +5,10 @@ import pytest
 import tifffile
 from napari.utils.notifications import notification_manager
 
-from napari_txm_bgcorr.gui import tasks
-from napari_txm_bgcorr.gui.layers import owner_of
+from napari_txm_bgcorr.gui.correct import tasks
+from napari_txm_bgcorr.gui.layers.convert import owner_of
+from tests.gui.correct.test_widget import WAIT, layer, names, press, until_idle
 from tests.gui.helpers import make_scan
-from tests.gui.test_panel import WAIT, layer, names, press, until_idle
 
 NO_COUNTS = {
     "not a number": np.full((32, 32), np.nan),
@@ -124,7 +124,7 @@ def test_cancelled_before_anything_is_done(panel, qtbot, add_scan):
 
 
 def test_closing_napari_amid_a_correction_is_quiet(held, steady, capfd):
-    from napari_txm_bgcorr.gui import worker
+    from napari_txm_bgcorr.gui.common import worker
 
     steady.hold.set()
     held.window().close()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_txm_bgcorr.core.errors import AlreadyCorrectedError, ConfigError
+from napari_txm_bgcorr.errors import AlreadyCorrectedError, ConfigError
 from napari_txm_bgcorr.gui.session import InputInfo, Session, resolve
 from tests.gui.helpers import make_scan
 
@@ -91,7 +91,7 @@ def test_resolving_reads_no_pixel():
 
 def test_session_and_tasks_load_no_qt():
     code = (
-        "import sys, napari_txm_bgcorr.gui.session, napari_txm_bgcorr.gui.tasks,"
+        "import sys, napari_txm_bgcorr.gui.session, napari_txm_bgcorr.gui.correct.tasks,"
         " napari_txm_bgcorr.gui.hooks;"
         "bad = {'qtpy', 'PyQt6', 'PySide6', 'superqt', 'napari', 'torch'} & set(sys.modules);"
         "sys.exit(str(sorted(bad)) if bad else 0)"

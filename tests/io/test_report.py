@@ -14,13 +14,8 @@ from urllib.parse import urlparse
 import imagecodecs
 import numpy as np
 import pytest
-from tests.core.scenes import make_scene
 
-from napari_txm_bgcorr.core import flags
-from napari_txm_bgcorr.core.errors import WriteError
-from napari_txm_bgcorr.core.flags import Worth
-from napari_txm_bgcorr.core.tile_quality import measure
-from napari_txm_bgcorr.core.tile_table import COLUMNS, TileQuality
+from napari_txm_bgcorr.errors import WriteError
 from napari_txm_bgcorr.io import report
 from napari_txm_bgcorr.io.report_pictures import (
     CELL_PX,
@@ -30,6 +25,11 @@ from napari_txm_bgcorr.io.report_pictures import (
     grey_png,
     grid_png,
 )
+from napari_txm_bgcorr.quality import flags
+from napari_txm_bgcorr.quality.flags import Worth
+from napari_txm_bgcorr.quality.measure import measure
+from napari_txm_bgcorr.quality.table import COLUMNS, TileQuality
+from tests.mosaic.scenes import make_scene
 
 MIDDLE = 4
 VOID = {"img", "meta", "br"}

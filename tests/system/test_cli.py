@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_txm_bgcorr.io.finished_output import open_finished
-from napari_txm_bgcorr.io.tile_grid import parse_tile_configuration
+from napari_txm_bgcorr.io.output.patch import open_finished
+from napari_txm_bgcorr.io.readers.tile_layout import parse_tile_configuration
 
 COMMAND = [sys.executable, "-c", "from napari_txm_bgcorr.cli import main; main()"]
 
@@ -260,7 +260,8 @@ def test_an_interrupt_says_how_to_go_on_and_the_next_run_gives_the_same_bits(
     command = [*COMMAND, "correct", str(mosaic), "-o", str(tmp_path / "out"), *arguments]
     # the interrupt comes while the second tile is written
     stop = (
-        "import os, signal, time; from napari_txm_bgcorr.io.writers import OutputWriter as W; "
+        "import os, signal, time; "
+        "from napari_txm_bgcorr.io.output.writer import OutputWriter as W; "
         # a shell that starts the tests in the background has it ignored
         "signal.signal(signal.SIGINT, signal.default_int_handler); first = W.write; "
         "W.write = lambda s, r: (os.kill(os.getpid(), signal.SIGINT), time.sleep(9)) "
@@ -310,7 +311,7 @@ def test_an_unfinished_run_is_not_taken_up_with_other_references_or_darks(
     tifffile.imwrite(dark, np.full((128, 128), 100, np.uint16))
     arguments = ["-o", out, "--method", "captured", "--format", "tiff", "--reference"]
     stop = (
-        "from napari_txm_bgcorr.io.writers import OutputWriter as W; "
+        "from napari_txm_bgcorr.io.output.writer import OutputWriter as W; "
         "W.close_complete = lambda s: (_ for _ in ()).throw(OSError(28, 'full')); "
     )
     command = [COMMAND[0], "-c", stop + COMMAND[2], "correct", mosaic, *arguments, references[0]]

@@ -11,10 +11,10 @@ import tifffile
 from typer.testing import CliRunner
 
 from napari_txm_bgcorr.cli import app
-from napari_txm_bgcorr.core.errors import ReadError
-from napari_txm_bgcorr.core.simulate import SimulatedScan, simulate_mosaic
-from napari_txm_bgcorr.io.finished_output import open_finished
-from napari_txm_bgcorr.io.tile_grid import tile_configuration_text
+from napari_txm_bgcorr.errors import ReadError
+from napari_txm_bgcorr.io.output.patch import open_finished
+from napari_txm_bgcorr.io.readers.tile_layout import tile_configuration_text
+from napari_txm_bgcorr.simulation.acquisition import SimulatedScan, simulate_mosaic
 
 GRID, SIZE = (7, 7), 96
 

@@ -18,19 +18,19 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_txm_bgcorr.cli import clusters, distributed
-from napari_txm_bgcorr.cli.correct_job import correct_paths, correct_scans, prepare
-from napari_txm_bgcorr.cli.correct_options import CorrectOptions
-from napari_txm_bgcorr.cli.shards import parse_shard
-from napari_txm_bgcorr.core.errors import ConfigError, WriteError
 from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.errors import ConfigError, WriteError
 from napari_txm_bgcorr.io import OutputWriter
-from napari_txm_bgcorr.io.shared import join_shards, shard_tiles
+from napari_txm_bgcorr.io.output.shared_store import join_shards, shard_tiles
+from napari_txm_bgcorr.workflows import clusters, distributed
+from napari_txm_bgcorr.workflows.config import CorrectOptions
+from napari_txm_bgcorr.workflows.correct import correct_paths, correct_scans, prepare
+from napari_txm_bgcorr.workflows.shards import parse_shard
 
 MAIN = "from napari_txm_bgcorr.cli import main; main()"
 KILLED_WITHIN_A_TILE = """
 import os, signal
-from napari_txm_bgcorr.io.write_zarr import ZarrSink
+from napari_txm_bgcorr.io.output.zarr import ZarrSink
 put, left = ZarrSink._put, [8]  # three chunks a tile: the third tile is cut short
 def cut(self, chunk, data):
     left[0] -= 1
@@ -211,7 +211,7 @@ class Killing(distributed.Distributed):
 
 def _slow_down() -> None:
     """In a worker: a tile takes a while, so that the kill comes in the middle."""
-    from napari_txm_bgcorr.io import shared
+    from napari_txm_bgcorr.io.output import shared_store as shared
 
     write = shared.ChunkWriter.write
 
@@ -245,7 +245,7 @@ def test_after_ctrl_c_and_with_a_killed_worker_the_bits_are_those_of_one_process
 
 SLOW = """
 import time
-from napari_txm_bgcorr.io.shared import ChunkWriter
+from napari_txm_bgcorr.io.output.shared_store import ChunkWriter
 write = ChunkWriter.write
 def slow(self, result):
     time.sleep(0.05)
@@ -337,7 +337,7 @@ def test_a_worker_does_the_same_in_process(
 
 
 def test_a_fitted_generator_travels_without_its_weights(tiles: Path) -> None:
-    from napari_txm_bgcorr.engine.methods import make_method
+    from napari_txm_bgcorr.backgrounds.registry import make_method
 
     scan = prepare(tiles, PLAIN)
     fitted = make_method("auto", joint=False, device="cpu")
@@ -398,7 +398,7 @@ def test_a_missing_package_comes_with_its_remedy(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_fitted_joint_stage_travels_without_the_tiles(tmp_path: Path) -> None:
-    from napari_txm_bgcorr.engine.methods import make_method
+    from napari_txm_bgcorr.backgrounds.registry import make_method
 
     made = start("", "simulate", "mosaic", "--grid", "4x6", "--size", 128, "-o", tmp_path / "m")
     assert made.wait(170) == 0

@@ -18,11 +18,11 @@ import tifffile
 from scipy import ndimage
 
 from napari_txm_bgcorr.cli import app, real_suite
-from napari_txm_bgcorr.core.errors import ConfigError, ReadError
-from napari_txm_bgcorr.engine.checkpoint import save_model
-from napari_txm_bgcorr.engine.config import NetworkConfig
-from napari_txm_bgcorr.engine.networks import build_generator
-from napari_txm_bgcorr.engine.real_suite import RealCase, load_manifest, no_harm
+from napari_txm_bgcorr.errors import ConfigError, ReadError
+from napari_txm_bgcorr.evaluation.real_suite import RealCase, load_manifest, no_harm
+from napari_txm_bgcorr.models.checkpoint import save_model
+from napari_txm_bgcorr.models.networks import build_generator
+from napari_txm_bgcorr.training.config import NetworkConfig
 
 QUICK = "captured,normalise,tile-median,smooth"
 FREE = [[20.5, 20.5], [60.5, 20.5], [60.5, 60.5], [20.5, 60.5]]

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from napari_txm_bgcorr import io
 from napari_txm_bgcorr.cli import app
-from napari_txm_bgcorr.io.tile_grid import parse_tile_configuration
+from napari_txm_bgcorr.io.readers.tile_layout import parse_tile_configuration
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from napari_txm_bgcorr.core.correction import BackgroundMethod
-from napari_txm_bgcorr.core.errors import MethodError
-from napari_txm_bgcorr.core.quality import background_error
 from napari_txm_bgcorr.core.scan import Scan, Source
+from napari_txm_bgcorr.errors import MethodError
+from napari_txm_bgcorr.quality.metrics import background_error
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SIZE = 48

@@ -10,9 +10,9 @@ import pytest
 import tifffile
 import torch
 
-from napari_txm_bgcorr.engine.checkpoint import load_model, read_card, save_model
-from napari_txm_bgcorr.engine.config import NetworkConfig
-from napari_txm_bgcorr.engine.networks import build_generator
+from napari_txm_bgcorr.models.checkpoint import load_model, read_card, save_model
+from napari_txm_bgcorr.models.networks import build_generator
+from napari_txm_bgcorr.training.config import NetworkConfig
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("TXM_BGCORR_DATA", ROOT.parent / "shared" / "data"))

@@ -9,10 +9,10 @@ import torch
 from typer.testing import CliRunner
 
 from napari_txm_bgcorr.cli import app
-from napari_txm_bgcorr.core.errors import ConfigError, ModelError
-from napari_txm_bgcorr.engine.checkpoint import save_model
-from napari_txm_bgcorr.engine.config import NetworkConfig
-from napari_txm_bgcorr.engine.networks import build_generator
+from napari_txm_bgcorr.errors import ConfigError, ModelError
+from napari_txm_bgcorr.models.checkpoint import save_model
+from napari_txm_bgcorr.models.networks import build_generator
+from napari_txm_bgcorr.training.config import NetworkConfig
 
 TINY = NetworkConfig(field_px=16, features=(4, 4))
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.system.test_distributed import content, start
 
-from napari_txm_bgcorr.backgrounds.drift_model import DriftModel
-from napari_txm_bgcorr.cli.correct_job import correct_paths, method_of, prepare
-from napari_txm_bgcorr.cli.correct_options import CorrectOptions
-from napari_txm_bgcorr.cli.shared_fit import SharedFit, fit_key
-from napari_txm_bgcorr.io.fit_file import FitPlace
-from napari_txm_bgcorr.io.shared import join_shards
-from napari_txm_bgcorr.io.turns import Pace, Turn
+from napari_txm_bgcorr.backgrounds.drift.model import DriftModel
+from napari_txm_bgcorr.io.output.fit_file import FitPlace
+from napari_txm_bgcorr.io.output.shared_store import join_shards
+from napari_txm_bgcorr.workflows.config import CorrectOptions
+from napari_txm_bgcorr.workflows.correct import correct_paths, method_of, prepare
+from napari_txm_bgcorr.workflows.sharding import SharedFit, fit_key
+from napari_txm_bgcorr.workflows.turns import Pace, Turn
+from tests.system.test_distributed import content, start
 
 PLAIN = CorrectOptions(
     method="tile-median", joint=True, save=("background", "corrected"), quiet=True
@@ -29,8 +29,8 @@ SOLVES = """
 import os, signal, time
 from functools import partial
 from napari_txm_bgcorr.cli import shared_fit
-from napari_txm_bgcorr.backgrounds.drift_model import DriftModel
-from napari_txm_bgcorr.io.turns import Pace
+from napari_txm_bgcorr.backgrounds.drift.model import DriftModel
+from napari_txm_bgcorr.workflows.turns import Pace
 shared_fit.SharedFit = partial(shared_fit.SharedFit, pace=Pace(0.1, {dead}, 0.1, 0.3))
 fit = DriftModel.fit_watched
 def solve(self, scan, watch):

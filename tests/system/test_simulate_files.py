@@ -9,13 +9,13 @@ import pytest
 import tifffile
 
 from napari_txm_bgcorr import io
-from napari_txm_bgcorr.cli.simulate_files import write_simulation
-from napari_txm_bgcorr.core.simulate import (
+from napari_txm_bgcorr.simulation.acquisition import (
     SimulatedScan,
     simulate_mosaic,
     simulate_series,
     simulate_tile,
 )
+from napari_txm_bgcorr.workflows.simulate import write_simulation
 
 MADE = {
     "tile": lambda: simulate_tile(size=64, seed=4),

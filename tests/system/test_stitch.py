@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from tests.io import stitch_parts
-from tests.io.stitch_parts import make_result, run
 
-from napari_txm_bgcorr.io.job import DONE, JOB, LOCK
-from napari_txm_bgcorr.io.pyramid import open_pyramid
+from napari_txm_bgcorr.io.output.job import DONE, JOB, LOCK
+from napari_txm_bgcorr.io.output.pyramid_reader import open_pyramid
+from tests.workflows import stitch_parts
+from tests.workflows.stitch_parts import make_result, run
 
 COMMAND = [sys.executable, "-c", "from napari_txm_bgcorr.cli import main; main()"]
 KILLS = 9

@@ -15,14 +15,14 @@ import zarr
 from typer.testing import CliRunner
 
 from napari_txm_bgcorr import io
-from napari_txm_bgcorr.backgrounds.drift_model import DriftModel
+from napari_txm_bgcorr.backgrounds.drift.model import DriftModel
 from napari_txm_bgcorr.cli import app
-from napari_txm_bgcorr.cli.correct_job import correct_paths, method_of, prepare
-from napari_txm_bgcorr.cli.correct_options import CorrectOptions
 from napari_txm_bgcorr.core.background_method import UNCERTAINTY_UNIT, StatesUncertainty
-from napari_txm_bgcorr.core.errors import ConfigError
-from napari_txm_bgcorr.io.finished_output import open_finished
-from napari_txm_bgcorr.io.tile_parts import open_parts
+from napari_txm_bgcorr.errors import ConfigError
+from napari_txm_bgcorr.io.output.patch import open_finished
+from napari_txm_bgcorr.io.output.result import open_parts
+from napari_txm_bgcorr.workflows.config import CorrectOptions
+from napari_txm_bgcorr.workflows.correct import correct_paths, method_of, prepare
 
 JOINT = CorrectOptions(
     method="smooth", joint=True, save=("raw", "background", "corrected", "uncertainty"), quiet=True

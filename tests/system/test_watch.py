@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_txm_bgcorr.cli.correct_job import correct_paths
-from napari_txm_bgcorr.cli.correct_options import CorrectOptions
 from napari_txm_bgcorr.cli.watch import LOG, Watch
-from napari_txm_bgcorr.core.errors import ReadError
-from napari_txm_bgcorr.io.watcher import Arrival, Watcher
-from napari_txm_bgcorr.io.write_xradia import write_xradia
+from napari_txm_bgcorr.errors import ReadError
+from napari_txm_bgcorr.io.folder_watcher import Arrival, Watcher
+from napari_txm_bgcorr.io.output.xradia import write_xradia
+from napari_txm_bgcorr.workflows.config import CorrectOptions
+from napari_txm_bgcorr.workflows.correct import correct_paths
 
 COMMAND = [sys.executable, "-c", "from napari_txm_bgcorr.cli import main; main()", "watch"]
 OPTIONS = CorrectOptions(method="smooth", overwrite=True, quiet=True)
@@ -252,7 +252,7 @@ def test_ctrl_c_ends_the_command_cleanly(tmp_path: Path) -> None:
 def test_an_output_that_holds_the_watched_folder_is_refused(tmp_path: Path, out: str) -> None:
     (tmp_path / "in").mkdir()
     from napari_txm_bgcorr.cli.watch import _check_folders
-    from napari_txm_bgcorr.core.errors import ConfigError
+    from napari_txm_bgcorr.errors import ConfigError
 
     with pytest.raises(ConfigError, match="watched folder"):
         _check_folders(tmp_path / "in", tmp_path / out)

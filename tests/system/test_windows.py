@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from napari_txm_bgcorr.cli import clusters, doctor
+from napari_txm_bgcorr.cli import doctor
 from napari_txm_bgcorr.cli.many_values import expanded
+from napari_txm_bgcorr.workflows import clusters
 
 
 def test_names_beyond_the_code_page_of_a_pipe_are_printed(tmp_path):
@@ -47,10 +48,10 @@ def test_doctor_reports_a_torch_that_cannot_be_loaded(monkeypatch, platform):
 
     class Broken:
         def find_spec(self, name, *_):
-            if name in ("torch", "napari_txm_bgcorr.engine.checkpoint"):
+            if name in ("torch", "napari_txm_bgcorr.models.checkpoint"):
                 raise OSError("[WinError 126] module not found. Error loading fbgemm.dll")
 
-    for name in ("torch", "napari_txm_bgcorr.engine.checkpoint"):
+    for name in ("torch", "napari_txm_bgcorr.models.checkpoint"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
     monkeypatch.setattr(sys, "platform", platform)

@@ -10,7 +10,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from napari_txm_bgcorr import __version__
-from napari_txm_bgcorr.cli import (
+from napari_txm_bgcorr.errors import TxmError
+
+from . import (
     bench,
     correct,
     doctor,
@@ -25,8 +27,7 @@ from napari_txm_bgcorr.cli import (
     train,
     watch,
 )
-from napari_txm_bgcorr.cli.many_values import expanded, many_values
-from napari_txm_bgcorr.core.errors import TxmError
+from .many_values import expanded, many_values
 
 __all__ = ["app", "main"]
 

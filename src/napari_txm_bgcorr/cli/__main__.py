@@ -1,6 +1,6 @@
 """``python -m napari_txm_bgcorr.cli``: the command, where its script is not on the path."""
 
-from napari_txm_bgcorr.cli import main
+from . import main
 
 __all__: list[str] = []
 

@@ -13,10 +13,11 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_txm_bgcorr.cli import bench_mosaic, bench_train
-from napari_txm_bgcorr.cli.options import Device, JsonFlag
-from napari_txm_bgcorr.cli.simulate_files import write_simulation
-from napari_txm_bgcorr.core.errors import ConfigError, TxmError
+from napari_txm_bgcorr.errors import ConfigError, TxmError
+from napari_txm_bgcorr.workflows.simulate import write_simulation
+
+from . import bench_mosaic, bench_train
+from .options import Device, JsonFlag
 
 __all__ = ["app"]
 
@@ -91,7 +92,7 @@ def correct(
 def _bench_correct(
     folder: Path, tiles: int, size: int, format: str, options: list[str]
 ) -> dict[str, Any]:
-    from napari_txm_bgcorr.core.simulate import simulate_mosaic
+    from napari_txm_bgcorr.simulation.acquisition import simulate_mosaic
 
     side = max(1, round(math.sqrt(tiles)))
     if side * side != tiles:

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_txm_bgcorr.cli.correct_job import correct_paths, correct_scans, prepare
-from napari_txm_bgcorr.cli.correct_options import CorrectOptions
-from napari_txm_bgcorr.cli.options import Device, Grid, JsonFlag, PixelNm, parse_grid
+from napari_txm_bgcorr.workflows.config import CorrectOptions
+from napari_txm_bgcorr.workflows.correct import correct_paths, correct_scans, prepare
+
+from .options import Device, Grid, JsonFlag, PixelNm, parse_grid
 
 __all__ = ["CorrectOptions", "correct", "correct_paths", "correct_scans", "prepare"]
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from tqdm import tqdm
 
-from napari_txm_bgcorr.cli.options import Device, JsonFlag
-from napari_txm_bgcorr.core.errors import ConfigError
+from napari_txm_bgcorr.errors import ConfigError
+
+from .options import Device, JsonFlag
 
 if TYPE_CHECKING:
-    from napari_txm_bgcorr.cli.real_suite import SuiteOptions
-    from napari_txm_bgcorr.engine.real_suite import Row
+    from napari_txm_bgcorr.evaluation.real_suite import Row
+
+    from .real_suite import SuiteOptions
 
 __all__ = ["evaluate"]
 
@@ -89,8 +91,9 @@ def evaluate(
     """Judge background methods on simulated sessions, or on real scans with or without truth."""
     methods = [name.strip() for words in method or () for name in words.split(",")]
     if suite == "real":
-        from napari_txm_bgcorr.cli.real_suite import SuiteOptions
-        from napari_txm_bgcorr.engine.real_suite import MANIFEST
+        from napari_txm_bgcorr.evaluation.real_suite import MANIFEST
+
+        from .real_suite import SuiteOptions
 
         folder = _data_folder(data)
         options = SuiteOptions(
@@ -106,7 +109,7 @@ def evaluate(
         )
         _real(options, output, markdown, as_json=as_json)
         return
-    from napari_txm_bgcorr.engine import evaluate as suite_module
+    from napari_txm_bgcorr.evaluation import evaluate as suite_module
 
     if suite == "simulated":
         if sessions < 1:
@@ -144,8 +147,9 @@ def _real(
     options: SuiteOptions, output: Path | None, markdown: Path | None, *, as_json: bool
 ) -> None:
     """Run the real suite, show its rows as they come, and write what was asked for."""
-    from napari_txm_bgcorr.cli.real_suite import run_suite
-    from napari_txm_bgcorr.engine import real_suite as suite
+    from napari_txm_bgcorr.evaluation import real_suite as suite
+
+    from .real_suite import run_suite
 
     _page(markdown, [])  # a slip costs no minutes
     if not as_json:
@@ -174,7 +178,7 @@ def _real(
 
 def _page(path: Path | None, rows: list[Row]) -> str:
     """Page with the table in its place."""
-    from napari_txm_bgcorr.engine.real_suite import markdown_text, place_between_marks
+    from napari_txm_bgcorr.evaluation.real_suite import markdown_text, place_between_marks
 
     old = "" if path is None or not path.exists() else path.read_text("utf-8")
     try:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_txm_bgcorr.cli.options import JsonFlag
-from napari_txm_bgcorr.core.errors import ConfigError
+from napari_txm_bgcorr.errors import ConfigError
+
+from .options import JsonFlag
 
 if TYPE_CHECKING:
-    from napari_txm_bgcorr.io.harvest import Harvest
+    from napari_txm_bgcorr.workflows.harvest import Harvest
 
 __all__ = ["harvest"]
 
@@ -55,7 +56,7 @@ def harvest(
     reason; unreadable files too. The same command goes on after an interruption, and adds
     what is new in the archive.
     """
-    from napari_txm_bgcorr.io import harvest as work
+    from napari_txm_bgcorr.workflows import harvest as work
 
     if workers < 1:
         raise ConfigError(f"--workers {workers}: give at least 1")

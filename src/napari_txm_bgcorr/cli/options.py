@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from napari_txm_bgcorr.core.errors import ConfigError
+from napari_txm_bgcorr.errors import ConfigError
 
 __all__ = ["Device", "Grid", "JsonFlag", "PixelNm", "parse_grid"]
 

@@ -12,13 +12,14 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
-from napari_txm_bgcorr.cli.options import JsonFlag
-from napari_txm_bgcorr.core.errors import WriteError
+from napari_txm_bgcorr.errors import WriteError
+
+from .options import JsonFlag
 
 if TYPE_CHECKING:
-    from napari_txm_bgcorr.core.tile_quality import Gauge
-    from napari_txm_bgcorr.core.tile_table import TileQuality
-    from napari_txm_bgcorr.io.finished_output import FinishedOutput
+    from napari_txm_bgcorr.io.output.patch import FinishedOutput
+    from napari_txm_bgcorr.quality.measure import Gauge
+    from napari_txm_bgcorr.quality.table import TileQuality
 
 __all__ = ["DarkPaths", "look", "quality"]
 
@@ -95,8 +96,8 @@ def look(
 ) -> tuple[FinishedOutput, Gauge]:
     """Open a finished output and measure every tile of it."""
     from napari_txm_bgcorr import io
-    from napari_txm_bgcorr.core.tile_quality import measure
-    from napari_txm_bgcorr.io.finished_output import open_finished
+    from napari_txm_bgcorr.io.output.patch import open_finished
+    from napari_txm_bgcorr.quality.measure import measure
 
     output = open_finished(path)
     if dark:
@@ -104,7 +105,7 @@ def look(
         output = replace(output, scan=replace(output.scan, darks=darks))
     novelty = None
     if output.provenance.get("weights_sha256"):  # PyTorch takes a second to load
-        from napari_txm_bgcorr.engine.novelty import novelty_of
+        from napari_txm_bgcorr.models.novelty import novelty_of
 
         novelty = novelty_of(output.scan, output.provenance)
     with tqdm(
@@ -162,8 +163,8 @@ def make_report(output: FinishedOutput, gauge: Gauge, table: TileQuality) -> Any
 
 def summarise(output: FinishedOutput, table: TileQuality) -> dict[str, Any]:
     """Figures and flags, JSON-ready."""
-    from napari_txm_bgcorr.core.flags import FLAGS, raised
     from napari_txm_bgcorr.io.report import worst
+    from napari_txm_bgcorr.quality.flags import FLAGS, raised
 
     found = raised(table)
     tiles = []

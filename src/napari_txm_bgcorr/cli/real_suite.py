@@ -15,11 +15,12 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.cli import correct, train
-from napari_txm_bgcorr.core.errors import ConfigError, MethodError, ReadError, TxmError
+from napari_txm_bgcorr.errors import ConfigError, MethodError, ReadError, TxmError
+
+from . import correct, train
 
 if TYPE_CHECKING:
-    from napari_txm_bgcorr.engine.real_suite import FineTune, RealCase, Row, Scene
+    from napari_txm_bgcorr.evaluation.real_suite import FineTune, RealCase, Row, Scene
 
 __all__ = ["COMPARED", "SuiteOptions", "corrected_backgrounds", "read_scene", "run_suite"]
 
@@ -83,7 +84,7 @@ def run_suite(
         If the manifest or an image that it names cannot be used. A method that fails is a
         row that says why.
     """
-    from napari_txm_bgcorr.engine.real_suite import load_manifest
+    from napari_txm_bgcorr.evaluation.real_suite import load_manifest
 
     cases = [c for c in load_manifest(*options.manifests) if options.only in c.name]
     if not options.fine_tune:
@@ -109,7 +110,7 @@ def run_suite(
 
 def _judge_case(case: RealCase, options: SuiteOptions, model: str) -> Iterator[Row]:
     """Rows of one case: methods that apply, then external ones."""
-    from napari_txm_bgcorr.engine.real_suite import Row
+    from napari_txm_bgcorr.evaluation.real_suite import Row
 
     scene = read_scene(case, options.data)
     named = options.methods or case.methods
@@ -147,7 +148,7 @@ def read_scene(case: RealCase, data: Path) -> Scene:
     ConfigError
         If images differ in size, or a tile has no place.
     """
-    from napari_txm_bgcorr.engine.real_suite import Scene, area_mask, mean_truth
+    from napari_txm_bgcorr.evaluation.real_suite import Scene, area_mask, mean_truth
 
     tiles = _tiles(case, data)
     raws = {Path(tile).name: image for tile, image in tiles.items()}
@@ -190,7 +191,7 @@ def _images(path: Path) -> list[NDArray[Any]]:
 
 
 def _places(table: Path, raws: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    from napari_txm_bgcorr.io.tile_grid import parse_tile_configuration
+    from napari_txm_bgcorr.io.readers.tile_layout import parse_tile_configuration
 
     rows = {Path(name).stem: place for name, place in parse_tile_configuration(table).items()}
     missing = next((name for name in raws if name not in rows), None)
@@ -225,7 +226,7 @@ def corrected_backgrounds(
     TxmError
         As ``correct``.
     """
-    from napari_txm_bgcorr.engine.methods import LEARNED
+    from napari_txm_bgcorr.backgrounds.registry import LEARNED
 
     name, *more = method.split()
     learned = name in LEARNED

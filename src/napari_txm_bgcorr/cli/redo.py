@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_txm_bgcorr.cli.options import Device, JsonFlag
-from napari_txm_bgcorr.cli.quality import DarkPaths, look
-from napari_txm_bgcorr.core.errors import ConfigError
+from napari_txm_bgcorr.errors import ConfigError
+
+from .options import Device, JsonFlag
+from .quality import DarkPaths, look
 
 if TYPE_CHECKING:
     from napari_txm_bgcorr.core.correction import BackgroundMethod
     from napari_txm_bgcorr.core.scan import Scan
-    from napari_txm_bgcorr.io.finished_output import FinishedOutput
+    from napari_txm_bgcorr.io.output.patch import FinishedOutput
 
 __all__ = ["parse_tiles", "redo"]
 
@@ -64,9 +65,9 @@ def redo(
     The other tiles keep every bit, and the raw tiles are never changed. The output's record
     says which tiles were made by what.
     """
-    from napari_txm_bgcorr.core.redo import redo_tiles, subset
-    from napari_txm_bgcorr.engine.methods import LEARNED, make_method
-    from napari_txm_bgcorr.io.finished_output import Patch, open_finished
+    from napari_txm_bgcorr.backgrounds.registry import LEARNED, make_method
+    from napari_txm_bgcorr.io.output.patch import Patch, open_finished
+    from napari_txm_bgcorr.workflows.redo_tiles import redo_tiles, subset
 
     output = open_finished(path)
     scan = _with_references(output.scan, reference, dark)
@@ -122,7 +123,7 @@ def _with_references(scan: Scan, reference: list[Path] | None, dark: list[Path] 
 def _flagged(path: Path, dark: list[Path] | None) -> list[int]:
     import numpy as np
 
-    from napari_txm_bgcorr.core.flags import flagged
+    from napari_txm_bgcorr.quality.flags import flagged
 
     _, gauge = look(path, dark, register=True, quiet=True)
     return [int(i) for i in np.flatnonzero(flagged(gauge.table()))]
@@ -137,7 +138,7 @@ def _provenance(
 ) -> dict[str, Any]:
     """By what these tiles are made; refuses another dark than that of the other tiles."""
     from napari_txm_bgcorr.core.provenance import make_provenance
-    from napari_txm_bgcorr.core.redo import nearby, subset
+    from napari_txm_bgcorr.workflows.redo_tiles import nearby, subset
 
     part = scan if local is None else subset(scan, nearby(scan, tiles[0], max(1, local)))
     made = make_provenance(scan, method.fit(part)).to_dict()

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_txm_bgcorr.cli.options import parse_grid
-from napari_txm_bgcorr.cli.simulate_files import SETTINGS, part_of, write_simulation
-from napari_txm_bgcorr.core.errors import ConfigError, WriteError
-from napari_txm_bgcorr.core.illumination import FAMILIES
-from napari_txm_bgcorr.core.specimens import SPECIMENS
+from napari_txm_bgcorr.errors import ConfigError, WriteError
+from napari_txm_bgcorr.simulation.illumination import FAMILIES
+from napari_txm_bgcorr.simulation.specimens import SPECIMENS
+from napari_txm_bgcorr.workflows.simulate import SETTINGS, part_of, write_simulation
+
+from .options import parse_grid
 
 if TYPE_CHECKING:
-    from napari_txm_bgcorr.core.simulate import SimulatedScan
+    from napari_txm_bgcorr.simulation.acquisition import SimulatedScan
 
 __all__ = ["simulate"]
 
@@ -116,7 +117,7 @@ def _simulated(
     kind: str, own: dict[str, Any], projections: int, common: dict[str, Any]
 ) -> SimulatedScan:
     """Draw a session of a kind, with what a mosaic has of its `own`."""
-    from napari_txm_bgcorr.core import simulate as simulator
+    from napari_txm_bgcorr.simulation import acquisition as simulator
 
     if kind == "mosaic":
         rows, columns = own["grid"]

@@ -13,9 +13,10 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
-from napari_txm_bgcorr.cli.options import JsonFlag
-from napari_txm_bgcorr.cli.system import peak_rss_mb
-from napari_txm_bgcorr.core.errors import WriteError
+from napari_txm_bgcorr.errors import WriteError
+from napari_txm_bgcorr.workflows.resources import peak_rss_mb
+
+from .options import JsonFlag
 
 __all__ = ["check_stitched_place", "stitch", "stitch_path", "stitch_results", "stitched_place"]
 
@@ -101,9 +102,9 @@ def stitch_path(
     WriteError
         If the place is taken or an option is unknown.
     """
-    from napari_txm_bgcorr.io.stitching import StitchOptions, check_options, stitch
-    from napari_txm_bgcorr.io.tile_parts import open_parts
-    from napari_txm_bgcorr.io.tile_places import begun_places, find_places
+    from napari_txm_bgcorr.io.output.result import open_parts
+    from napari_txm_bgcorr.io.output.tile_positions import begun_places, find_places
+    from napari_txm_bgcorr.workflows.stitch import StitchOptions, check_options, stitch
 
     started = time.perf_counter()
     if out.suffix.lower() in (".tif", ".tiff"):

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_txm_bgcorr.cli.options import Device
-from napari_txm_bgcorr.core.errors import ConfigError
+from napari_txm_bgcorr.errors import ConfigError
+
+from .options import Device
 
 if TYPE_CHECKING:
-    from napari_txm_bgcorr.core.training_data import TrainingData
-    from napari_txm_bgcorr.engine.config import DataConfig, TrainConfig
-    from napari_txm_bgcorr.engine.train import TrainStep
+    from napari_txm_bgcorr.core.training_images import TrainingData
+    from napari_txm_bgcorr.training.config import DataConfig, TrainConfig
+    from napari_txm_bgcorr.training.loop import TrainStep
 
 __all__ = ["MANY", "data_overrides", "find_data", "train"]
 
@@ -89,7 +90,7 @@ def train(
     A file named `stop` in the folder ends the run after the current step, one named `pause`
     makes it wait until it is removed. Several processes: torchrun --no-python -- txm-bgcorr train.
     """
-    from napari_txm_bgcorr.engine.config import load_config
+    from napari_txm_bgcorr.training.config import load_config
 
     if run is None:
         raise ConfigError("--run: missing; name the folder of the run")
@@ -104,8 +105,8 @@ def _train(settings: TrainConfig, run: Path, *, resume: bool, device: str, profi
     data = find_data(settings.data)
     for sentence in (*data.notes, *_told(settings, data)):
         typer.echo(sentence)
-    from napari_txm_bgcorr.engine.run_status import read_status
-    from napari_txm_bgcorr.engine.train import run_training
+    from napari_txm_bgcorr.training.loop import run_training
+    from napari_txm_bgcorr.training.run.status import read_status
 
     model = run_training(
         settings, run, resume=resume, device=device, on_step=_show, data=data, profile=profile
@@ -132,7 +133,7 @@ def _told(settings: TrainConfig, data: TrainingData) -> tuple[str, ...]:
     """What the validation can tell, where the user's images are learned from."""
     if not any(data.counts().values()):
         return ()
-    from napari_txm_bgcorr.engine.mixed import validation_tells
+    from napari_txm_bgcorr.training.data.mixed import validation_tells
 
     return validation_tells(settings, data)
 
@@ -150,7 +151,7 @@ def _source(config: str | None, run: Path, resume: bool) -> str:
 
 
 def _is_preset(config: str) -> bool:
-    from napari_txm_bgcorr.engine.config import preset_names
+    from napari_txm_bgcorr.training.config import preset_names
 
     return config in preset_names()
 
@@ -197,6 +198,6 @@ def find_data(data: DataConfig) -> TrainingData:
     ReadError
         If a path cannot be read.
     """
-    from napari_txm_bgcorr.io.training_data import read_training_data
+    from napari_txm_bgcorr.io.training_images import read_training_data
 
     return read_training_data(data.references, data.samples, data.pairs, data.darks)

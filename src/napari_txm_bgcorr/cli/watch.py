@@ -12,13 +12,14 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_txm_bgcorr.cli.correct import DARK_HELP, METHOD_HELP, REFERENCE_HELP, SAVE_HELP
-from napari_txm_bgcorr.cli.correct_inputs import FILE_SUFFIX
-from napari_txm_bgcorr.cli.correct_job import Here, correct_scans, method_of, prepare
-from napari_txm_bgcorr.cli.correct_options import CorrectOptions
-from napari_txm_bgcorr.cli.options import Device, Grid, PixelNm, parse_grid
-from napari_txm_bgcorr.core.errors import ConfigError, TxmError
-from napari_txm_bgcorr.io.watcher import Arrival, State, Watcher
+from napari_txm_bgcorr.errors import ConfigError, TxmError
+from napari_txm_bgcorr.io.folder_watcher import Arrival, State, Watcher
+from napari_txm_bgcorr.workflows.config import CorrectOptions
+from napari_txm_bgcorr.workflows.correct import Here, correct_scans, method_of, prepare
+from napari_txm_bgcorr.workflows.inputs import FILE_SUFFIX
+
+from .correct import DARK_HELP, METHOD_HELP, REFERENCE_HELP, SAVE_HELP
+from .options import Device, Grid, PixelNm, parse_grid
 
 __all__ = ["LOG", "Watch", "watch"]
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.scan import Scan
+from .scan import Scan
 
 __all__ = [
     "UNCERTAINTY_UNIT",

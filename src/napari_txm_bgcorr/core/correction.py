@@ -13,11 +13,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core import pixels
-from napari_txm_bgcorr.core.background_method import BackgroundMethod, StatesUncertainty
-from napari_txm_bgcorr.core.errors import MethodError
-from napari_txm_bgcorr.core.provenance import Provenance, make_provenance, refuse_if_corrected
-from napari_txm_bgcorr.core.scan import LazyTiles, Scan
+from napari_txm_bgcorr.errors import MethodError
+
+from . import pixels
+from .background_method import BackgroundMethod, StatesUncertainty
+from .provenance import Provenance, make_provenance, refuse_if_corrected
+from .scan import LazyTiles, Scan
 
 __all__ = [
     "BackgroundMethod",

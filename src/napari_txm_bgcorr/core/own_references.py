@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from napari_txm_bgcorr.core.reference_matching import match_references
-from napari_txm_bgcorr.core.scan import Scan
+from .reference_matching import match_references
+from .scan import Scan
 
 __all__ = [
     "method_notes",

@@ -11,10 +11,10 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
-from napari_txm_bgcorr.core.pixels import lit_in_tiles
-from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.core.shapes import spread_indices
-from napari_txm_bgcorr.core.watch import SILENT, Watch
+from .pixels import lit_in_tiles
+from .progress import SILENT, Watch
+from .scan import Scan
+from .smooth_fields import spread_indices
 
 __all__ = ["ASKED", "with_pedestal"]
 

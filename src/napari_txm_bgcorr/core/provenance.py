@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from napari_txm_bgcorr.core.errors import AlreadyCorrectedError, ReadError
-from napari_txm_bgcorr.core.scan import Scan, TileArray
+from napari_txm_bgcorr.errors import AlreadyCorrectedError, ReadError
+
+from .scan import Scan, TileArray
 
 if TYPE_CHECKING:
-    from napari_txm_bgcorr.core.background_method import BackgroundMethod
+    from .background_method import BackgroundMethod
 
 __all__ = ["PACKAGES", "Provenance", "make_provenance", "pixels_sha256", "refuse_if_corrected"]
 

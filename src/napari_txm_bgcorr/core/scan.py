@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.errors import ReadError
+from napari_txm_bgcorr.errors import ReadError
 
 __all__ = ["Kind", "LazyTiles", "Scan", "Source", "TileArray", "raster_cells", "raster_positions"]
 

@@ -44,7 +44,7 @@ def read_layers(path: PathOrPaths) -> LayerTuples:
     """
     from napari.utils.notifications import show_error
 
-    from napari_txm_bgcorr.gui.beside import beside
+    from .common.blocking_call import beside
 
     found = beside(lambda: _read(_paths(path))) or _Found()
     _draw_overviews(found)
@@ -63,8 +63,9 @@ class _Found:
 
 
 def _draw_overviews(found: _Found) -> None:
-    from napari_txm_bgcorr.core.errors import TxmError
-    from napari_txm_bgcorr.gui.fill_in import fill_in
+    from napari_txm_bgcorr.errors import TxmError
+
+    from .layers.overview_loader import fill_in
 
     for fill in found.fills:
         try:
@@ -74,10 +75,11 @@ def _draw_overviews(found: _Found) -> None:
 
 
 def _read(paths: Sequence[Path]) -> _Found:
-    import napari_txm_bgcorr.gui.fill_in  # noqa: F401 - takes its time; the window has none
-    from napari_txm_bgcorr.core.errors import TxmError
-    from napari_txm_bgcorr.gui.outputs import parts
-    from napari_txm_bgcorr.gui.tasks import errors_in_words
+    import napari_txm_bgcorr.gui.layers.overview_loader  # noqa: F401 - takes its time; the window has none
+    from napari_txm_bgcorr.errors import TxmError
+
+    from .correct.tasks import errors_in_words
+    from .layers.outputs import parts
 
     found = _Found()
     for given in paths:
@@ -99,7 +101,7 @@ def _read(paths: Sequence[Path]) -> _Found:
 
 def _read_result(path: Path, found: _Found) -> bool:
     """Read a finished output; False where the path is something else."""
-    from napari_txm_bgcorr.gui.opened import saved_result
+    from .layers.saved_result import saved_result
 
     result = saved_result(path)
     if result is None:
@@ -111,8 +113,9 @@ def _read_result(path: Path, found: _Found) -> bool:
 
 def _read_part(path: Path, role: str | None, name: str | None, found: _Found) -> None:
     from napari_txm_bgcorr import io
-    from napari_txm_bgcorr.gui.layers import scan_layer
-    from napari_txm_bgcorr.gui.stitched import read_stitched
+
+    from .layers.convert import scan_layer
+    from .layers.stitched import read_stitched
 
     if pictures := read_stitched(path):
         found.layers += pictures
@@ -138,7 +141,7 @@ def _is_ours(path: Path) -> bool:
 
 def _holds_tiles(folder: Path) -> bool:
     """Look at the first names in a folder only: napari asks for every folder dropped."""
-    from napari_txm_bgcorr.gui.outputs import is_saved
+    from .layers.outputs import is_saved
 
     if is_saved(folder):
         return True

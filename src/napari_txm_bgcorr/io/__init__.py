@@ -7,16 +7,10 @@ is looked at, so that a TIFF needs neither h5py nor zarr.
 
 from __future__ import annotations
 
-from napari_txm_bgcorr.io.dispatch import (
-    APERTURE,
-    READERS,
-    from_aperture,
-    read,
-    read_references,
-)
-from napari_txm_bgcorr.io.job import finished
-from napari_txm_bgcorr.io.out_place import check_place
-from napari_txm_bgcorr.io.writers import WRITERS, OutputWriter, open_output
+from .output.job import finished
+from .output.out_place import check_place
+from .output.writer import WRITERS, OutputWriter, open_output
+from .readers.dispatch import APERTURE, READERS, from_aperture, read, read_references
 
 __all__ = [
     "APERTURE",

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from napari_txm_bgcorr.core.errors import ReadError
 from napari_txm_bgcorr.core.files import replace_file
-from napari_txm_bgcorr.io.guard import reading
+from napari_txm_bgcorr.errors import ReadError
+
+from .guard import reading
 
 __all__ = ["read_json", "write_json"]
 

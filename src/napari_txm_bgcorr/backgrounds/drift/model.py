@@ -1,0 +1,215 @@
+"""The background model of a scan: pattern, drift walking in time, levels; for 1 tile to 961.
+
+A single image, a series and a mosaic are the same problem with less or more of it: `drift_fit`
+solves, this method brings together what is known. See docs/decisions/0021-drift-model.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_txm_bgcorr.core.correction import BackgroundMethod
+from napari_txm_bgcorr.core.parallel import cpu_cores, one_algebra_thread
+from napari_txm_bgcorr.core.progress import SILENT, Watch, fit_method
+from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.errors import MethodError
+from napari_txm_bgcorr.mosaic.registration import Positions, register
+from napari_txm_bgcorr.mosaic.survey import MethodBackgrounds, Overview, survey
+
+from .lazy_backgrounds import DriftBackgrounds
+from .prior_error import prior_error
+from .scan_fit import ScanFit, ScanLevel, best_fit
+from .types import DriftFit
+
+__all__ = ["DriftModel", "FromReferences"]
+
+Image = NDArray[np.float32]
+Floats = NDArray[np.float64]
+
+
+@runtime_checkable
+class FromReferences(Protocol):
+    """A background method that takes its backgrounds from references, when fitted."""
+
+    knows_drift: bool
+
+
+class DriftModel:
+    """One background model for the whole scan, on top of a method that gives a prior pattern.
+
+    Fitting asks the method for the backgrounds of some tiles, or of all where it takes them
+    from references; afterwards backgrounds come from what was solved, without the method.
+
+    Parameters
+    ----------
+    method : BackgroundMethod
+        Fitted here. References where it has some, else a guess such as the generator's.
+    positions_px : (T, 2) float64 or None
+        Places of the tiles of a mosaic, (y, x); None: registered here.
+    name : str or None
+        Of this method; None: that of `method` and ``+joint``.
+    i0 : float or None
+        Counts of the open beam, dark removed, as the median over the lit field.
+    watch : Watch
+        Of `fit`; `fit_watched` takes another.
+
+    Attributes
+    ----------
+    positions : Positions or None
+        Where the tiles of the last mosaic lie; None for other scans.
+    backgrounds : DriftBackgrounds or None
+        Of the last fit.
+    solution : DriftFit or None
+        Of the last fit; does not travel to other processes.
+
+    Raises
+    ------
+    MethodError
+        If `i0` is not above 0.
+    """
+
+    def __init__(
+        self,
+        method: BackgroundMethod,
+        positions_px: Floats | None = None,
+        *,
+        name: str | None = None,
+        i0: float | None = None,
+        watch: Watch = SILENT,
+    ) -> None:
+        if i0 is not None and not (np.isfinite(i0) and i0 > 0):
+            raise MethodError(f"i0 {i0}: give the counts of the open beam, above 0")
+        self.method, self.i0, self.watch = method, i0, watch
+        self.name = f"{method.name}+joint" if name is None else name
+        self.positions: Positions | None = None
+        self.backgrounds: DriftBackgrounds | None = None
+        self.solution: DriftFit | None = None
+        self._given = positions_px
+        self._told: dict[str, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the solution: backgrounds are all that another process needs."""
+        return vars(self) | {"solution": None}
+
+    @property
+    def workers(self) -> int:
+        """Threads that may each ask for a background."""
+        return int(getattr(self.method, "workers", 1))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the last fit, a sentence each."""
+        return tuple(self._stage()["notes"])
+
+    def _stage(self) -> dict[str, Any]:
+        if self.backgrounds is None:
+            raise MethodError(f"{self.name}: not fitted; call fit(scan) first")
+        return self._told
+
+    def fit(self, scan: Scan) -> Self:
+        """Fit the method, look at all tiles, register and solve.
+
+        Raises
+        ------
+        MethodError
+            If the method cannot work on this scan.
+        StoppedError
+            If the watch ended it.
+        """
+        return self.fit_watched(scan, self.watch)
+
+    def fit_watched(self, scan: Scan, watch: Watch) -> Self:
+        """As `fit`, under a watch of its own."""
+        self.positions = self.backgrounds = self.solution = None
+        fit_method(self.method, scan, watch)
+        known = isinstance(self.method, FromReferences) and self.method.knows_drift
+        own = MethodBackgrounds(scan, self.method, known)
+        overview = survey(scan, own, workers=self.workers, watch=watch)
+        mosaic = scan.kind == "mosaic" and len(scan) > 1
+        positions = self._places(scan, overview, watch) if mosaic else None
+        followed = bool(getattr(self.method, "follows_shape", False))
+        error = prior_error(_referenced(self.method, scan), known, followed)
+        with one_algebra_thread():
+            work, self.solution = best_fit(scan, overview, positions, error, watch)
+        self.positions = positions
+        level, shift = work.level(self.solution, self.i0)
+        self.backgrounds = work.backgrounds(self.solution, shift)
+        self._told = self._described(work, self.solution, level)
+        return self
+
+    def _places(self, scan: Scan, overview: Overview, watch: Watch) -> Positions:
+        if self._given is not None:
+            return Positions(np.asarray(self._given, np.float64), (), "as given")
+        return register(scan, overview=overview, workers=cpu_cores(), watch=watch)
+
+    def background(
+        self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """Backgrounds of tiles `(N, Y, X)` in counts; see `BackgroundMethod`.
+
+        Tiles that the scan does not hold get the method's own.
+        """
+        self._stage()
+        if index is None or self.backgrounds is None:
+            return self.method.background(tiles, index)
+        out = np.empty(tiles.shape, np.float32)
+        for k, i in enumerate(index):
+            out[k] = self.backgrounds[int(i)]
+        return out
+
+    def uncertainty(self, index: int) -> Image:
+        """Standard deviation `(Y, X)` of the log background of a tile, its level left out.
+
+        Raises
+        ------
+        MethodError
+            Before `fit`.
+        """
+        self._stage()
+        if self.backgrounds is None:
+            raise MethodError(f"{self.name}: not fitted; call fit(scan) first")
+        return self.backgrounds.uncertainty(index)
+
+    def describe(self) -> dict[str, Any]:
+        """Parameters for the provenance, JSON-ready."""
+        return {"method": self.method.name, **self.method.describe(), "joint": dict(self._told)}
+
+    def _described(self, work: ScanFit, found: DriftFit, level: ScanLevel) -> dict[str, Any]:
+        stage: dict[str, Any] = {
+            "options": asdict(work.options) | {"width": list(work.options.width)},
+            "prior": asdict(work.error),
+        }
+        if self.positions is not None:
+            stage["registration"] = self.positions.note
+            stage["pairs"] = len(self.positions.edges)
+            stage["pairs_registered"] = self.positions.used
+            if self.positions.used:
+                stage["positions_px"] = np.round(self.positions.positions_px, 2).tolist()
+        stage["level"] = level.describe()
+        stage["overlaps"] = work.overlaps
+        if np.isfinite(found.seam):
+            stage["seam_after"] = round(found.seam, 5)
+        stage["free_share"] = np.round(found.free_share, 3).tolist()
+        stage["level_errors"] = np.round(found.level_sd, 4).tolist()
+        stage["notes"] = list(_notes(level, found))
+        return stage
+
+
+def _referenced(method: BackgroundMethod, scan: Scan) -> Scan:
+    """The scan with the references that the method used, which may be its own."""
+    attach = getattr(method, "with_references", None)
+    with_own: Scan = scan if attach is None else attach(scan)
+    return with_own
+
+
+def _notes(level: ScanLevel, found: DriftFit) -> tuple[str, ...]:
+    if level.source != "relative":
+        return ()
+    return (
+        "the level is relative: no empty area, reference or I0 sets it "
+        "(transmission is known up to one factor for the whole scan)",
+    )

@@ -1,0 +1,130 @@
+"""Medians and quantiles over the tiles of a stack, band by band; sorted: NumPy is fast at that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .parallel import spread
+
+__all__ = ["masked_median", "median_of", "quantiles_of"]
+
+Image = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+BAND_PX = 2**12  # sorted together: less than 1 MB of 48 tiles
+
+
+def median_of(stack: NDArray[Any], workers: int = 1) -> Image:
+    """Median over tiles.
+
+    Parameters
+    ----------
+    stack : (N, Y, X), finite
+    workers : int
+        Threads; the same bits for any number.
+
+    Returns
+    -------
+    (Y, X) float32
+    """
+    count = len(stack)
+    low, high = (count - 1) // 2, count // 2
+
+    def band(rows: slice) -> Image:
+        part = _pixels_first(stack[:, rows].astype(np.float32, copy=False))
+        part.sort(axis=1)
+        return _middle(part[:, low], part[:, high])
+
+    return _of_bands(band, stack, workers)
+
+
+def quantiles_of(
+    layers: Callable[[slice], Image],
+    size: tuple[int, int],
+    shares: Sequence[float],
+    workers: int = 1,
+) -> NDArray[np.float32]:
+    """Quantiles over tiles, linear between two.
+
+    Parameters
+    ----------
+    layers : callable
+        `layers(rows) -> (N, y, X)` float32, finite, for some rows of pixels.
+    size : (Y, X)
+    shares : sequence of float
+        Of the tiles that are lower, 0 to 1.
+    workers : int
+        Threads; the same bits for any number.
+
+    Returns
+    -------
+    (Q, Y, X) float32
+    """
+    rows, columns = size
+
+    def band(part: slice) -> NDArray[np.float32]:
+        ordered = _pixels_first(layers(part))
+        ordered.sort(axis=1)
+        out = np.empty((len(shares), len(ordered)), np.float32)
+        for k, share in enumerate(shares):
+            place = share * (ordered.shape[1] - 1)
+            low, over = int(place), np.float32(place % 1)
+            high = min(low + 1, ordered.shape[1] - 1)
+            out[k] = ordered[:, low] * (1 - over) + ordered[:, high] * over
+        return out
+
+    step = max(1, BAND_PX // columns)
+    parts = spread(band, [slice(y, min(y + step, rows)) for y in range(0, rows, step)], workers)
+    return np.concatenate(list(parts), axis=1).reshape(len(shares), rows, columns)
+
+
+def masked_median(
+    stack: Image, kept: Callable[[slice], Mask], least: int = 3, workers: int = 1
+) -> Image:
+    """Median over the kept tiles at each pixel; over all where fewer than `least` are kept.
+
+    Parameters
+    ----------
+    stack : (N, Y, X) float32, finite
+    kept : callable
+        `kept(rows) -> (N, y, X)` bool for some rows of pixels.
+    least : int
+    workers : int
+        Threads; the same bits for any number.
+
+    Returns
+    -------
+    (Y, X) float32
+    """
+
+    def band(rows: slice) -> Image:
+        use = kept(rows)
+        count = use.sum(axis=0, dtype=np.uint16)
+        few = count < least
+        part = np.where(use | few, stack[:, rows], np.float32(np.inf))
+        ordered = _pixels_first(part)
+        ordered.sort(axis=1)
+        number = np.where(few, len(stack), count).ravel().astype(np.int64)
+        places = np.arange(len(ordered))
+        return _middle(ordered[places, (number - 1) // 2], ordered[places, number // 2])
+
+    return _of_bands(band, stack, workers)
+
+
+def _pixels_first(part: Image) -> Image:
+    """`(N, y, x)` to `(y x, N)`, contiguous, in memory of its own."""
+    return part.reshape(len(part), -1).T.copy()
+
+
+def _middle(low: Image, high: Image) -> Image:
+    return np.asarray((low + high) / 2, np.float32)
+
+
+def _of_bands(band: Callable[[slice], Image], stack: NDArray[Any], workers: int) -> Image:
+    rows, columns = stack.shape[1:]
+    step = max(1, BAND_PX // columns)
+    parts = spread(band, [slice(y, y + step) for y in range(0, rows, step)], workers)
+    return np.concatenate(list(parts)).reshape(rows, columns)

@@ -1,1 +1,0 @@
-"""Networks, training and prediction: torch and MONAI, never Qt."""

@@ -1,0 +1,49 @@
+"""When a worker speaks: progress often enough to be alive, seldom enough to cost nothing."""
+
+from __future__ import annotations
+
+import time
+
+from napari_txm_bgcorr.gui.correct.messages import Advanced
+
+__all__ = ["Pace", "Turn"]
+
+MESSAGE_INTERVAL_S = 0.1
+
+
+class Turn:
+    """Says when the next message is due: ten times a second at most."""
+
+    def __init__(self) -> None:
+        self._spoke = 0.0
+
+    def due(self) -> bool:
+        """Whether to speak now; if so, the next turn is a tenth of a second away."""
+        now = time.monotonic()
+        if now - self._spoke < MESSAGE_INTERVAL_S:
+            return False
+        self._spoke = now
+        return True
+
+
+class Pace:
+    """Progress of a run: when to speak, and how long the rest will take.
+
+    Parameters
+    ----------
+    total : int
+        Tiles to do.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+        self._began = time.monotonic()
+        self._turn = Turn()
+
+    def step(self, text: str = "") -> Advanced | None:
+        """Count one tile; a message is due at most ten times a second, and at the end."""
+        self.done += 1
+        if not (self._turn.due() or self.done >= self.total):
+            return None
+        left = (time.monotonic() - self._began) / self.done * (self.total - self.done)
+        return Advanced(self.done, self.total, left, text)

@@ -1,0 +1,122 @@
+"""What a task tells the panel, one kind of message each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.errors import TxmError
+from napari_txm_bgcorr.gui.layers.result import Result
+
+__all__ = [
+    "Advanced",
+    "Choices",
+    "Doubted",
+    "Failed",
+    "Finished",
+    "Message",
+    "Opened",
+    "Preparing",
+    "Reopened",
+    "Saved",
+    "Shown",
+    "Started",
+    "Tell",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A path was read: its layer, and the pyramid that is being filled."""
+
+    scan: Scan
+    layer: tuple[Any, dict[str, Any], str]
+
+
+@dataclass(frozen=True, eq=False)
+class Reopened:
+    """A finished output was opened: a result, and its layers."""
+
+    result: Result
+    layers: tuple[tuple[Any, dict[str, Any], str], ...]
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """Something is under way whose length is not known."""
+
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class Started:
+    """The method is fitted; the result may be shown, empty still."""
+
+    key: int
+    result: Result
+
+
+@dataclass(frozen=True)
+class Doubted:
+    """What in the data is beyond the model, and the references it could be fine-tuned on."""
+
+    sentences: tuple[str, ...]
+    references: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """Tiles done of all, and the time the others will take."""
+
+    done: int
+    total: int
+    seconds_left: float | None
+    text: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """One scan is done, or as much of it as there was time for."""
+
+    key: int
+    result: Result
+    cancelled: bool
+
+
+@dataclass(frozen=True)
+class Failed:
+    """One path or scan could not be treated; the others go on."""
+
+    error: TxmError
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A result was written."""
+
+    path: Path
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Pictures to look at, as layer data tuples."""
+
+    layers: tuple[tuple[Any, dict[str, Any], str], ...]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the combo boxes offer: `(name, label)` pairs."""
+
+    models: tuple[tuple[str, str], ...]
+    devices: tuple[tuple[str, str], ...]
+
+
+Message = (
+    Opened | Reopened | Preparing | Started | Advanced | Finished | Failed | Saved | Shown
+    | Choices | Doubted
+)  # fmt: skip
+Tell = Callable[[Message], None]

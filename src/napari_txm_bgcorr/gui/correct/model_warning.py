@@ -1,0 +1,79 @@
+"""What in today's data is beyond a model, and what it could be fine-tuned on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from napari_txm_bgcorr.core.own_references import reference_doubts
+from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.errors import MethodError
+from napari_txm_bgcorr.gui.session import Job, model_label
+
+__all__ = ["doubts", "in_one", "references", "refuse_no_counts"]
+
+REMEDY = "check the result, or fine-tune"
+LOOK_AT = 5  # tiles
+HERE = "Check the result against a reference, or fine-tune the model on today's."
+
+
+def doubts(job: Job, scan: Scan) -> list[str]:
+    """What in the scan is outside the model's card, or unlike its training: one sentence.
+
+    What has a remedy of its own is a further sentence, as are references of another energy.
+    """
+    from napari_txm_bgcorr.backgrounds.registry import LEARNED
+
+    apart = reference_doubts(job.method, scan)
+    if job.method not in LEARNED:
+        return apart
+    from napari_txm_bgcorr.models.checkpoint import read_card, resolve_model
+    from napari_txm_bgcorr.models.novelty import unlike_training
+    from napari_txm_bgcorr.models.scope import fitness
+
+    name = f"Model {model_label(job.model)}"
+    found = fitness(read_card(resolve_model(job.model)), scan, name)
+    return in_one(found + unlike_training(scan, job.model, name), name) + apart
+
+
+def refuse_no_counts(scan: Scan, name: str) -> None:
+    """Refuse a scan that no light has reached, or whose pixels are no counts.
+
+    Raises
+    ------
+    MethodError
+        If no tile of a few has a median above zero: empty, all NaN, a logarithm, a difference.
+    """
+    for i in np.unique(np.linspace(0, len(scan) - 1, LOOK_AT).round().astype(int)):
+        tile = np.asarray(scan.tiles[int(i)])[::4, ::4]
+        known = tile[np.isfinite(tile)]
+        if known.size and float(np.median(known)) > 0:
+            return
+    raise MethodError(
+        f"{name}: most pixels are zero, below zero or not a number, so they are no counts; "
+        "select an image as the camera gave it"
+    )
+
+
+def in_one(found: Sequence[str], name: str) -> list[str]:
+    """Join the sentences ``name: fact; remedy`` that have the remedy in common."""
+    facts, others = [], []
+    for sentence in found:
+        fact, _, remedy = sentence.removeprefix(f"{name}: ").rpartition("; ")
+        if remedy == REMEDY:
+            facts.append(fact)
+        else:
+            others.append(sentence.replace("give --dark", "add them under “Darks”"))
+    if facts:
+        facts = [f"{name} may not suit these images: {'; '.join(facts)}. {HERE}"]
+    return facts + others
+
+
+def references(job: Job, scan: Scan) -> tuple[Path, ...]:
+    """Files a model could be fine-tuned on: those given, or the scan's own."""
+    own = scan.source.path
+    if job.references or scan.flats is None or not own.exists():
+        return job.references
+    return (own,)

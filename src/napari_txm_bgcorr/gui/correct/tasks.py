@@ -1,0 +1,385 @@
+"""What the panel's worker does, step by step, as generators of messages. No Qt, no layers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from napari_txm_bgcorr.backgrounds.captured import Captured
+from napari_txm_bgcorr.core.correction import BackgroundMethod, correct_tiles
+from napari_txm_bgcorr.core.own_references import method_notes
+from napari_txm_bgcorr.core.progress import fit_method
+from napari_txm_bgcorr.core.provenance import make_provenance, refuse_if_corrected
+from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.errors import DeviceError, ReadError, StoppedError, TxmError, WriteError
+from napari_txm_bgcorr.gui.common.throttle import Pace
+from napari_txm_bgcorr.gui.layers.outputs import parts, saved_path
+from napari_txm_bgcorr.gui.layers.result import Result
+from napari_txm_bgcorr.gui.layers.saved_result import OpenedResult, saved_result
+from napari_txm_bgcorr.gui.layers.stitched import read_stitched
+from napari_txm_bgcorr.gui.session import Job, JobInput
+
+from .messages import (
+    Choices,
+    Doubted,
+    Failed,
+    Finished,
+    Message,
+    Opened,
+    Preparing,
+    Reopened,
+    Saved,
+    Shown,
+    Started,
+    Tell,
+)
+from .model_warning import doubts, references, refuse_no_counts
+from .refine import refine, telling
+
+__all__ = [
+    "correct_job",
+    "device_label",
+    "draw_overview",
+    "errors_in_words",
+    "find_choices",
+    "read_paths",
+    "reopen",
+    "save_results",
+    "with_references",
+    "write_result",
+]
+
+SHOW_WAIT_S = 5.0
+
+
+@contextmanager
+def errors_in_words(subject: str) -> Iterator[None]:
+    """Turn what a device or disk throws into errors that are shown as one line.
+
+    napari's thread worker takes a RuntimeError for its own deletion and says nothing; PyTorch
+    reports almost everything as one.
+
+    Raises
+    ------
+    DeviceError
+        In place of a RuntimeError or MemoryError.
+    ReadError
+        In place of an OSError.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise DeviceError(
+            f"{subject}: out of memory; close other programs or correct fewer tiles at once"
+        ) from error
+    except RuntimeError as error:
+        words = " ".join(str(error).split())[:300]
+        raise DeviceError(f"{subject}: {words}; try another device or method") from error
+    except OSError as error:
+        raise ReadError(
+            f"{error.filename or subject}: {error.strerror or error}; "
+            "check the disk and the permissions"
+        ) from error
+
+
+def read_paths(paths: Sequence[Path], stop: Event) -> Iterator[Message]:
+    """Open files and folders one after the other; a large mosaic's overview fills meanwhile."""
+    for path in paths:
+        if stop.is_set():
+            return
+        yield Preparing(f"Reading {path.name} …")
+        try:
+            with errors_in_words(str(path)):
+                result = saved_result(path)
+        except TxmError as error:
+            yield Failed(error)
+            continue
+        yield from (_read_parts(path, stop) if result is None else reopen(result, stop))
+
+
+def reopen(result: OpenedResult, stop: Event) -> Iterator[Message]:
+    """Show a finished output; a large mosaic's overview fills meanwhile."""
+    yield Reopened(result, tuple(result.layers()))
+    yield from draw_overview(str(result.path), len(result), result.fill(), stop)
+
+
+def _read_parts(given: Path, stop: Event) -> Iterator[Message]:
+    from napari_txm_bgcorr import io
+    from napari_txm_bgcorr.gui.layers.convert import scan_layer
+
+    for path, role, name in parts(given):
+        if stop.is_set():
+            return
+        try:
+            with errors_in_words(str(path)):
+                if pictures := read_stitched(path):
+                    yield Shown(tuple(pictures))
+                    continue
+                scan = io.read(path)
+                layer, pyramid = scan_layer(scan, role, name)
+        except TxmError as error:
+            yield Failed(error)
+            continue
+        yield Opened(scan, layer)
+        if pyramid is not None:
+            yield from draw_overview(str(scan.source.path), len(scan), pyramid.fill(), stop)
+
+
+def draw_overview(subject: str, count: int, fill: Iterator[int], stop: Event) -> Iterator[Message]:
+    """Draw a large mosaic's overview, one tile for each step of `fill`."""
+    pace = Pace(count)
+    try:
+        with errors_in_words(subject):
+            for _ in fill:
+                if stop.is_set():
+                    return
+                if message := pace.step("Drawing the overview"):
+                    yield message
+    except TxmError as error:
+        yield Failed(error)
+
+
+def correct_job(
+    job: Job,
+    stop: Event,
+    tell: Tell = lambda message: None,
+    shown: Event | None = None,
+) -> Iterator[Message]:
+    """Correct every input of a job, tile by tile.
+
+    Parameters
+    ----------
+    job : Job
+    stop : Event
+        Set to cancel; heeded at the next tile.
+    tell : callable
+        Takes the messages of steps that cannot yield: a method being fitted.
+    shown : Event or None
+        Set by the panel when the layers of a `Started` are there. Computing waits for it, or
+        the two would fight for Python's lock while napari makes its widgets.
+    """
+    run = _Run(job, stop, tell, shown, Pace(sum(len(item.scan) for item in job.inputs)))
+    try:
+        yield Preparing(f"Loading {job.method} …")
+        method = _make_method(job)
+    except TxmError as error:
+        yield Failed(error)
+        return
+    for item in job.inputs:
+        if stop.is_set():
+            return
+        try:
+            yield from _correct_one(run, item, method)
+        except StoppedError:
+            return
+        except TxmError as error:
+            yield Failed(error)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A job on its way: what `correct_job` was given, and its pace."""
+
+    job: Job
+    stop: Event
+    tell: Tell
+    shown: Event | None
+    pace: Pace
+
+    def until_shown(self) -> None:
+        """Wait, but not for ever, until the panel has made its layers."""
+        patience = time.monotonic() + SHOW_WAIT_S
+        while self.shown is not None and not self.stop.is_set():
+            if self.shown.wait(0.05) or time.monotonic() > patience:
+                self.shown.clear()
+                return
+
+
+def _correct_one(run: _Run, item: JobInput, method: BackgroundMethod) -> Iterator[Message]:
+    name = run.job.method
+    yield Preparing(f"{item.name}: preparing {name} …")
+    watch = telling(run.stop, run.tell, f"{item.name}: ")
+    with errors_in_words(item.name):
+        scan = _prepare(run.job, item)
+        fitted = fit_method(method, scan, watch)
+        result = Result(scan, item.name)
+        result.made_by(fitted)
+        result.doubts += doubts(run.job, scan)
+        notes = method_notes(fitted.describe())  # what the notice says is said once
+        result.notes += [n for n in notes if not any(n[1:] in doubt for doubt in result.doubts)]
+    if result.doubts:
+        yield Doubted(tuple(result.doubts), references(run.job, scan))
+    yield Started(item.key, result)
+    run.until_shown()
+    failure: TxmError | None = None
+    try:
+        with errors_in_words(f"{item.name}: {name}"):
+            for tile in correct_tiles(scan, fitted, should_stop=run.stop.is_set):
+                result.put(tile)
+                if message := run.pace.step(item.name):
+                    yield message
+            if run.job.joint and result.complete:
+                yield from refine(result, fitted, _joint_name(name), run.stop, watch)
+    except StoppedError:
+        pass
+    except TxmError as error:
+        failure = error
+    # Whatever happened, the tiles that are there are real: say how they were made.
+    result.finish(_provenance(scan, result.method or fitted))
+    yield Finished(item.key, result, not result.complete)
+    if failure is not None:
+        yield Failed(failure)
+
+
+def _joint_name(name: str) -> str | None:
+    from napari_txm_bgcorr.backgrounds.registry import JOINT_BY_DEFAULT
+
+    return name if name in JOINT_BY_DEFAULT else None
+
+
+def _prepare(job: Job, item: JobInput) -> Scan:
+    """Attach the user's references and darks; refuse what is already corrected."""
+    from napari_txm_bgcorr import io
+
+    scan = item.scan
+    if scan.source.format == "napari layer" and scan.source.files and not job.again:
+        _refuse_corrected_file(scan.source.files[0])
+    refuse_if_corrected(scan, force=job.again)
+    refuse_no_counts(scan, item.name)
+    scan = with_references(scan, job.references)
+    if job.darks:
+        darks = io.read_references(job.darks, like=scan, role="darks")
+        scan = replace(scan, darks=darks.images)
+    if job.method == Captured.name and job.combine == "mean":
+        scan = replace(scan, darks_combined="mean")
+    return scan
+
+
+def with_references(scan: Scan, paths: Sequence[Path]) -> Scan:
+    """Put the user's reference images in place of the scan's own, where there are any.
+
+    Raises
+    ------
+    ReadError
+        If one cannot be read, or is of another size.
+    """
+    from napari_txm_bgcorr import io
+
+    if not paths:
+        return scan
+    return io.read_references(paths, like=scan).attach(scan)
+
+
+def _refuse_corrected_file(path: Path) -> None:
+    """Look into the file behind a layer that napari has opened itself."""
+    from napari_txm_bgcorr import io
+
+    try:
+        scan = io.read(path)
+    except TxmError:
+        return  # not one of our formats, so not one of our results
+    refuse_if_corrected(scan)
+
+
+def _make_method(job: Job) -> BackgroundMethod:
+    from napari_txm_bgcorr.backgrounds.registry import LEARNED, make_method
+
+    given = {"model": job.model, "device": job.device} if job.method in LEARNED else {}
+    if job.method == Captured.name:
+        given["combine"] = job.combine
+    with errors_in_words(job.method):
+        return make_method(job.method, joint=False, **given)
+
+
+def _provenance(scan: Scan, method: BackgroundMethod) -> Mapping[str, Any] | None:
+    try:
+        with errors_in_words(str(scan.source.path)):
+            device = str(method.describe().get("device", "cpu"))
+            return make_provenance(scan, method, device).to_dict()
+    except TxmError:
+        return None  # the source has gone away meanwhile
+
+
+def save_results(
+    results: Sequence[Result], folder: Path, save_format: str, overwrite: bool, stop: Event
+) -> Iterator[Message]:
+    """Write results, each under its own name in a folder.
+
+    Raises
+    ------
+    WriteError
+        As a `Failed` message: nothing complete to save, or the output is in the way.
+    """
+    pace = Pace(sum(len(result) for result in results))
+    for result in results:
+        target = saved_path(result.name, folder, save_format)
+        try:
+            with errors_in_words(str(target)):
+                for _ in write_result(result, target, save_format, overwrite):
+                    if stop.is_set():
+                        return
+                    if message := pace.step(f"Saving {target.name}"):
+                        yield message
+        except TxmError as error:
+            yield Failed(error)
+            continue
+        yield Saved(target)
+
+
+def write_result(
+    result: Result, target: Path, save_format: str, overwrite: bool = False
+) -> Iterator[int]:
+    """Write one result tile by tile.
+
+    Raises
+    ------
+    WriteError
+        If the result is not complete, or the output cannot be written.
+    """
+    from napari_txm_bgcorr import io
+
+    if not result.complete or result.provenance is None:
+        raise WriteError(
+            f"{result.name}: {int(result.done.sum())} of {len(result)} tiles are corrected; "
+            "press Correct again and let it end before saving"
+        )
+    output = io.open_output(
+        target, save_format, result.scan, result.provenance, overwrite=overwrite
+    )
+    with output as writer:
+        for i in range(len(result)):
+            if i not in writer.done:
+                writer.write(result.tile(i))
+            yield i
+        writer.close_complete()
+
+
+def device_label(device: Any) -> str:
+    """Name a device shortly enough for a combo box: maker's name and memory."""
+    if device.name == "cpu":
+        cores = (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        )
+        return f"CPU, {cores} cores, {device.memory_gb:.0f} GB"
+    return f"{device.label}, {device.memory_gb:.0f} GB"
+
+
+def find_choices(stop: Event) -> Iterator[Message]:
+    """Look for models and devices; loads PyTorch, which takes seconds."""
+    try:
+        with errors_in_words("devices"):
+            from napari_txm_bgcorr.models.checkpoint import list_models
+            from napari_txm_bgcorr.models.devices import list_devices
+
+            yield Choices(
+                tuple((name, name) for name in list_models()),
+                tuple((d.name, device_label(d)) for d in list_devices()),
+            )
+    except TxmError as error:
+        yield Failed(error)

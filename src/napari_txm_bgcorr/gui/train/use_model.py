@@ -1,0 +1,61 @@
+"""Hands a trained model to the panel "Background correction"."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_txm_bgcorr.backgrounds.registry import LEARNED
+from napari_txm_bgcorr.errors import ModelError
+from napari_txm_bgcorr.gui.session import model_label
+from napari_txm_bgcorr.models.card import carries
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+    from qtpy.QtWidgets import QWidget
+
+    from napari_txm_bgcorr.gui.session import Session
+
+__all__ = ["correct_session", "use_model"]
+
+
+def correct_session(viewer: Viewer, window: QWidget) -> Session:
+    """State of the correction panel of a window; the panel is opened if it is not there."""
+    from napari_txm_bgcorr.gui.correct.widget import CorrectWidget
+
+    open_panels = window.findChildren(CorrectWidget)
+    if open_panels:
+        return open_panels[0].session
+    _, panel = viewer.window.add_plugin_dock_widget(
+        "napari-txm-bgcorr", "Background correction", tabify=True
+    )
+    session: Session = panel.session
+    return session
+
+
+def use_model(session: Session, model: str) -> str:
+    """Choose a model, and a method that uses one; say what was done.
+
+    Raises
+    ------
+    ModelError
+        If the weights are gone.
+    """
+    if model.endswith(".safetensors") and not Path(model).is_file():
+        raise ModelError(f"{model}: no weights there yet; wait for the first validation")
+    session.model = model
+    if session.method not in LEARNED:
+        session.method = "auto"
+    said = f"“Background correction” now uses {model_label(model)}: press Correct there"
+    return f"{said}. {found}" if (found := _carries(model)) else said
+
+
+def _carries(model: str) -> str:
+    """What the card of a weights file says of references inside it, as a sentence."""
+    try:  # the file itself: reading it as a model would import torch here, in the window's thread
+        card = json.loads(Path(model).with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""  # a model's name; or a damaged card, which is said when it is used
+    inside = carries(card) if isinstance(card, dict) else ""
+    return f"It carries {inside}, and starts from them where you give none" if inside else ""

@@ -1,0 +1,357 @@
+"""Training: `fit` yields steps, `run_training` keeps them in a run's folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_txm_bgcorr.core.training_images import TrainingData
+from napari_txm_bgcorr.models.card import acquisition_of, facts_of_images
+from napari_txm_bgcorr.models.devices import guard
+from napari_txm_bgcorr.models.embedded_references import choose_references
+from napari_txm_bgcorr.models.tensors import Batch
+
+from .config import TrainConfig
+from .data.pairs import batches, build_pairs, worker_count
+from .distributed import join
+from .profiling import phase, profiled
+from .run.folder import RunFolder
+from .run.recorder import Keeper, Wishes
+from .trainer import Trainer
+from .validation import preview, split_figures, validation_cases
+from .watchdog import Diverged, TrainError
+
+__all__ = ["TrainError", "TrainStep", "Trainer", "fit", "run_training"]
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """What is known after a step; losses only at log intervals (reading them syncs the GPU).
+
+    Attributes
+    ----------
+    step : int
+        Steps done.
+    progress : float
+        Share of the run done, 0 to 1.
+    losses : dict
+        Mean of each loss since the last log line.
+    lr : float
+        Learning rate.
+    samples_per_s : float
+        Since the last log line.
+    elapsed_s : float
+        Training time including earlier parts of a resumed run.
+    validation : dict
+        Scale-free background error by case (0.01 is 1 %), at validation intervals.
+    calibration : dict
+        How true the stated uncertainty and free pixels are, see `validation`.
+    improved : bool
+        Whether this is the least validation error so far.
+    preview : dict of (F, F) float32
+        ``raw``, ``prior``, ``predicted``, ``true`` log counts of one fixed tile.
+    ended : str
+        Why the training ends here, in words; empty if it goes on.
+    """
+
+    step: int
+    progress: float
+    losses: dict[str, float] = field(default_factory=dict)
+    lr: float = 0.0
+    samples_per_s: float = 0.0
+    elapsed_s: float = 0.0
+    validation: dict[str, float] = field(default_factory=dict)
+    calibration: dict[str, float] = field(default_factory=dict)
+    improved: bool = False
+    preview: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    ended: str = ""
+
+
+def fit(
+    config: TrainConfig, trainer: Trainer | None = None, data: TrainingData | None = None
+) -> Iterator[TrainStep]:
+    """Train; yields after every step.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    trainer : Trainer or None
+        One that was restored from a checkpoint, or None for a new one.
+    data : TrainingData or None
+        Images to learn from; None: simulated sessions alone.
+
+    Raises
+    ------
+    TrainError
+        If losses become NaN or explode, or the data are empty or do not fit the settings.
+    """
+    trainer = Trainer(config) if trainer is None else trainer
+    world, source = trainer.world, build_pairs(config, data, trainer.device)
+    cases = validation_cases(source) if world.lead else {}
+    if trainer.step == 0:
+        start, told = split_figures(world.share(trainer.validate(cases) if world.lead else {}))
+        trainer.validation_start = trainer.best = start["mean"]
+        shown = _preview(trainer, cases)
+        yield TrainStep(0, 0.0, validation=start, calibration=told, improved=True, preview=shown)
+    if trainer.progress() >= 1:
+        return
+    clock = _Clock(trainer)
+    workers = worker_count(config, trainer.device, world.local_size)
+    drawn = iter(batches(source, config, trainer.step, workers))
+    while True:
+        with phase("data"):
+            batch = next(drawn, None)
+        if clock.first:
+            check_batch(batch, config)
+        elif batch is None:
+            raise TrainError(f"step {trainer.step}: the data ended early; give more of them")
+        if batch is None:
+            return
+        if clock.first:
+            trainer.agree_on_memory(batch)
+        trainer.train_step(batch)
+        clock.tick()
+        with phase("log"):
+            step = _after(trainer, cases, clock)
+        yield step
+        if step.ended:
+            return
+
+
+class _Clock:
+    """Training time, which pauses and earlier processes' work; the same for all processes."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.earlier_s, self.paused_s = trainer.elapsed_s, trainer.paused_s
+        self.began = self.logged = time.monotonic()
+        self.logged_step, self.logged_paused_s = trainer.step, trainer.paused_s
+        self.first = True
+
+    def tick(self) -> None:
+        """Tell the trainer how late it is."""
+        trainer, self.first = self.trainer, False
+        now = time.monotonic() - self.began - (trainer.paused_s - self.paused_s)
+        trainer.elapsed_s = trainer.world.share(self.earlier_s + now)
+
+    def speed(self) -> float:
+        """Tiles in a second since the last call."""
+        trainer, now = self.trainer, time.monotonic()
+        spent = now - self.logged - (trainer.paused_s - self.logged_paused_s)
+        count = (trainer.step - self.logged_step) * trainer.config.batch
+        self.logged, self.logged_step = now, trainer.step
+        self.logged_paused_s = trainer.paused_s
+        return count / max(spent, 1e-9)
+
+
+def _after(trainer: Trainer, cases: dict[str, Batch], clock: _Clock) -> TrainStep:
+    """What is to be told of the step just done."""
+    config, step = trainer.config, trainer.step
+    done = trainer.progress() >= 1
+    losses: dict[str, float] = {}
+    speed = 0.0
+    if step % config.log_every == 0 or done:
+        losses = trainer.take_pending()
+        trainer.watchdog.judge(losses, step)
+        if trainer.watchdog.collapsed(losses):
+            trainer.news.append(
+                f"step {step}: the discriminator has won and teaches no more (loss "
+                f"{losses['discriminator']:.2g}); {trainer.tame_discriminator()}"
+            )
+        losses.pop("bad_tiles", None)
+        speed = clock.speed()
+    if step % config.checkpoint_every == 0:
+        trainer.pending = trainer.world.settle(trainer.pending)
+    validation: dict[str, float] = {}
+    told: dict[str, float] = {}
+    improved, pictures = False, {}
+    if step % config.validate_every == 0 or done:
+        found = trainer.world.share(trainer.validate(cases) if trainer.world.lead else {})
+        validation, told = split_figures(found)
+        improved = validation["mean"] < trainer.best
+        trainer.best = min(trainer.best, validation["mean"])
+        trainer.since_best = 0 if improved else trainer.since_best + 1
+        pictures = _preview(trainer, cases)
+    ended = "all steps or minutes are done" if done else ""
+    if config.patience and trainer.since_best >= config.patience and not done:
+        ended = f"no better for {trainer.since_best} validations"
+    lr = trainer.optimizer.param_groups[0]["lr"]
+    return TrainStep(
+        step, trainer.progress(), losses, lr, speed, trainer.elapsed_s, validation, told,
+        improved, pictures, ended,
+    )  # fmt: skip
+
+
+def _preview(trainer: Trainer, cases: dict[str, Batch]) -> dict[str, NDArray[np.float32]]:
+    if not trainer.world.lead:
+        return {}
+    return preview(trainer.blend.of(trainer.average), cases, trainer.device)
+
+
+def check_batch(batch: Batch | None, config: TrainConfig) -> None:
+    """Refuse data that are empty or do not fit the settings.
+
+    Raises
+    ------
+    TrainError
+    """
+    if batch is None or batch.target.shape[0] == 0:
+        raise TrainError(f"data: {config.data.kind} pairs: the set is empty; give some files")
+    field_px, count = config.network.field_px, config.batch
+    wanted = ((count, 3, field_px, field_px), *[(count, 1, field_px, field_px)] * 3)
+    for name, tensor, shape in zip(Batch._fields, batch, wanted, strict=True):
+        if tuple(tensor.shape) != shape:
+            raise TrainError(
+                f"data: {config.data.kind} pairs: {name} of shape {tuple(tensor.shape)} do not "
+                f"match batch and network.field_px, which want {shape}"
+            )
+
+
+def run_training(
+    config: TrainConfig,
+    run: Path,
+    resume: bool = False,
+    device: str = "auto",
+    on_step: Callable[[TrainStep], None] | None = None,
+    data: TrainingData | None = None,
+    profile: bool = False,
+) -> Path:
+    """Train inside a run's folder until the end, a stop request or an error.
+
+    Under `torchrun` all processes call this; rank 0 alone writes.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    run : Path
+        The run's folder.
+    resume : bool
+        Go on from the newest whole checkpoint in it, if there is one.
+    device : str
+    on_step : callable or None
+        Called with every `TrainStep`, on rank 0.
+    data : TrainingData or None
+        Images to learn from, which the caller read from the paths in `config.data`.
+    profile : bool
+        Record some steps with torch's profiler into the folder's ``profile``.
+
+    Returns
+    -------
+    Path
+        The exported model.
+
+    Raises
+    ------
+    ConfigError, TrainError, WriteError, DeviceError
+    """
+    folder = RunFolder(run)
+    with join(device) as (world, place), Wishes(folder, world) as wishes:
+        world.check(config.batch)
+        trainer = Trainer(config, place, world)
+        keeper = None
+        if world.lead:
+            stacks = () if data is None else data.references
+            carried = choose_references(stacks, config.remember)
+            facts = _facts(data)
+            keeper = Keeper(folder, trainer, resume=resume, facts=facts, references=carried)
+        try:
+            _restore(folder, trainer, resume, keeper)
+            with guard(place), profiled(folder.path / "profile" if profile else None) as tick:
+                steps = partial(fit, config, trainer, data)
+                ended = _train(trainer, steps, keeper, wishes, on_step, tick)
+        except BaseException as error:
+            if keeper is not None:
+                keeper.fail(error)
+            raise
+        if keeper is not None:
+            keeper.finish(*ended)
+    return folder.model
+
+
+def _facts(data: TrainingData | None) -> dict[str, Any] | None:
+    """What the model's card tells of the real images: level, darks, hashes."""
+    stacks = () if data is None else (*data.references, *data.raws)
+    return facts_of_images(stacks, acquisition_of(stacks)) if stacks else None
+
+
+def _restore(folder: RunFolder, trainer: Trainer, resume: bool, keeper: Keeper | None) -> None:
+    """Go on from the newest whole checkpoint; rank 0 reads it for all."""
+    held = None
+    if keeper is not None:
+        held, passed = folder.newest() if resume else (None, [])
+        for sentence in passed:
+            keeper.warn(sentence)
+        folder.drop_metrics_after(-1 if held is None else int(held["step"]))
+    held = trainer.world.share(held)
+    if held is not None:
+        trainer.restore(held)
+    if keeper is not None:
+        keeper.begin()
+
+
+def _train(
+    trainer: Trainer,
+    steps: Callable[[], Iterator[TrainStep]],
+    keeper: Keeper | None,
+    wishes: Wishes,
+    on_step: Callable[[TrainStep], None] | None,
+    tick: Callable[[], None],
+) -> tuple[str, str]:
+    """Train to the end, going back where losses diverge; state and reason of the end."""
+    spoilt_from = -1
+    while True:
+        try:
+            for step in steps():
+                if keeper is not None:
+                    keeper.keep(step)
+                    if on_step is not None:
+                        on_step(step)
+                tick()
+                if step.ended:
+                    return "finished", step.ended
+                if wishes.stop(trainer, keeper):
+                    return "stopped", wishes.reason
+            return "finished", "all steps or minutes were done"
+        except Diverged as error:
+            spoilt_from = _go_back(trainer, keeper, error, spoilt_from)
+
+
+def _go_back(trainer: Trainer, keeper: Keeper | None, error: Diverged, spoilt_from: int) -> int:
+    """Take the last good weights with a lower rate; the step that the run goes on from.
+
+    A checkpoint from which the run diverged before the next one is taken for spoilt too.
+    """
+    config, back = trainer.config.watchdog, trainer.rollbacks + 1
+    where = "the last checkpoint and model are good"
+    if trainer.rollbacks >= config.rollbacks:
+        raise TrainError(
+            f"{error}; went back {trainer.rollbacks} times with a lower rate, in vain; lower lr, "
+            f"{where}"
+        ) from error
+    held = None
+    if keeper is not None:
+        held, _ = keeper.folder.newest()
+        if held is not None and held["step"] == spoilt_from:
+            keeper.folder.drop_checkpoints_after(spoilt_from - 1)
+            held, _ = keeper.folder.newest()
+    held = trainer.world.share(held)
+    if held is None:
+        held = Trainer(trainer.config, str(trainer.device)).state()
+    best, scale, micro_batch = trainer.best, trainer.rate_scale * config.lower, trainer.micro_batch
+    trainer.restore(held)
+    trainer.best, trainer.rate_scale, trainer.rollbacks = best, scale, back
+    trainer.micro_batch = micro_batch
+    trainer.news.append(
+        f"{error}; back to step {trainer.step} with the rate times {scale:g} "
+        f"({back} of at most {config.rollbacks})"
+    )
+    if keeper is not None:
+        keeper.went_back()
+    return trainer.step
