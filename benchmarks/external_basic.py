@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.backgrounds.tile_median import scaled_backgrounds
+from napari_txm_bgcorr.core.progress import SILENT, Progress
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.smooth_fields import Coarse, log_beam, spread_indices, to_counts, upper
 from napari_txm_bgcorr.errors import MethodError
@@ -131,7 +132,7 @@ class ExternalBasic:
     fitter : Fitter
     level : {"one", "tile"}
         One level for the whole scan, as BaSiCPy divides by its flat field, or one for each
-        tile, as `core.basic.Basic` has it.
+        tile, as other programs do.
     tune : bool
         Let BaSiCPy choose its smoothness first.
     tiles : int
@@ -140,7 +141,7 @@ class ExternalBasic:
         Of ``basicpy.BaSiC``.
     """
 
-    name = "BaSiCPy"
+    name, workers = "BaSiCPy", 1
 
     def __init__(
         self,
@@ -158,7 +159,7 @@ class ExternalBasic:
         self._shape: NDArray[np.float32] | None = None
         self._level = np.float32(0)
 
-    def fit(self, scan: Scan) -> Self:
+    def fit(self, scan: Scan, progress: Progress = SILENT) -> Self:
         """Let BaSiCPy decompose the tiles; it sees linear counts, dark removed."""
         dark = scan.dark()
         chosen = spread_indices(len(scan), self.tiles)

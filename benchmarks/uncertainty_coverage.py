@@ -26,8 +26,8 @@ from napari_txm_bgcorr.cli.real_suite import read_scene
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.evaluation.cases import CASES, draw_case
 from napari_txm_bgcorr.evaluation.real_suite import MANIFEST, load_manifest
-from napari_txm_bgcorr.workflows.config import CorrectOptions
-from napari_txm_bgcorr.workflows.correct import method_of, prepare
+from napari_txm_bgcorr.workflows.config import CorrectionConfig
+from napari_txm_bgcorr.workflows.prepare import method_of, open_scan
 
 Image = NDArray[np.float32]
 LIT, ERODE_PX = 0.25, 6  # as the real suite has them
@@ -135,11 +135,11 @@ def _real(data: Path, model: str) -> Iterator[Judged]:
         if case.check or case.fine_tune is not None:
             continue
         scene = read_scene(case, data)
-        asked = CorrectOptions(
+        asked = CorrectionConfig(
             method="auto", model=model, references=tuple(data / p for p in case.references),
-            darks=tuple(data / p for p in case.darks), quiet=True,
+            darks=tuple(data / p for p in case.darks),
         )  # fmt: skip
-        scan, method = prepare(data / case.input, asked), method_of(asked)
+        scan, method = open_scan(data / case.input, asked), method_of(asked)
         method.fit(scan)
         lit = binary_erosion(scene.truth > LIT * np.median(scene.truth), iterations=ERODE_PX)
         for i, name in enumerate(scan.names):

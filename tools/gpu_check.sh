@@ -36,9 +36,9 @@ if [ -z "$python" ]; then
     exit 2
 fi
 export PYTHONPATH=$PWD:$PWD/src PYTHONUNBUFFERED=1
-needed="import pytest, napari_txm_bgcorr.cli, napari_txm_bgcorr.engine.train, \
-napari_txm_bgcorr.engine.bench_train, napari_txm_bgcorr.io.hdf5, napari_txm_bgcorr.io.omezarr, \
-napari_txm_bgcorr.io.write_zarr, napari_txm_bgcorr.io.xradia"
+needed="import pytest, napari_txm_bgcorr.cli, napari_txm_bgcorr.training.loop, \
+napari_txm_bgcorr.evaluation.benchmark.training, napari_txm_bgcorr.io.readers.hdf5, napari_txm_bgcorr.io.readers.omezarr, \
+napari_txm_bgcorr.io.output.zarr, napari_txm_bgcorr.io.readers.xradia"
 if ! "$python" -c "$needed" 2>/dev/null && [ -f "$carried" ]; then
     unpacked=$(mktemp -d)
     trap 'rm -rf "$unpacked"' EXIT

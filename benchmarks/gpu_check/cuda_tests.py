@@ -61,7 +61,7 @@ def main() -> int:
                     "-c", str(settings), "--rootdir", str(ROOT), "--import-mode=importlib", "-q",
                     "-m", "cuda", "-p", "no:cacheprovider", "--basetemp", str(Path(folder) / "t"),
                     "--no-header", "--no-summary", "-W", "default", *sys.argv[1:],
-                    str(ROOT / "tests" / "engine" / "test_cuda.py"),
+                    str(ROOT / "tests" / "training" / "test_cuda.py"),
                 ],
                 plugins=[Rows()],
             )

@@ -32,7 +32,7 @@ def test_the_table_is_the_learned_and_all_classical_methods():
     assert set(method_names()) == {"auto", "generator", *CLASSICAL}
 
 
-@pytest.mark.parametrize("name", [n for n in METHODS if n != "basic"])
+@pytest.mark.parametrize("name", list(METHODS))
 def test_every_method_follows_the_protocol(name, model):
     parameters = {"model": model, "device": "cpu"} if name in ("auto", "generator") else {}
     flats = np.stack([beam(), beam() * 1.1, beam(2)])

@@ -1,10 +1,8 @@
 """Properties of all background methods, then of each."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -70,23 +68,6 @@ def scan_of(count=8, dark=None, level=None, **facts):
         given["darks"] = np.full((1, SIZE, SIZE), dark, np.uint16)
     kind = "single" if count == 1 else "series"
     return Scan(tiles, kind, Source(Path("made"), "test"), names, **given)
-
-
-class FakeBaSiC:
-    """Stands for BaSiCPy: the mean image over its level, as in an ideal decomposition."""
-
-    def __init__(self, get_darkfield):
-        assert get_darkfield is False
-
-    def fit(self, images):
-        assert images.ndim == 3
-        self.flatfield = np.median(images, axis=0) / np.median(images)
-
-
-@pytest.fixture(autouse=True)
-def _basicpy(monkeypatch):
-    fake = SimpleNamespace(BaSiC=FakeBaSiC)
-    monkeypatch.setitem(sys.modules, "basicpy", fake)
 
 
 # --- the protocol, for all names --------------------------------------------------------------
@@ -193,7 +174,7 @@ def test_fields_of_any_shape(name, shape):
     np.testing.assert_allclose(np.median(out, axis=(1, 2)), 5000, rtol=0.03)
 
 
-@pytest.mark.parametrize("name", ["captured", "tile-median", "eigen-flats", "basic"])
+@pytest.mark.parametrize("name", ["captured", "tile-median", "eigen-flats"])
 def test_not_fitted_or_not_possible_is_said(name):
     method = CLASSICAL[name]()
     with pytest.raises(MethodError, match="not fitted"):
@@ -210,24 +191,11 @@ def test_not_fitted_or_not_possible_is_said(name):
         (lambda: Captured(combine="max"), "combine 'max'"),
         (lambda: TileMedian(tiles=2), "tiles 2"),
         (lambda: EigenFlats(components=-1), "components -1"),
-        (lambda: CLASSICAL["basic"](tiles=1), "tiles 1"),
     ],
 )
 def test_bad_parameters_are_refused(make, match):
     with pytest.raises(MethodError, match=match):
         make()
-
-
-def test_basic_names_its_extra_where_it_is_missing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "basicpy", None)
-    with pytest.raises(MethodError, match=r"napari-txm-bgcorr\[basic\]"):
-        CLASSICAL["basic"]()
-
-
-def test_basic_says_which_version_it_was(monkeypatch):
-    assert CLASSICAL["basic"]().describe()["basicpy"] == "unknown"
-    monkeypatch.setattr("importlib.metadata.version", {"basicpy": "2.0.0"}.__getitem__)
-    assert CLASSICAL["basic"]().describe()["basicpy"] == "2.0.0"
 
 
 # --- captured ---------------------------------------------------------------------------------

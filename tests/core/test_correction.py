@@ -362,12 +362,12 @@ def test_optical_density_inverts_and_has_a_floor():
 class Constant:
     """A method that says how it was called."""
 
-    name = "constant"
+    name, workers = "constant", 1
 
     def __init__(self):
         self.calls = []
 
-    def fit(self, scan):
+    def fit(self, scan, progress=None):
         return self
 
     def background(self, tiles, index=None):
@@ -493,13 +493,13 @@ def test_correcting_twice_is_refused_unless_forced():
 class Slow:
     """Takes longer for earlier tiles, so that results come in another order than asked."""
 
-    name = "slow"
+    name, workers = "slow", 1
     workers = 4
 
     def __init__(self):
         self.running, self.most, self.lock = 0, 0, threading.Lock()
 
-    def fit(self, scan):
+    def fit(self, scan, progress=None):
         return self
 
     def background(self, tiles, index=None):

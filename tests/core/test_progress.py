@@ -1,4 +1,4 @@
-"""Progress and cancelling of fits: every stage tells, and none goes on by more than a tile."""
+"""Report and cancelling of fits: every stage tells, and none goes on by more than a tile."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from napari_txm_bgcorr.backgrounds.drift.model import DriftModel
 from napari_txm_bgcorr.backgrounds.smooth import Smooth, TileMedian
-from napari_txm_bgcorr.core.progress import Watch, fit_method
+from napari_txm_bgcorr.core.progress import Progress
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan
 from napari_txm_bgcorr.errors import StoppedError
 from napari_txm_bgcorr.simulation.acquisition import simulate_mosaic, simulate_series
@@ -45,7 +45,7 @@ def counted(scan: Scan) -> tuple[Scan, Callable[[], int]]:
 def test_every_stage_of_a_mosaic_tells_how_far_it_is(mosaic: Scan) -> None:
     told: list[tuple[str, int, int]] = []
     joint = DriftModel(Smooth())
-    fit_method(joint, mosaic, Watch(lambda *step: told.append(step)))
+    joint.fit(mosaic, Progress(lambda *step: told.append(step)))
     for stage in STAGES:
         steps = [(done, total) for name, done, total in told if name == stage]
         assert steps, stage
@@ -56,13 +56,13 @@ def test_every_stage_of_a_mosaic_tells_how_far_it_is(mosaic: Scan) -> None:
 
 def test_a_series_tells_its_stage(series: Scan) -> None:
     told: list[str] = []
-    fit_method(DriftModel(Smooth()), series, Watch(lambda stage, *_: told.append(stage)))
+    DriftModel(Smooth()).fit(series, Progress(lambda stage, *_: told.append(stage)))
     assert {STAGES[0], STAGES[2]} == set(told)
 
 
 def test_plain_methods_are_followed_by_what_they_read(mosaic: Scan) -> None:
     told: list[tuple[str, int, int]] = []
-    method = fit_method(TileMedian(), mosaic, Watch(lambda *step: told.append(step)))
+    method = TileMedian().fit(mosaic, Progress(lambda *step: told.append(step)))
     assert [d for _, d, _ in told] == list(range(1, 10))
     assert told[0][0] == "preparing tile-median"
     same = TileMedian().fit(mosaic)
@@ -80,9 +80,9 @@ def test_stopping_reads_no_more_than_the_tiles_at_hand(
     scan, read = counted(mosaic)
     joint = DriftModel(Smooth())
     joint.method.workers = workers  # type: ignore[attr-defined]
-    watch = Watch(should_stop=lambda: read() >= after)
+    progress = Progress(should_stop=lambda: read() >= after)
     with pytest.raises(StoppedError):
-        fit_method(joint, scan, watch)
+        joint.fit(scan, progress)
     assert read() <= after + workers
     assert joint.backgrounds is None and joint.solution is None
 
@@ -91,9 +91,9 @@ def test_stopping_reads_no_more_than_the_tiles_at_hand(
 def test_every_stage_can_be_stopped(mosaic: Scan, stage: str) -> None:
     reached: list[str] = []
     joint = DriftModel(Smooth())
-    watch = Watch(lambda name, *_: reached.append(name), lambda: stage in reached)
+    progress = Progress(lambda name, *_: reached.append(name), lambda: stage in reached)
     with pytest.raises(StoppedError):
-        fit_method(joint, mosaic, watch)
+        joint.fit(mosaic, progress)
     assert reached.count(stage) == 1, "it stopped at once"
 
 
@@ -106,10 +106,4 @@ def test_what_progress_raises_ends_the_fit(mosaic: Scan) -> None:
             raise Gone
 
     with pytest.raises(Gone):
-        fit_method(TileMedian(), mosaic, Watch(tell))
-
-
-def test_the_watch_of_the_constructor_is_used_by_fit(mosaic: Scan) -> None:
-    told: list[str] = []
-    DriftModel(Smooth(), watch=Watch(lambda stage, *_: told.append(stage))).fit(mosaic)
-    assert set(STAGES) <= set(told)
+        TileMedian().fit(mosaic, Progress(tell))

@@ -35,7 +35,7 @@ def make_scan(kind="mosaic", grid=(2, 2), size=32, overlap=8, seed=0, name="samp
 class Steady:
     """A method under the tests' control: half the tile's mean, as slow as wanted."""
 
-    name = "steady"
+    name, workers = "steady", 1
     hold = threading.Event()  # cleared: tiles wait until it is set,
     free = 0  # but for so many batches
     fail: Exception | None = None
@@ -44,7 +44,7 @@ class Steady:
     def __init__(self):
         self.count = 0
 
-    def fit(self, scan):
+    def fit(self, scan, progress=None):
         for i in range(len(scan)):
             scan.tiles[i]
         return self

@@ -51,13 +51,13 @@ def test_window_never_freezes_during_a_run(
     class Network(Steady):
         """Convolutions as heavy as the generator's, on every core torch takes."""
 
-        name = "network"
+        name, workers = "network", 1
 
         def __init__(self):
             super().__init__()
             self.weights = torch.randn(24, 24, 3, 3)
 
-        def fit(self, scan):
+        def fit(self, scan, progress=None):
             return self
 
         def background(self, tiles, index=None):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_txm_bgcorr.cli.many_values import repeated
+from napari_txm_bgcorr.cli.options import repeated
 from napari_txm_bgcorr.cli.train import data_overrides
 from napari_txm_bgcorr.core.training_images import ImageStack, TrainingData
 from napari_txm_bgcorr.errors import ConfigError, ReadError

@@ -16,8 +16,7 @@ from napari_txm_bgcorr.io import guard, open_output
 from napari_txm_bgcorr.io.json_file import read_json, write_json
 from napari_txm_bgcorr.io.output.job import LOCK, Job
 from napari_txm_bgcorr.io.output.out_place import check_place
-
-from .outputs import PROVENANCE, make_scan, result, write_all
+from tests.io.output.outputs import PROVENANCE, make_scan, result, write_all
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from napari_txm_bgcorr import io
 from napari_txm_bgcorr.backgrounds.auto_source import AutoSource
 from napari_txm_bgcorr.backgrounds.embedded_matching import recall, spelt
 from napari_txm_bgcorr.backgrounds.registry import make_method
-from napari_txm_bgcorr.core.own_references import method_notes
+from napari_txm_bgcorr.core.background_method import method_notes
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, Source
 from napari_txm_bgcorr.core.training_images import ImageStack, TrainingData
 from napari_txm_bgcorr.errors import ModelError

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from napari_txm_bgcorr.core import files
+from napari_txm_bgcorr.core.files import write_atomic
 from napari_txm_bgcorr.core.training_images import TrainingData
 from napari_txm_bgcorr.errors import WriteError
 from napari_txm_bgcorr.evaluation.benchmark import training as bench
@@ -26,7 +27,7 @@ from napari_txm_bgcorr.training.data.mixed import MixedPairs
 from napari_txm_bgcorr.training.data.pairs import to_batch
 from napari_txm_bgcorr.training.distributed import World, join
 from napari_txm_bgcorr.training.run.folder import RunFolder
-from napari_txm_bgcorr.training.run.status import Heartbeat, read_status, write_atomic
+from napari_txm_bgcorr.training.run.status import Heartbeat, read_status
 from napari_txm_bgcorr.training.trainer import Trainer
 from tests.training.data.test_mixed import config, stack
 from tests.training.toy import ToyPairs, toy_config

@@ -21,11 +21,13 @@ import tifffile
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.errors import ConfigError, WriteError
 from napari_txm_bgcorr.io import OutputWriter
+from napari_txm_bgcorr.io.output.job import NOT_OF_IT
 from napari_txm_bgcorr.io.output.shared_store import join_shards, shard_tiles
 from napari_txm_bgcorr.workflows import clusters, distributed
-from napari_txm_bgcorr.workflows.config import CorrectOptions
-from napari_txm_bgcorr.workflows.correct import correct_paths, correct_scans, prepare
-from napari_txm_bgcorr.workflows.shards import parse_shard
+from napari_txm_bgcorr.workflows.config import CorrectionConfig, parse_shard
+from napari_txm_bgcorr.workflows.correct import correct_scans
+from napari_txm_bgcorr.workflows.prepare import open_scan
+from tests.workflows.runs import correct_paths
 
 MAIN = "from napari_txm_bgcorr.cli import main; main()"
 KILLED_WITHIN_A_TILE = """
@@ -38,7 +40,7 @@ def cut(self, chunk, data):
     put(self, chunk, data)
 ZarrSink._put = cut
 """
-PLAIN = CorrectOptions(method="tile-median", save=("raw", "background", "corrected"), quiet=True)
+PLAIN = CorrectionConfig(method="tile-median", save=("raw", "background", "corrected"))
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +64,20 @@ def whole(tiles: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, by
 
 
 def content(out: Path) -> dict[str, bytes]:
-    """Bytes of every file, the date of the run left out."""
+    """Bytes of every file; of the record, what says how and when it was made is left out."""
     found = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
     for name in found:
         if name.endswith("zarr.json"):
-            lines = found[name].split(b"\n")
-            found[name] = b"\n".join(line for line in lines if b'"date"' not in line)
+            found[name] = json.dumps(_undated(json.loads(found[name])), indent=1).encode()
     return found
+
+
+def _undated(record: Any) -> Any:
+    if isinstance(record, list):
+        return [_undated(one) for one in record]
+    if isinstance(record, dict):
+        return {k: _undated(v) for k, v in record.items() if k not in NOT_OF_IT}
+    return record
 
 
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
@@ -135,7 +144,7 @@ def test_a_shard_of_a_complete_output_has_nothing_to_do(
     tiles: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    one = CorrectOptions(**{**vars(PLAIN), "shard": "1/1"})
+    one = PLAIN.replaced(shard="1/1")
     assert correct_paths([tiles], out, one)["results"][0]["complete"]
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     assert correct_paths([tiles], out, one)["results"][0]["resumed"] == 40
@@ -153,7 +162,7 @@ def test_several_inputs_are_shared_out_whole(tiles: Path, tmp_path: Path) -> Non
         inputs.append(folder)
     made = []
     for i in (1, 2):
-        options = CorrectOptions(**{**vars(PLAIN), "shard": f"{i}/2"})
+        options = CorrectionConfig(**{**vars(PLAIN), "shard": f"{i}/2"})
         made.append(correct_paths(inputs, tmp_path / "out", options)["results"])
     outputs = [[Path(done["output"]).name for done in results] for results in made]
     assert outputs == [["a.ome.zarr", "c.ome.zarr"], ["b.ome.zarr"]]
@@ -170,7 +179,7 @@ def test_several_inputs_are_shared_out_whole(tiles: Path, tmp_path: Path) -> Non
 )
 def test_what_processes_cannot_share_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="--"):
-        CorrectOptions(**wrong)
+        CorrectionConfig(**wrong)
 
 
 # dask.distributed
@@ -226,14 +235,14 @@ def _slow_down() -> None:
 def test_after_ctrl_c_and_with_a_killed_worker_the_bits_are_those_of_one_process(
     tiles: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
-    options = CorrectOptions(**{**vars(PLAIN), "scheduler": "local:2"})
+    options = PLAIN.replaced(scheduler="local:2")
     out = tmp_path / "out"
-    with clusters.cluster_client("local:2", quiet=True) as client:
+    with clusters.cluster_client("local:2") as client:
         with pytest.raises(KeyboardInterrupt):
-            correct_scans([prepare(tiles, options)], Interrupted(client, options), out, options)
+            correct_scans([open_scan(tiles, options)], Interrupted(client, options), out, options)
         assert not out.exists() and out.with_name("out.part").is_dir()
         runner = Killing(client, options)
-        result = correct_scans([prepare(tiles, options)], runner, out, options)
+        result = correct_scans([open_scan(tiles, options)], runner, out, options)
         after = client.run(os.getpid)
     assert len(runner.log) == 1, runner.log
     assert set(runner._pids.values()) != set(after.values())
@@ -325,7 +334,7 @@ def test_a_worker_does_the_same_in_process(
         assert fitted.state is not None
         state = fitted.state if travels else None
         fitted = distributed.Fitted(fitted.described, fitted.provenance, state)
-        scan = prepare(tiles, PLAIN)
+        scan = open_scan(tiles, PLAIN)
         with open_output(work.out, "omezarr", scan, fitted.provenance, save=PLAIN.save) as writer:
             for group in ([39, 0, 5], [i for i in range(40) if i not in (0, 5, 39)]):
                 for index, seen in distributed.correct_tiles_of(work, fitted, group):
@@ -339,7 +348,7 @@ def test_a_worker_does_the_same_in_process(
 def test_a_fitted_generator_travels_without_its_weights(tiles: Path) -> None:
     from napari_txm_bgcorr.backgrounds.registry import make_method
 
-    scan = prepare(tiles, PLAIN)
+    scan = open_scan(tiles, PLAIN)
     fitted = make_method("auto", joint=False, device="cpu")
     scan = replace(scan, flats=np.stack([scan.tiles[7], scan.tiles[8]]))
     data = cloudpickle.dumps(fitted.fit(scan))
@@ -403,7 +412,7 @@ def test_a_fitted_joint_stage_travels_without_the_tiles(tmp_path: Path) -> None:
     made = start("", "simulate", "mosaic", "--grid", "4x6", "--size", 128, "-o", tmp_path / "m")
     assert made.wait(170) == 0
     made.communicate()
-    scan = prepare(tmp_path / "m", PLAIN)
+    scan = open_scan(tmp_path / "m", PLAIN)
     fitted: Any = make_method("tile-median", joint=True).fit(scan)
     data = cloudpickle.dumps(fitted)
     # Backgrounds and uncertainty on cells, 64 x 64 at most; tiles of this test are hardly larger.

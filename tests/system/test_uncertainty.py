@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +20,12 @@ from napari_txm_bgcorr.core.background_method import UNCERTAINTY_UNIT, StatesUnc
 from napari_txm_bgcorr.errors import ConfigError
 from napari_txm_bgcorr.io.output.patch import open_finished
 from napari_txm_bgcorr.io.output.result import open_parts
-from napari_txm_bgcorr.workflows.config import CorrectOptions
-from napari_txm_bgcorr.workflows.correct import correct_paths, method_of, prepare
+from napari_txm_bgcorr.workflows.config import CorrectionConfig
+from napari_txm_bgcorr.workflows.prepare import method_of, open_scan
+from tests.workflows.runs import correct_paths
 
-JOINT = CorrectOptions(
-    method="smooth", joint=True, save=("raw", "background", "corrected", "uncertainty"), quiet=True
+JOINT = CorrectionConfig(
+    method="smooth", joint=True, save=("raw", "background", "corrected", "uncertainty")
 )
 WORDS = ["--method", "smooth", "--joint", "--save", "raw,background,corrected,uncertainty"]
 
@@ -42,7 +42,7 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def stated(tiles: Path) -> np.ndarray:
     """What the fitted model says itself, (T, Y, X)."""
-    scan = prepare(tiles, JOINT)
+    scan = open_scan(tiles, JOINT)
     model = method_of(JOINT)
     assert isinstance(model, DriftModel)
     model.fit(scan)
@@ -84,7 +84,7 @@ def test_the_records_name_the_unit(tiles: Path, store: Path, tmp_path: Path) -> 
     assert group.attrs["txm_bgcorr"]["units"] == {"uncertainty": UNCERTAINTY_UNIT}
     assert group["uncertainty"].attrs["txm_bgcorr"]["unit"] == UNCERTAINTY_UNIT
     assert "unit" not in group["background"].attrs["txm_bgcorr"]
-    correct_paths([tiles], tmp_path / "t", replace(JOINT, format="tiff"))
+    correct_paths([tiles], tmp_path / "t", JOINT.replaced(format="tiff"))
     record = json.loads((tmp_path / "t" / "provenance.json").read_text("utf-8"))["txm_bgcorr"]
     assert record["units"] == {"uncertainty": UNCERTAINTY_UNIT}
     file = next((tmp_path / "t" / "uncertainty").glob("*.tif"))
@@ -100,7 +100,7 @@ def test_a_result_with_it_is_read_as_any_other(store: Path, stated: np.ndarray) 
 
 
 def test_without_being_asked_it_is_not_saved(tiles: Path, tmp_path: Path) -> None:
-    correct_paths([tiles], tmp_path / "o", replace(JOINT, save=("background", "corrected")))
+    correct_paths([tiles], tmp_path / "o", JOINT.replaced(save=("background", "corrected")))
     assert not (tmp_path / "o" / "uncertainty").exists()
     assert open_finished(tmp_path / "o").uncertainty is None
 
@@ -108,7 +108,7 @@ def test_without_being_asked_it_is_not_saved(tiles: Path, tmp_path: Path) -> Non
 def test_shares_write_the_bits_of_one_process(tiles: Path, store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for share in ("1/2", "2/2"):  # the second takes the fit over
-        correct_paths([tiles], out, replace(JOINT, shard=share))
+        correct_paths([tiles], out, JOINT.replaced(shard=share))
     for part in ("uncertainty", "background"):
         np.testing.assert_array_equal(pixels(out / part), pixels(store / part))
 
@@ -122,7 +122,7 @@ def test_workers_write_the_bits_of_one_process(tiles: Path, store: Path, tmp_pat
         with contextlib.suppress(OSError):  # it is taken already
             other.bind(("0.0.0.0", 8787))
             other.listen()
-        correct_paths([tiles], out, replace(JOINT, scheduler="local:1"))
+        correct_paths([tiles], out, JOINT.replaced(scheduler="local:1"))
     np.testing.assert_array_equal(pixels(out / "uncertainty"), pixels(store / "uncertainty"))
 
 
@@ -134,7 +134,7 @@ def test_a_method_that_states_none_is_refused(
     method: str, joint: bool | None, remedy: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"--method {method}.* states none; {remedy}"):
-        CorrectOptions(method=method, joint=joint, save=("corrected", "uncertainty"))
+        CorrectionConfig(method=method, joint=joint, save=("corrected", "uncertainty"))
 
 
 def test_nothing_is_written_when_it_is_refused(tiles: Path, tmp_path: Path) -> None:
@@ -162,4 +162,4 @@ def test_redone_tiles_never_keep_an_old_uncertainty(
 
 def test_only_what_states_it_is_taken_for_that() -> None:
     assert isinstance(method_of(JOINT), StatesUncertainty)
-    assert not isinstance(method_of(CorrectOptions(method="smooth")), StatesUncertainty)
+    assert not isinstance(method_of(CorrectionConfig(method="smooth")), StatesUncertainty)

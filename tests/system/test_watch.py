@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_txm_bgcorr.cli.watch import LOG, Watch
 from napari_txm_bgcorr.errors import ReadError
 from napari_txm_bgcorr.io.folder_watcher import Arrival, Watcher
 from napari_txm_bgcorr.io.output.xradia import write_xradia
-from napari_txm_bgcorr.workflows.config import CorrectOptions
-from napari_txm_bgcorr.workflows.correct import correct_paths
+from napari_txm_bgcorr.workflows.config import CorrectionConfig
+from napari_txm_bgcorr.workflows.watch import LOG, FolderCorrection, check_folders
+from tests.workflows.runs import correct_paths
 
 COMMAND = [sys.executable, "-c", "from napari_txm_bgcorr.cli import main; main()", "watch"]
-OPTIONS = CorrectOptions(method="smooth", overwrite=True, quiet=True)
+OPTIONS = CorrectionConfig(method="smooth", overwrite=True)
 
 
 class Clock:
@@ -167,8 +167,8 @@ def lines(out: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (out / LOG).read_text().splitlines()]
 
 
-def once(folder: Path, out: Path) -> Watch:
-    work = Watch(folder, out, OPTIONS, as_json=True)
+def once(folder: Path, out: Path) -> FolderCorrection:
+    work = FolderCorrection(folder, out, OPTIONS)
     watcher = Watcher(folder, settle_s=0.0, ignore=[out], handled=work.handled())
     work.loop(watcher, interval=0.01, once=True)
     return work
@@ -208,7 +208,9 @@ def test_watch_corrects_what_correct_does_and_goes_on_after_a_failure(tmp_path: 
 
 def test_an_error_of_the_method_is_told_and_the_next_file_is_done(tmp_path: Path) -> None:
     save(tmp_path / "in" / "a.tif")
-    work = Watch(tmp_path / "in", tmp_path / "out", CorrectOptions(method="tile-median"))
+    work = FolderCorrection(
+        tmp_path / "in", tmp_path / "out", CorrectionConfig(method="tile-median")
+    )
     watcher = Watcher(tmp_path / "in", settle_s=0.0)
     work.loop(watcher, interval=0.01, once=True)
     (line,) = lines(tmp_path / "out")
@@ -251,8 +253,7 @@ def test_ctrl_c_ends_the_command_cleanly(tmp_path: Path) -> None:
 @pytest.mark.parametrize("out", ["in", "."])
 def test_an_output_that_holds_the_watched_folder_is_refused(tmp_path: Path, out: str) -> None:
     (tmp_path / "in").mkdir()
-    from napari_txm_bgcorr.cli.watch import _check_folders
     from napari_txm_bgcorr.errors import ConfigError
 
     with pytest.raises(ConfigError, match="watched folder"):
-        _check_folders(tmp_path / "in", tmp_path / out)
+        check_folders(tmp_path / "in", tmp_path / out)

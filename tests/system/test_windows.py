@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from napari_txm_bgcorr.cli import doctor
-from napari_txm_bgcorr.cli.many_values import expanded
+from napari_txm_bgcorr.cli.options import expanded
 from napari_txm_bgcorr.workflows import clusters
 
 

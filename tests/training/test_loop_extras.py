@@ -326,7 +326,7 @@ def test_reading_a_run_folder_needs_no_torch():
     import subprocess
 
     code = (
-        "import sys; from napari_txm_bgcorr.engine import run_folder, run_status; "
+        "import sys; from napari_txm_bgcorr.training.run import folder, status; "
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -61,7 +61,7 @@ def test_wrong_tiles_are_refused_before_anything_is_fitted(wrong: list[int]):
     class Never:
         name, workers = "never", 1
 
-        def fit(self, scan: object) -> Never:
+        def fit(self, scan: object, progress: object = None) -> Never:
             raise AssertionError("fitted")
 
     with pytest.raises(MethodError, match="give different tiles from 0 to 8"):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.background_method import TilePrediction
 from napari_txm_bgcorr.core.correction import BackgroundMethod
+from napari_txm_bgcorr.core.progress import SILENT, Progress
 from napari_txm_bgcorr.core.reference_matching import match_references, with_matching_references
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.errors import MethodError
@@ -56,9 +57,9 @@ class AutoSource:
         """Whether their shapes were fitted to each tile."""
         return isinstance(self.source, LevelledEigenFlats)
 
-    def fit(self, scan: Scan) -> Self:
+    def fit(self, scan: Scan, progress: Progress = SILENT) -> Self:
         """Look for references that fit, and prepare them or the network."""
-        self.generator.fit(scan)
+        self.generator.fit(scan, progress)
         self._recall = recall(
             with_matching_references(scan), self.generator.model.references, scan.dark()
         )
@@ -67,16 +68,16 @@ class AutoSource:
         usable = self.with_references(scan)
         self.source = self.generator
         if usable.flats is not None and usable.flats.shape[0]:
-            self.source = self._from_references(usable)
+            self.source = self._from_references(usable, progress)
         return self
 
     @staticmethod
-    def _from_references(scan: Scan) -> BackgroundMethod:
+    def _from_references(scan: Scan, progress: Progress) -> BackgroundMethod:
         """Several references: the ways in which they vary, where no overlap tells more."""
         if scan.kind == "single" and scan.flats is not None and scan.flats.shape[0] >= SEVERAL:
             with contextlib.suppress(MethodError):  # too few of an image's photon energy
-                return LevelledEigenFlats().fit(scan)
-        return Captured().fit(scan)
+                return LevelledEigenFlats().fit(scan, progress)
+        return Captured().fit(scan, progress)
 
     def with_references(self, scan: Scan) -> Scan:
         """The scan with the references that the last fit used, the model's own among them."""

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_txm_bgcorr.core.progress import SILENT, Progress
 from napari_txm_bgcorr.core.reference_matching import ReferenceMatch, match_references
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.smooth_fields import log_beam, spread_indices, to_counts
@@ -129,8 +130,8 @@ class Captured:
         If `combine` has no such value.
     """
 
-    name = "captured"
-    knows_drift = True  # from the references: the joint stage asks about every tile
+    name, workers = "captured", 1
+    knows_drift, follows_shape = True, False  # the joint stage asks about every tile
 
     def __init__(self, combine: Combine = "interpolated") -> None:
         if combine not in COMBINE:
@@ -143,7 +144,7 @@ class Captured:
         self._tile_hours: Floats | None = None
         self._notes: tuple[str, ...] = ()
 
-    def fit(self, scan: Scan) -> Self:
+    def fit(self, scan: Scan, progress: Progress = SILENT) -> Self:
         """Read and combine the references.
 
         Raises
@@ -151,6 +152,7 @@ class Captured:
         MethodError
             If the scan has none.
         """
+        progress.check()
         flats_of(scan, 1, self.name)
         self._dark = scan.dark()
         match = match_references(scan)
@@ -168,6 +170,10 @@ class Captured:
             self._factors[tiles] = own
             self._beams.append(self._beam(scan, flats, factors[0] - own[0], timed))
         return self
+
+    def with_references(self, scan: Scan) -> Scan:
+        """The scan itself: its references are those that are used."""
+        return scan
 
     def _beam(self, scan: Scan, flats: NDArray[np.intp], logs: Floats, timed: bool) -> _Beam:
         """Combine references `flats`, each brought to one exposure by its `logs`."""

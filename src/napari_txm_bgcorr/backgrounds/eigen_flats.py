@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.parallel import one_algebra_thread
+from napari_txm_bgcorr.core.progress import SILENT, Progress
 from napari_txm_bgcorr.core.reference_matching import match_references
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.smooth_fields import Coarse, log_beam, spread_indices, to_counts, upper
@@ -78,7 +79,7 @@ class EigenFlats:
         If `components` is negative or `rounds` below 1.
     """
 
-    name = "eigen-flats"
+    name, workers = "eigen-flats", 1
 
     def __init__(self, components: int | None = None, rounds: int = 15) -> None:
         if (components is not None and components < 0) or rounds < 1:
@@ -91,7 +92,7 @@ class EigenFlats:
         self._shape_of: NDArray[np.intp] = np.empty(0, np.intp)
         self._notes: tuple[str, ...] = ()
 
-    def fit(self, scan: Scan) -> Self:
+    def fit(self, scan: Scan, progress: Progress = SILENT) -> Self:
         """Take the mean and the components of the references.
 
         Raises
@@ -99,6 +100,7 @@ class EigenFlats:
         MethodError
             If there are fewer than 3 references of the photon energy of a tile.
         """
+        progress.check()
         flats_of(scan, 3, self.name)
         self._dark = scan.dark()
         match = match_references(scan, levels=False)
@@ -151,12 +153,16 @@ class EigenFlats:
 class LevelledEigenFlats(EigenFlats):
     """The same shapes at the levels that the references tell."""
 
-    knows_drift = True
+    knows_drift = follows_shape = True
 
-    def fit(self, scan: Scan) -> Self:
+    def fit(self, scan: Scan, progress: Progress = SILENT) -> Self:
         """As `EigenFlats`."""
-        self._captured = Captured().fit(scan)
-        return super().fit(scan)
+        self._captured = Captured().fit(scan, progress)
+        return super().fit(scan, progress)
+
+    def with_references(self, scan: Scan) -> Scan:
+        """The scan itself: its references are those that are used."""
+        return scan
 
     def background(
         self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_txm_bgcorr.core.background_method import TilePrediction
+from napari_txm_bgcorr.core.progress import SILENT, Progress
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.errors import DeviceError, MethodError
 from napari_txm_bgcorr.models.checkpoint import resolve_model
@@ -83,8 +84,9 @@ class Generator:
         self.__dict__.update(state)
         self.model, self._network = resident(*self._stamp)
 
-    def fit(self, scan: Scan) -> Self:
+    def fit(self, scan: Scan, progress: Progress = SILENT) -> Self:
         """Keep the dark."""
+        progress.check()
         self._dark = scan.dark()
         return self
 

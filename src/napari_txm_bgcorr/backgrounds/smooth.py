@@ -13,18 +13,17 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_txm_bgcorr.core.correction import BackgroundMethod
+from napari_txm_bgcorr.core.progress import SILENT, Progress
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.smooth_fields import Coarse, close_corners, to_counts
 from napari_txm_bgcorr.errors import MethodError
 
-from .basicpy import Basic
 from .captured import Captured
 from .eigen_flats import EigenFlats
 from .tile_median import TileMedian
 
 __all__ = [
     "CLASSICAL",
-    "Basic",
     "Captured",
     "EigenFlats",
     "Envelope",
@@ -50,7 +49,7 @@ class Smooth:
         If `sigma` is not between 0 and 1.
     """
 
-    name = "smooth"
+    name, workers = "smooth", 1
 
     def __init__(self, sigma: float = 0.125) -> None:
         if not 0 < sigma <= 1:
@@ -58,8 +57,9 @@ class Smooth:
         self.sigma = float(sigma)
         self._dark: Image | None = None
 
-    def fit(self, scan: Scan) -> Self:
+    def fit(self, scan: Scan, progress: Progress = SILENT) -> Self:
         """Keep the dark."""
+        progress.check()
         self._dark = scan.dark()
         return self
 
@@ -103,7 +103,7 @@ class Envelope:
         If `order` is not in 1..8 or `rounds` below 1.
     """
 
-    name = "envelope"
+    name, workers = "envelope", 1
 
     def __init__(self, order: int = 3, rounds: int = 12) -> None:
         if not 1 <= order <= 8 or rounds < 1:
@@ -113,8 +113,9 @@ class Envelope:
         self.order, self.rounds = int(order), int(rounds)
         self._dark: Image | None = None
 
-    def fit(self, scan: Scan) -> Self:
+    def fit(self, scan: Scan, progress: Progress = SILENT) -> Self:
         """Keep the dark."""
+        progress.check()
         self._dark = scan.dark()
         return self
 
@@ -179,5 +180,4 @@ CLASSICAL: dict[str, Callable[..., BackgroundMethod]] = {
     "smooth": Smooth,
     "envelope": Envelope,
     "eigen-flats": EigenFlats,
-    "basic": Basic,
 }

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.parallel import cpu_cores, spread
+from napari_txm_bgcorr.core.progress import SILENT, Progress
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.smooth_fields import Coarse, log_beam, spread_indices, to_counts, upper
 from napari_txm_bgcorr.core.stack_statistics import masked_median, median_of
@@ -43,7 +44,7 @@ class TileMedian:
         If `tiles` is below 3 or `rounds` below 1.
     """
 
-    name = "tile-median"
+    name, workers = "tile-median", 1
 
     def __init__(self, tiles: int = 64, rounds: int = 3) -> None:
         if tiles < 3 or rounds < 1:
@@ -53,7 +54,7 @@ class TileMedian:
         self._shape: Image | None = None
         self._used = 0
 
-    def fit(self, scan: Scan) -> Self:
+    def fit(self, scan: Scan, progress: Progress = SILENT) -> Self:
         """Take the median.
 
         Raises
@@ -74,10 +75,11 @@ class TileMedian:
         logs = np.empty((len(chosen), rows, columns), np.float32)
 
         def read(k: int) -> None:
+            progress.check()  # here, too: threads are ahead of whoever counts
             logs[k] = log_beam(scan.tiles[chosen[k]], self._dark)
 
-        for _ in spread(read, range(len(chosen)), cpu_cores()):
-            pass
+        for done, _ in enumerate(spread(read, range(len(chosen)), cpu_cores()), 1):
+            progress.step(f"preparing {self.name}", done, len(chosen))
         self._shape = robust_median(logs, self.rounds)
         return self
 

@@ -27,7 +27,7 @@ from . import (
     train,
     watch,
 )
-from .many_values import expanded, many_values
+from .options import expanded, many_values
 
 __all__ = ["app", "main"]
 

@@ -9,18 +9,20 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_txm_bgcorr.workflows.config import CorrectOptions
-from napari_txm_bgcorr.workflows.correct import correct_paths, correct_scans, prepare
+from napari_txm_bgcorr.errors import ConfigError
+from napari_txm_bgcorr.workflows import correct as job
+from napari_txm_bgcorr.workflows.config import JOIN, CorrectionConfig, load_config
 
-from .options import Device, Grid, JsonFlag, PixelNm, parse_grid
+from .options import Device, Grid, JsonFlag, PixelNm, on_command_line, parse_grid, split_parts
+from .progress_bars import Bars
 
-__all__ = ["CorrectOptions", "correct", "correct_paths", "correct_scans", "prepare"]
+__all__ = ["correct"]
 
 METHOD_HELP = (
     "How the background is found: auto (the network with the best help at hand: references, "
     "else the other tiles), generator (the same), captured (the references as they are), "
-    "tile-median (of 3 tiles or more), smooth, envelope (from one tile), eigen-flats (3 "
-    "references or more), basic (BaSiCPy)."
+    "tile-median (of 3 tiles or more), smooth, envelope (from one tile) or eigen-flats (3 "
+    "references or more)."
 )
 REFERENCE_HELP = (
     "Image without the sample (flat field), or a folder of them; may be repeated. Default: "
@@ -40,7 +42,8 @@ SCHEDULER_HELP = (
 )
 SHARD_HELP = (
     "Do the I-th of N shares, for job arrays: start all N with the same OUT, the last to finish "
-    "completes it. With several inputs: whole inputs by turn. join: only complete."
+    "completes it. fit: solve once for all shares, before them. With several inputs: whole inputs "
+    "by turn. join: only complete."
 )
 STITCH_HELP = (
     "Also blend the corrected tiles of a mosaic into one picture that can be zoomed, beside OUT: "
@@ -62,16 +65,24 @@ I0_HELP = (
 POSITIONS_HELP = (
     "Also write the registered places of a mosaic's tiles, TileConfiguration.registered.txt."
 )
+CONFIG_HELP = (
+    "Take the options from a YAML file (see --save-config), or from an earlier output, whose "
+    "correction is repeated; options of this command line come first."
+)
+SAVE_CONFIG_HELP = "Write the options to a YAML file for --config, and correct nothing."
 FORMAT_HELP = "omezarr (one store), ometiff (one file a part) or tiff (one file a tile)."
 
 
 def correct(
+    ctx: typer.Context,
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Raw files, or folders of tiles.")
-    ],
+        list[Path] | None,
+        typer.Argument(metavar="PATH...", help="Raw files, or folders of tiles."),
+    ] = None,
     out: Annotated[
-        Path, typer.Option("--output", "-o", metavar="OUT", help="Folder (or store) to make.")
-    ],
+        Path | None,
+        typer.Option("--output", "-o", metavar="OUT", help="Folder (or store) to make."),
+    ] = None,
     method: Annotated[str, typer.Option("--method", metavar="NAME", help=METHOD_HELP)] = "auto",
     model: Annotated[
         str,
@@ -103,7 +114,7 @@ def correct(
         str | None, typer.Option("--scheduler", metavar="WHERE", help=SCHEDULER_HELP)
     ] = None,
     shard: Annotated[
-        str | None, typer.Option("--shard", metavar="I/N|join", help=SHARD_HELP)
+        str | None, typer.Option("--shard", metavar="I/N|fit|join", help=SHARD_HELP)
     ] = None,
     stitch: Annotated[bool, typer.Option("--stitch", help=STITCH_HELP)] = False,
     joint: Annotated[bool | None, typer.Option("--joint/--no-joint", help=JOINT_HELP)] = None,
@@ -114,6 +125,12 @@ def correct(
     write_positions: Annotated[
         bool, typer.Option("--write-positions", help=POSITIONS_HELP)
     ] = False,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help=CONFIG_HELP)
+    ] = None,
+    save_config: Annotated[
+        Path | None, typer.Option("--save-config", metavar="FILE", help=SAVE_CONFIG_HELP)
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Divide out the background, predicted from the raw data, of tiles, series and mosaics.
@@ -121,44 +138,61 @@ def correct(
     corrected = (raw - dark) / (background - dark): transmission, 1 where nothing is in the beam.
     Raw files are never changed. Give an interrupted command again and it goes on.
     """
-    options = CorrectOptions(
-        method=method,
-        model=model,
-        device=device,
-        references=tuple(reference or ()),
-        darks=tuple(dark or ()),
-        grid=parse_grid(grid),
-        pixel_nm=pixel_nm,
-        save=_parts(save, stitch),
-        format=format,
-        overwrite=overwrite,
-        force=force,
-        quiet=as_json or not sys.stderr.isatty(),
-        scheduler=scheduler,
-        shard=shard,
-        told=not as_json,
-        stitch=stitch,
-        joint=joint,
-        combine=combine,
-        i0=i0,
-        write_positions=write_positions,
-    )
-    summary = correct_paths(paths, out, options)
+    values: dict[str, tuple[str, Any]] = {  # name of the parameter above, and its value
+        "inputs": ("paths", tuple(paths or ())),
+        "output": ("out", out),
+        "method": ("method", method),
+        "model": ("model", model),
+        "device": ("device", device),
+        "references": ("reference", tuple(reference or ())),
+        "darks": ("dark", tuple(dark or ())),
+        "grid": ("grid", parse_grid(grid)),
+        "pixel_nm": ("pixel_nm", pixel_nm),
+        "save": ("save", split_parts(save)),
+        "format": ("format", format),
+        "overwrite": ("overwrite", overwrite),
+        "force": ("force", force),
+        "scheduler": ("scheduler", scheduler),
+        "shard": ("shard", shard),
+        "stitch": ("stitch", stitch),
+        "joint": ("joint", joint),
+        "combine": ("combine", combine),
+        "i0": ("i0", i0),
+        "write_positions": ("write_positions", write_positions),
+    }
+    named = {k: v for k, (name, v) in values.items() if on_command_line(ctx, name)}
+    base = CorrectionConfig() if config is None else load_config(config)
+    asked = base.replaced(**named)
+    if save_config is not None:
+        asked.write(save_config)
+        typer.echo(f"options: {save_config}")
+        return
+    _check_given(asked)
+    with Bars(quiet=as_json or not sys.stderr.isatty()) as bars:
+        summary = job.correct(asked, bars.progress)
     if as_json:
         typer.echo(json.dumps(summary))
     else:
         _say(summary)
 
 
-def _parts(save: str, stitch: bool) -> tuple[str, ...]:
-    """Parts to save; stitching needs the corrected ones and the mask."""
-    needed = ("corrected", "mask") if stitch else ()
-    named = [part for part in save.replace(" ", "").split(",") if part]
-    return tuple(dict.fromkeys((*named, *needed)))
+def _check_given(asked: CorrectionConfig) -> None:
+    """Refuse a command line without an input or an output, with the help to read."""
+    missing = "--output OUT" if asked.output is None else ""
+    if not asked.inputs and asked.shard != JOIN:
+        missing = "PATH"
+    if missing:
+        raise ConfigError(f"{missing} is missing; see txm-bgcorr correct --help")
 
 
 def _say(summary: dict[str, Any]) -> None:
     """Tell what was corrected, a line an output."""
+    if "fitted" in summary:
+        typer.echo(
+            f"solved for all shares: {summary['fitted']}"
+            if summary["fitted"]
+            else "nothing to solve for all shares: each fits for itself"
+        )
     if "joined" in summary:
         typer.echo(f"complete: {summary['joined']}")
     if "stitched" in summary:

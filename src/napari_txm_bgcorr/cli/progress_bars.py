@@ -1,19 +1,20 @@
-"""Progress bars of what happens before the first tile: a line for each stage."""
+"""Progress of long work in the terminal: a bar for each stage, sentences above it."""
 
 from __future__ import annotations
 
+import sys
 from types import TracebackType
 from typing import Any, Self
 
 from tqdm import tqdm
 
-from napari_txm_bgcorr.core.progress import SILENT, Watch
+from napari_txm_bgcorr.core.progress import SILENT, Progress
 
-__all__ = ["FitBar"]
+__all__ = ["Bars"]
 
 
-class FitBar:
-    """Shows the stages of a fit while it lasts.
+class Bars:
+    """Shows the stages of work while it lasts, on standard error.
 
     Parameters
     ----------
@@ -39,16 +40,21 @@ class FitBar:
         self._close()
 
     @property
-    def watch(self) -> Watch:
-        """For `fit_method`."""
-        return SILENT if self._quiet else Watch(self._tell)
+    def progress(self) -> Progress:
+        """Progress that is shown by these bars."""
+        return SILENT if self._quiet else Progress(self._tell, say=self._say)
 
     def _tell(self, stage: str, done: int, total: int) -> None:
         if stage != self._stage:
             self._close()
             self._stage = stage
-            self._bar = tqdm(desc=stage, total=total or None, leave=False)
+            self._bar = tqdm(desc=stage, total=total or None, initial=done, leave=False)
+        self._bar.total = total or None
         self._bar.update(done - self._bar.n)
+
+    @staticmethod
+    def _say(sentence: str) -> None:
+        tqdm.write(sentence, file=sys.stderr)
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -16,6 +16,8 @@ import typer
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.errors import ConfigError, MethodError, ReadError, TxmError
+from napari_txm_bgcorr.workflows.config import CorrectionConfig
+from napari_txm_bgcorr.workflows.prepare import open_scan
 
 from . import correct, train
 
@@ -289,7 +291,7 @@ def _normalised(
     names: Sequence[str] | Mapping[str, Any],
 ) -> Backgrounds:
     """Plain mean of all references, as ``(raw - dark) / (flat - dark)`` needs it."""
-    scan = correct.prepare(path, correct.CorrectOptions(references=references, darks=darks))
+    scan = open_scan(path, CorrectionConfig(references=references, darks=darks))
     if scan.flats is None:
         raise MethodError(f"{path}: no references; {NORMALISE} needs 1 or more")
     mean = np.mean(np.asarray(scan.flats[:], np.float64), axis=0).astype(np.float32)

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from napari_txm_bgcorr.errors import ConfigError
+from napari_txm_bgcorr.workflows.redo import flagged_tiles, redo_output
 
 from .options import Device, JsonFlag
-from .quality import DarkPaths, look
-
-if TYPE_CHECKING:
-    from napari_txm_bgcorr.core.correction import BackgroundMethod
-    from napari_txm_bgcorr.core.scan import Scan
-    from napari_txm_bgcorr.io.output.patch import FinishedOutput
+from .quality import DarkPaths
 
 __all__ = ["parse_tiles", "redo"]
 
@@ -65,32 +60,19 @@ def redo(
     The other tiles keep every bit, and the raw tiles are never changed. The output's record
     says which tiles were made by what.
     """
-    from napari_txm_bgcorr.backgrounds.registry import LEARNED, make_method
-    from napari_txm_bgcorr.io.output.patch import Patch, open_finished
-    from napari_txm_bgcorr.workflows.redo_tiles import redo_tiles, subset
-
-    output = open_finished(path)
-    scan = _with_references(output.scan, reference, dark)
-    if tiles.strip().lower() == "flagged":
-        chosen = _flagged(path, dark)
-    else:
-        chosen = parse_tiles(tiles)
-        subset(scan, chosen)
-    given: dict[str, Any] = {"model": model, "device": device} if method in LEARNED else {}
-    maker = make_method(method, **given)
-    entry = _provenance(output, scan, maker, chosen, local) if chosen else {}
-    if chosen:
-        patch = Patch(output, chosen, entry)
-        for result in redo_tiles(
-            scan, maker, chosen, local=local, uncertainty="uncertainty" in patch.roles
-        ):
-            patch.write(result)
-        patch.close_complete()
+    darks = dark or ()
+    chosen = (
+        flagged_tiles(path, darks) if tiles.strip().lower() == "flagged" else parse_tiles(tiles)
+    )
+    done = redo_output(
+        path, chosen, method=method, model=model, device=device, references=reference or (),
+        darks=darks, local=local,
+    )  # fmt: skip
     if as_json:
-        typer.echo(json.dumps({"output": str(output.path), "tiles": chosen, "method": method}))
+        typer.echo(json.dumps({"output": str(done), "tiles": chosen, "method": method}))
     else:
         count = "1 tile" if len(chosen) == 1 else f"{len(chosen)} tiles"
-        typer.echo(f"{count} corrected again by {method}: {output.path}")
+        typer.echo(f"{count} corrected again by {method}: {done}")
 
 
 def parse_tiles(text: str) -> list[int]:
@@ -108,47 +90,3 @@ def parse_tiles(text: str) -> list[int]:
             raise ConfigError(f"--tiles {text}: not a list; give for example 3,7,10-12 or flagged")
         found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
     return sorted(found)
-
-
-def _with_references(scan: Scan, reference: list[Path] | None, dark: list[Path] | None) -> Scan:
-    from napari_txm_bgcorr import io
-
-    if reference:
-        scan = io.read_references(reference, like=scan).attach(scan)
-    if dark:
-        scan = replace(scan, darks=io.read_references(dark, like=scan, role="darks").images)
-    return scan
-
-
-def _flagged(path: Path, dark: list[Path] | None) -> list[int]:
-    import numpy as np
-
-    from napari_txm_bgcorr.quality.flags import flagged
-
-    _, gauge = look(path, dark, register=True, quiet=True)
-    return [int(i) for i in np.flatnonzero(flagged(gauge.table()))]
-
-
-def _provenance(
-    output: FinishedOutput,
-    scan: Scan,
-    method: BackgroundMethod,
-    tiles: list[int],
-    local: int | None,
-) -> dict[str, Any]:
-    """By what these tiles are made; refuses another dark than that of the other tiles."""
-    from napari_txm_bgcorr.core.provenance import make_provenance
-    from napari_txm_bgcorr.workflows.redo_tiles import nearby, subset
-
-    part = scan if local is None else subset(scan, nearby(scan, tiles[0], max(1, local)))
-    made = make_provenance(scan, method.fit(part)).to_dict()
-    made["device"] = made["parameters"].get("device", "cpu")
-    before = output.provenance.get("darks_sha256")
-    if made["darks_sha256"] != before:
-        raise ConfigError(
-            f"{output.path}: the other tiles were corrected "
-            f"{'without a' if before is None else 'with another'} dark image; "
-            f"{'leave out --dark' if before is None else 'give the same with --dark'}"
-        )
-    keep = ("method", "parameters", "weights_sha256", "flats_sha256", "versions", "device", "date")
-    return {"local": local, **{key: made[key] for key in keep}}

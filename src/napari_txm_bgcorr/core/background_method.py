@@ -1,21 +1,28 @@
-"""The protocols of background methods: what each offers, and what some offer besides."""
+"""The protocol of background methods, what some offer besides, and what they tell the user."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .progress import SILENT, Progress
+from .reference_matching import match_references
 from .scan import Scan
 
 __all__ = [
     "UNCERTAINTY_UNIT",
     "BackgroundMethod",
+    "FromReferences",
     "PredictsTiles",
     "StatesUncertainty",
     "TilePrediction",
+    "method_notes",
+    "reference_doubts",
+    "reference_notes",
 ]
 
 UNCERTAINTY_UNIT = "log, standard deviation, level left out"
@@ -23,12 +30,31 @@ UNCERTAINTY_UNIT = "log, standard deviation, level left out"
 
 @runtime_checkable
 class BackgroundMethod(Protocol):
-    """What every background method offers, classical or learned."""
+    """What every background method offers, classical or learned.
+
+    Attributes
+    ----------
+    name : str
+        Row of the method table.
+    workers : int
+        Threads that may each ask for a background.
+    """
 
     name: str
 
-    def fit(self, scan: Scan) -> Self:
-        """Learn what the whole scan tells; raise `MethodError` where that is not enough."""
+    @property
+    def workers(self) -> int: ...  # noqa: D102
+
+    def fit(self, scan: Scan, progress: Progress = SILENT) -> Self:
+        """Learn what the whole scan tells.
+
+        Raises
+        ------
+        MethodError
+            If that is not enough for this method.
+        StoppedError
+            If the progress ended it.
+        """
 
     def background(
         self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
@@ -98,3 +124,61 @@ class PredictsTiles(Protocol):
         self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
     ) -> TilePrediction:
         """Look at tiles; arguments as of `BackgroundMethod.background`."""
+
+
+@runtime_checkable
+class FromReferences(Protocol):
+    """A background method that takes its backgrounds from references where any fit.
+
+    Attributes
+    ----------
+    knows_drift : bool
+        Whether those of the last fit come from references.
+    follows_shape : bool
+        Whether their shapes were fitted to each tile.
+    """
+
+    @property
+    def knows_drift(self) -> bool: ...  # noqa: D102
+
+    @property
+    def follows_shape(self) -> bool: ...  # noqa: D102
+
+    def with_references(self, scan: Scan) -> Scan:
+        """Attach the references that the last fit used, the method's own among them."""
+
+
+DIVIDE = frozenset({"captured", "eigen-flats"})  # by references, as they were told to
+MATCH = frozenset({"auto"})  # take those that match
+
+
+def method_notes(described: Mapping[str, Any]) -> list[str]:
+    """What the user should know of the method's last fit, from its description."""
+    stage = described.get("joint")
+    model = stage.get("notes", ()) if isinstance(stage, Mapping) else ()
+    return [str(note) for note in (*described.get("notes", ()), *model)]
+
+
+def reference_notes(method: str, scan: Scan) -> tuple[str, ...]:
+    """Tell how the references of a scan match it, in sentences.
+
+    Parameters
+    ----------
+    method : str
+        Row of the method table; without any sentence for those that use no references.
+    scan : Scan
+        With references attached.
+    """
+    match = match_references(scan, levels=method != "eigen-flats")
+    if method in DIVIDE:
+        return match.divided_notes
+    return match.notes if method in MATCH else ()
+
+
+def reference_doubts(method: str, scan: Scan) -> list[str]:
+    """Sentences of `reference_notes` about references of another photon energy."""
+    match = match_references(scan, levels=False)
+    if not match.missed or method not in DIVIDE | MATCH:
+        return []
+    notes = match.divided_notes if method in DIVIDE else match.notes
+    return [f"{note[0].upper()}{note[1:]}." for note in notes]

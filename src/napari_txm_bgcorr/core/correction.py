@@ -238,8 +238,8 @@ def correct_tiles(
         Asked before each tile; the tiles given so far stand.
     options : DivideOptions
     workers : int or None
-        Threads that each take one tile at a time; None: as many as the method asks for by an
-        attribute `workers`, else 1. The results are the same bits.
+        Threads that each take one tile at a time; None: `workers` of the method. The results
+        are the same bits.
     uncertainty : bool
         Also give the uncertainty of each background.
 
@@ -269,7 +269,7 @@ def correct_tiles(
                 "stage), or do not ask for it"
             )
         states = method
-    threads = int(getattr(method, "workers", 1)) if workers is None else workers
+    threads = method.workers if workers is None else workers
     size = batch if threads == 1 else 1
     groups = (wanted[first : first + size] for first in range(0, len(wanted), size))
     return _in_order(

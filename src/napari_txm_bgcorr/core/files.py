@@ -1,4 +1,4 @@
-"""Renaming and removing files that another program has open for a moment.
+"""Writing files in one step; renaming and removing those that others have open for a moment.
 
 On Windows what is open elsewhere (by a panel that reads it, a virus scanner, a backup) can be
 neither replaced nor removed, and a folder that holds it cannot be renamed; most let go of it
@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from napari_txm_bgcorr.errors import WriteError
+
 __all__ = [
     "discard",
     "is_busy",
@@ -24,6 +26,7 @@ __all__ = [
     "rename",
     "replace_file",
     "standing",
+    "write_atomic",
 ]
 
 # access denied (also: folder with an open file), sharing and lock violation, folder not empty yet
@@ -95,3 +98,32 @@ def standing(path: Path) -> Path | None:
     """The path itself or its nearest parent that is there; None: the drive or share is away."""
     whole = path.absolute()
     return next((place for place in (whole, *whole.parents) if place.exists()), None)
+
+
+def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write beside the place, then rename into it: readers see the old file or the new one.
+
+    Parameters
+    ----------
+    path : Path
+    data : bytes
+    durable : bool
+        Wait until the disk holds it, so that it survives a power cut too.
+
+    Raises
+    ------
+    WriteError
+        If the disk is full or the folder not writable.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as stream:
+            stream.write(data)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        replace_file(part, path)
+    except OSError as error:
+        discard(part)
+        raise WriteError(f"{path}: cannot be written ({error}); free or choose a place") from error

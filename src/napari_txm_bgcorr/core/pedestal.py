@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from .pixels import lit_in_tiles
-from .progress import SILENT, Watch
+from .progress import SILENT, Progress
 from .scan import Scan
 from .smooth_fields import spread_indices
 
@@ -26,14 +26,14 @@ DIMMEST = 0.01  # quantile of the lit pixels: no specimen is below the pedestal
 
 
 def with_pedestal(
-    scan: Scan, watch: Watch = SILENT, least: float = LEAST
+    scan: Scan, progress: Progress = SILENT, least: float = LEAST
 ) -> tuple[Scan, float | None]:
     """Give a scan that has no dark image one of the counts behind its aperture.
 
     Parameters
     ----------
     scan : Scan
-    watch : Watch
+    progress : Progress
         Asked before each tile that is read.
     least : float
         Share of the field that must be closed.
@@ -48,14 +48,14 @@ def with_pedestal(
     Raises
     ------
     StoppedError
-        If the watch ended it.
+        If the progress ended it.
     """
     if scan.dark() is not None:
         return scan, None
     chosen = spread_indices(len(scan), TILES)
     counts = np.empty((len(chosen), *scan.tiles.shape[1:]), np.float32)
     for k, i in enumerate(chosen):
-        watch.check()
+        progress.check()
         counts[k] = scan.tiles[i]
     lit = lit_in_tiles(counts)
     rim = max(1, round(RIM * max(lit.shape)))

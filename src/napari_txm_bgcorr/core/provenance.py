@@ -48,6 +48,10 @@ class Provenance:
     device : str
     date : str
         UTC, ISO 8601, to the second.
+    config : dict
+        Options that repeat the correction (`workflows.CorrectionConfig`); empty: not known.
+    command : str
+        Command line that repeats it; empty: not known.
     """
 
     source_path: str
@@ -61,6 +65,8 @@ class Provenance:
     versions: dict[str, str] = field(default_factory=dict)
     device: str = "cpu"
     date: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.parallel import spread
-from napari_txm_bgcorr.core.progress import SILENT, Watch
+from napari_txm_bgcorr.core.progress import SILENT, Progress
 from napari_txm_bgcorr.core.scan import Scan, TileArray
 from napari_txm_bgcorr.errors import MethodError
 
@@ -103,7 +103,7 @@ def register(
     *,
     overview: Overview | None = None,
     workers: int = 1,
-    watch: Watch = SILENT,
+    progress: Progress = SILENT,
 ) -> Positions:
     """Measure where the tiles of a mosaic lie.
 
@@ -127,7 +127,7 @@ def register(
         Of an earlier `survey`, to save reading again.
     workers : int
         Threads that each correlate one pair at a time; the same result for any number.
-    watch : Watch
+    progress : Progress
         Told after each pair.
 
     Returns
@@ -139,16 +139,16 @@ def register(
     MethodError
         If the scan is no mosaic, or there is nothing to look at.
     StoppedError
-        If the watch ended it.
+        If the progress ended it.
     """
     given = nominal_positions(scan)
     if overview is None:
         if backgrounds is None:
             raise MethodError(f"{scan.source.path}: register: give backgrounds or an overview")
-        overview = survey(scan, backgrounds, workers=workers, watch=watch)
+        overview = survey(scan, backgrounds, workers=workers, progress=progress)
     size = (int(scan.tiles.shape[1]), int(scan.tiles.shape[2]))
     lattice = Lattice.of(given, size)
-    edges, expected = _measured(Matcher(overview), given, size, lattice, workers, watch)
+    edges, expected = _measured(Matcher(overview), given, size, lattice, workers, progress)
     trust = NOMINAL if lattice else MEASURED
     placed, edges = reconcile(expected, edges, DROP * max(size), trust)
     used = sum(edge.used for edge in edges)
@@ -163,13 +163,13 @@ def _measured(
     size: tuple[int, int],
     lattice: Lattice | None,
     workers: int,
-    watch: Watch,
+    progress: Progress,
 ) -> tuple[list[Edge], Floats]:
     """Every pair compared, and the places to expect where nothing is seen."""
     near = size if lattice is None else (round(WIDER * size[0]), round(WIDER * size[1]))
     pairs = neighbours(given, near)
     shifts = [(given[j] - given[i]) / matcher.bin_px for i, j in pairs]
-    maps = _maps(matcher, pairs, shifts, workers, watch)
+    maps = _maps(matcher, pairs, shifts, workers, progress)
     side, expected = max(matcher.shape), given
     if lattice is None:
         beliefs = [Belief(shift, MEASURED_SD * side, 0.0) for shift in shifts]
@@ -188,19 +188,19 @@ def _maps(
     pairs: Sequence[tuple[int, int]],
     shifts: Sequence[Floats],
     workers: int,
-    watch: Watch,
+    progress: Progress,
 ) -> list[Scores | None]:
     """Scores of every pair, in order."""
     reach = max(2, round(REACH * max(matcher.shape)))
 
     def look(k: int) -> Scores | None:
-        watch.check()
+        progress.check()
         return matcher.scores(*pairs[k], np.rint(shifts[k]).astype(int), reach)
 
     maps = []
     for scores in spread(look, range(len(pairs)), workers):
         maps.append(scores)
-        watch.step(STAGE, len(maps), len(pairs))
+        progress.step(STAGE, len(maps), len(pairs))
     return maps
 
 

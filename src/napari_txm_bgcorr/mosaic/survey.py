@@ -17,7 +17,7 @@ from napari_txm_bgcorr.core.background_method import PredictsTiles, TilePredicti
 from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.core.parallel import cpu_cores, spread
 from napari_txm_bgcorr.core.pixels import lit_in_tiles
-from napari_txm_bgcorr.core.progress import SILENT, Watch
+from napari_txm_bgcorr.core.progress import SILENT, Progress
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan, TileArray
 from napari_txm_bgcorr.core.smooth_fields import Coarse, log_beam, spread_indices
 from napari_txm_bgcorr.core.stack_statistics import median_of
@@ -166,7 +166,7 @@ def survey(
     *,
     work_px: int = WORK_PX,
     workers: int = 1,
-    watch: Watch = SILENT,
+    progress: Progress = SILENT,
 ) -> Overview:
     """Look at every tile once, and at the backgrounds of all or of some spread over the scan.
 
@@ -179,13 +179,13 @@ def survey(
         Longer side to keep of each tile, at most.
     workers : int
         Threads that each look at one tile at a time; the same result for any number.
-    watch : Watch
+    progress : Progress
         Told after each tile.
 
     Raises
     ------
     StoppedError
-        If the watch ended it.
+        If the progress ended it.
     MethodError
         If backgrounds and tiles differ in number or size.
     """
@@ -201,7 +201,7 @@ def survey(
     keep = _Keeper(
         scan, backgrounds, scan.dark(), bin_px, frozenset(chosen),
         frozenset(range(count) if knows_drift else chosen),
-        frozenset(chosen[k] for k in spread_indices(len(chosen), LIT_TILES)), watch,
+        frozenset(chosen[k] for k in spread_indices(len(chosen), LIT_TILES)), progress,
     )  # fmt: skip
     coarse = cells_of((rows, columns), count)
     stacks = np.empty((2, len(chosen), rows, columns), np.float16)
@@ -213,7 +213,7 @@ def survey(
     prior_sd: dict[int, Image] = {}
     counts: list[Image] = []  # of some tiles, dark removed
     for i, seen in enumerate(spread(keep, range(count), workers)):
-        watch.step(STAGE, i + 1, count)
+        progress.step(STAGE, i + 1, count)
         raw[i], raw_level[i], cells[i] = seen.raw, seen.level, seen.cells
         if seen.background is not None and knows_drift:
             change[i] = seen.background
@@ -317,10 +317,10 @@ class _Keeper:
     chosen: frozenset[int]
     asked: frozenset[int]
     looked: frozenset[int]
-    watch: Watch
+    progress: Progress
 
     def __call__(self, i: int) -> _Seen:
-        self.watch.check()  # here, too: threads are ahead of whoever counts
+        self.progress.check()  # here, too: threads are ahead of whoever counts
         counts = np.asarray(self.scan.tiles[i])
         log_raw = log_beam(counts, self.dark)
         coarse = cells_of(log_raw.shape, len(self.scan))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,55 +22,13 @@ from .data.pairs import batches, build_pairs, worker_count
 from .distributed import join
 from .profiling import phase, profiled
 from .run.folder import RunFolder
-from .run.recorder import Keeper, Wishes
+from .run.recorder import RunRecorder, StopSignals
+from .step import TrainStep
 from .trainer import Trainer
 from .validation import preview, split_figures, validation_cases
 from .watchdog import Diverged, TrainError
 
 __all__ = ["TrainError", "TrainStep", "Trainer", "fit", "run_training"]
-
-
-@dataclass(frozen=True)
-class TrainStep:
-    """What is known after a step; losses only at log intervals (reading them syncs the GPU).
-
-    Attributes
-    ----------
-    step : int
-        Steps done.
-    progress : float
-        Share of the run done, 0 to 1.
-    losses : dict
-        Mean of each loss since the last log line.
-    lr : float
-        Learning rate.
-    samples_per_s : float
-        Since the last log line.
-    elapsed_s : float
-        Training time including earlier parts of a resumed run.
-    validation : dict
-        Scale-free background error by case (0.01 is 1 %), at validation intervals.
-    calibration : dict
-        How true the stated uncertainty and free pixels are, see `validation`.
-    improved : bool
-        Whether this is the least validation error so far.
-    preview : dict of (F, F) float32
-        ``raw``, ``prior``, ``predicted``, ``true`` log counts of one fixed tile.
-    ended : str
-        Why the training ends here, in words; empty if it goes on.
-    """
-
-    step: int
-    progress: float
-    losses: dict[str, float] = field(default_factory=dict)
-    lr: float = 0.0
-    samples_per_s: float = 0.0
-    elapsed_s: float = 0.0
-    validation: dict[str, float] = field(default_factory=dict)
-    calibration: dict[str, float] = field(default_factory=dict)
-    improved: bool = False
-    preview: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-    ended: str = ""
 
 
 def fit(
@@ -252,26 +209,26 @@ def run_training(
     ConfigError, TrainError, WriteError, DeviceError
     """
     folder = RunFolder(run)
-    with join(device) as (world, place), Wishes(folder, world) as wishes:
+    with join(device) as (world, place), StopSignals(folder, world) as wishes:
         world.check(config.batch)
         trainer = Trainer(config, place, world)
-        keeper = None
+        recorder = None
         if world.lead:
             stacks = () if data is None else data.references
             carried = choose_references(stacks, config.remember)
             facts = _facts(data)
-            keeper = Keeper(folder, trainer, resume=resume, facts=facts, references=carried)
+            recorder = RunRecorder(folder, trainer, resume=resume, facts=facts, references=carried)
         try:
-            _restore(folder, trainer, resume, keeper)
+            _restore(folder, trainer, resume, recorder)
             with guard(place), profiled(folder.path / "profile" if profile else None) as tick:
                 steps = partial(fit, config, trainer, data)
-                ended = _train(trainer, steps, keeper, wishes, on_step, tick)
+                ended = _train(trainer, steps, recorder, wishes, on_step, tick)
         except BaseException as error:
-            if keeper is not None:
-                keeper.fail(error)
+            if recorder is not None:
+                recorder.fail(error)
             raise
-        if keeper is not None:
-            keeper.finish(*ended)
+        if recorder is not None:
+            recorder.finish(*ended)
     return folder.model
 
 
@@ -281,26 +238,28 @@ def _facts(data: TrainingData | None) -> dict[str, Any] | None:
     return facts_of_images(stacks, acquisition_of(stacks)) if stacks else None
 
 
-def _restore(folder: RunFolder, trainer: Trainer, resume: bool, keeper: Keeper | None) -> None:
+def _restore(
+    folder: RunFolder, trainer: Trainer, resume: bool, recorder: RunRecorder | None
+) -> None:
     """Go on from the newest whole checkpoint; rank 0 reads it for all."""
     held = None
-    if keeper is not None:
+    if recorder is not None:
         held, passed = folder.newest() if resume else (None, [])
         for sentence in passed:
-            keeper.warn(sentence)
+            recorder.warn(sentence)
         folder.drop_metrics_after(-1 if held is None else int(held["step"]))
     held = trainer.world.share(held)
     if held is not None:
         trainer.restore(held)
-    if keeper is not None:
-        keeper.begin()
+    if recorder is not None:
+        recorder.begin()
 
 
 def _train(
     trainer: Trainer,
     steps: Callable[[], Iterator[TrainStep]],
-    keeper: Keeper | None,
-    wishes: Wishes,
+    recorder: RunRecorder | None,
+    wishes: StopSignals,
     on_step: Callable[[TrainStep], None] | None,
     tick: Callable[[], None],
 ) -> tuple[str, str]:
@@ -309,21 +268,23 @@ def _train(
     while True:
         try:
             for step in steps():
-                if keeper is not None:
-                    keeper.keep(step)
+                if recorder is not None:
+                    recorder.keep(step)
                     if on_step is not None:
                         on_step(step)
                 tick()
                 if step.ended:
                     return "finished", step.ended
-                if wishes.stop(trainer, keeper):
+                if wishes.stop(trainer, recorder):
                     return "stopped", wishes.reason
             return "finished", "all steps or minutes were done"
         except Diverged as error:
-            spoilt_from = _go_back(trainer, keeper, error, spoilt_from)
+            spoilt_from = _go_back(trainer, recorder, error, spoilt_from)
 
 
-def _go_back(trainer: Trainer, keeper: Keeper | None, error: Diverged, spoilt_from: int) -> int:
+def _go_back(
+    trainer: Trainer, recorder: RunRecorder | None, error: Diverged, spoilt_from: int
+) -> int:
     """Take the last good weights with a lower rate; the step that the run goes on from.
 
     A checkpoint from which the run diverged before the next one is taken for spoilt too.
@@ -336,11 +297,11 @@ def _go_back(trainer: Trainer, keeper: Keeper | None, error: Diverged, spoilt_fr
             f"{where}"
         ) from error
     held = None
-    if keeper is not None:
-        held, _ = keeper.folder.newest()
+    if recorder is not None:
+        held, _ = recorder.folder.newest()
         if held is not None and held["step"] == spoilt_from:
-            keeper.folder.drop_checkpoints_after(spoilt_from - 1)
-            held, _ = keeper.folder.newest()
+            recorder.folder.drop_checkpoints_after(spoilt_from - 1)
+            held, _ = recorder.folder.newest()
     held = trainer.world.share(held)
     if held is None:
         held = Trainer(trainer.config, str(trainer.device)).state()
@@ -352,6 +313,6 @@ def _go_back(trainer: Trainer, keeper: Keeper | None, error: Diverged, spoilt_fr
         f"{error}; back to step {trainer.step} with the rate times {scale:g} "
         f"({back} of at most {config.rollbacks})"
     )
-    if keeper is not None:
-        keeper.went_back()
+    if recorder is not None:
+        recorder.went_back()
     return trainer.step

@@ -12,9 +12,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from napari_txm_bgcorr.core.parallel import cpu_cores
+from napari_txm_bgcorr.core.progress import SILENT, Progress
 from napari_txm_bgcorr.errors import ConfigError, DeviceError, TxmError
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def slurm_arguments(config: SlurmConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def cluster_client(where: str, *, quiet: bool = False) -> Iterator[Client]:
+def cluster_client(where: str, progress: Progress = SILENT) -> Iterator[Client]:
     """Connect to the scheduler that `where` names; what is started here is ended here.
 
     Parameters
@@ -114,8 +115,8 @@ def cluster_client(where: str, *, quiet: bool = False) -> Iterator[Client]:
     where : str
         ``tcp://host:port``, ``tls://...``, ``host:port``, a scheduler file (``.json``),
         ``local:N`` or ``slurm:FILE``.
-    quiet : bool
-        Do not tell that workers are awaited.
+    progress : Progress
+        Told that workers are awaited.
 
     Raises
     ------
@@ -145,8 +146,8 @@ def cluster_client(where: str, *, quiet: bool = False) -> Iterator[Client]:
                 f"--scheduler {where}: no scheduler answers there within {CONNECT_S} s; "
                 "check that dask scheduler runs and that no firewall is between"
             ) from error
-        if not client.scheduler_info()["workers"] and not quiet:
-            typer.echo(f"waiting for a worker of {where} ...", err=True)
+        if not client.scheduler_info()["workers"]:
+            progress.say(f"waiting for a worker of {where} ...")
         client.wait_for_workers(1)
         _same_program(client, where)
         yield client
@@ -200,7 +201,7 @@ def _local(count: int) -> Any:
     """Scheduler and `count` worker processes on this machine, a GPU each where there are some."""
     distributed = _package("distributed")
     gpus = _visible(_gpus())
-    threads = max(1, _cores() // count)
+    threads = max(1, cpu_cores() // count)
     workers = {
         k: {
             "cls": distributed.Nanny,  # starts a lost worker again
@@ -226,13 +227,6 @@ def _local(count: int) -> Any:
         },
     }
     return distributed.SpecCluster(workers=workers, scheduler=scheduler, silence_logs="CRITICAL")
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _gpus() -> int:

@@ -1,82 +1,79 @@
-"""What the user asked of `txm-bgcorr correct`, checked."""
+"""The one list of options of a correction: of the command line, the panel, files and Python."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import shlex
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from napari_txm_bgcorr.backgrounds.captured import COMBINE
 from napari_txm_bgcorr.errors import ConfigError
 
-from .shards import parse_shard
-
-__all__ = ["FORMATS", "PARTS", "CorrectOptions"]
+__all__ = ["FIT", "FORMATS", "JOIN", "PARTS", "CorrectionConfig", "load_config", "parse_shard"]
 
 PARTS = ("raw", "background", "corrected", "mask", "uncertainty")
 FORMATS = ("omezarr", "ometiff", "tiff")
+FIT, JOIN = "fit", "join"  # shares of the work that are no tiles: before them, and after
+RUN_ONLY = {"output", "overwrite", "scheduler", "shard"}  # how it ran, not what it is
 
 
-@dataclass(frozen=True)
-class CorrectOptions:
-    """What the user asked for, checked.
+class CorrectionConfig(BaseModel):
+    """Everything that decides a correction, checked.
 
-    Attributes
-    ----------
-    method, model, device : str
-        As in the method table, a model's name, file or run folder, and a device name.
-    references, darks : tuple of Path
-        Files or folders of reference images and of dark images.
-    save : tuple of str
-        Some of ``raw``, ``background``, ``corrected``, ``mask``, ``uncertainty``.
-    format : str
-        ``omezarr``, ``ometiff`` or ``tiff``.
-    scheduler : str or None
-        Where other processes do the work; see `cli.distributed`.
-    shard : str or None
-        ``I/N``: this process does one share of N; ``join``: it only completes the output.
-    told : bool
-        Say on stderr that another share is waited for, even where nobody sits there.
-    stitch : bool
-        Also blend the corrected tiles of a mosaic into one picture.
-    joint : bool or None
-        Refine the backgrounds of a whole mosaic or series together; None: as the method does.
-    combine : str or None
-        How ``captured`` makes one of several references; None: as it does by itself.
-    i0 : float or None
-        Counts of the open beam, dark removed, for the level of what is refined together.
-    write_positions : bool
-        Also write the registered places of a mosaic's tiles for Fiji.
+    Raises
+    ------
+    ConfigError
+        Naming the option, the value and what is allowed.
     """
 
-    method: str = "auto"
-    model: str = "default"
-    device: str = "auto"
-    references: tuple[Path, ...] = ()
-    darks: tuple[Path, ...] = ()
-    grid: tuple[int, int] | None = None
-    pixel_nm: float | None = None
-    save: tuple[str, ...] = ("background", "corrected")
-    format: str = "omezarr"
-    overwrite: bool = False
-    force: bool = False
-    quiet: bool = False
-    stitch: bool = False
-    joint: bool | None = None
-    combine: str | None = None
-    i0: float | None = None
-    write_positions: bool = False
-    scheduler: str | None = None
-    shard: str | None = None
-    told: bool = False
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def __post_init__(self) -> None:
-        """Refuse values outside the tables.
+    inputs: tuple[Path, ...] = Field((), description="Raw files, or folders of tiles.")
+    output: Path | None = Field(None, description="Folder (or store) to make.")
+    method: str = Field("auto", description="Row of the method table.")
+    model: str = Field("default", description="A model's name, weights file or run folder.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
+    references: tuple[Path, ...] = Field(
+        (), description="Images without the sample, or folders of them."
+    )
+    darks: tuple[Path, ...] = Field((), description="Images without beam, or folders of them.")
+    grid: tuple[int, int] | None = Field(None, description="Rows and columns of a mosaic.")
+    pixel_nm: float | None = Field(None, description="Pixel size on the sample, nm.")
+    save: tuple[str, ...] = Field(
+        ("raw", "background", "corrected"),
+        description="Parts to write.",
+    )
+    format: str = Field("omezarr", description="omezarr, ometiff or tiff.")
+    overwrite: bool = Field(False, description="Replace an earlier result, once the new is done.")
+    force: bool = Field(False, description="Correct even what is already corrected.")
+    stitch: bool = Field(False, description="Also blend the tiles of a mosaic into one picture.")
+    joint: bool | None = Field(
+        None, description="Solve the backgrounds of a scan together; None: as the method does."
+    )
+    combine: str | None = Field(
+        None, description="How captured makes one of several references; None: as by itself."
+    )
+    i0: float | None = Field(None, description="Counts of the open beam, dark removed.")
+    write_positions: bool = Field(False, description="Also write registered places for Fiji.")
+    scheduler: str | None = Field(None, description="Where other processes do the work.")
+    shard: str | None = Field(
+        None, description="I/N: one share of N; fit: solve for all shares; join: only complete."
+    )
 
-        Raises
-        ------
-        ConfigError
-            Naming the option, the value and what is allowed.
-        """
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(_in_words(error)) from error
+
+    @model_validator(mode="after")
+    def _known_values(self) -> Self:
         for part in self.save:
             if part not in PARTS:
                 raise ConfigError(f"--save {part}: not a part; choose from {', '.join(PARTS)}")
@@ -91,28 +88,28 @@ class CorrectOptions:
                 f"--combine {self.combine}: not for --method {self.method}; choose --method "
                 "captured, or leave --combine out"
             )
-        self._check_uncertainty()
-        self._check_sharing()
+        return self
 
-    def _check_uncertainty(self) -> None:
+    @model_validator(mode="after")
+    def _uncertainty_is_stated(self) -> Self:
         """Refuse to save what the method does not state."""
-        if "uncertainty" not in self.save:
-            return
+        if "uncertainty" not in self.save or self.is_joint:
+            return self
         from napari_txm_bgcorr.backgrounds.registry import JOINT_BY_DEFAULT
 
         by_default = self.method in JOINT_BY_DEFAULT
-        if not (by_default if self.joint is None else self.joint):
-            method = f"{self.method} --no-joint" if by_default else self.method
-            remedy = "leave out --no-joint" if by_default else "add --joint, choose --method auto"
-            raise ConfigError(
-                f"--save uncertainty: --method {method} states none; {remedy}, or leave "
-                "uncertainty out"
-            )
+        method = f"{self.method} --no-joint" if by_default else self.method
+        remedy = "leave out --no-joint" if by_default else "add --joint, choose --method auto"
+        raise ConfigError(
+            f"--save uncertainty: --method {method} states none; {remedy}, or leave "
+            "uncertainty out"
+        )
 
-    def _check_sharing(self) -> None:
+    @model_validator(mode="after")
+    def _can_be_shared(self) -> Self:
         """Refuse what several processes cannot do with one output."""
         if self.shard is None and self.scheduler is None:
-            return
+            return self
         option = "--shard" if self.shard is not None else "--scheduler"
         if self.shard is not None and self.scheduler is not None:
             raise ConfigError("--shard: not together with --scheduler; choose one of them")
@@ -128,3 +125,163 @@ class CorrectOptions:
                     "--shard: not together with --overwrite, since no process knows which began; "
                     "remove the old output first"
                 )
+        return self
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether the backgrounds of the whole scan are solved together."""
+        from napari_txm_bgcorr.backgrounds.registry import JOINT_BY_DEFAULT
+
+        return self.method in JOINT_BY_DEFAULT if self.joint is None else self.joint
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Parts to write; stitching needs the corrected ones and the mask."""
+        needed = ("corrected", "mask") if self.stitch else ()
+        return tuple(dict.fromkeys((*self.save, *needed)))
+
+    def replaced(self, **changes: Any) -> Self:
+        """The same with some options changed, checked again."""
+        return type(self)(**{**dict(self), **changes})
+
+    def record(self) -> dict[str, Any]:
+        """What an output keeps, JSON-ready: all that decides its pixels, full paths.
+
+        Where and by how many processes it was made is left out.
+        """
+        full = self.replaced(
+            inputs=_absolute(self.inputs),
+            references=_absolute(self.references),
+            darks=_absolute(self.darks),
+            model=str(Path(self.model).absolute()) if Path(self.model).exists() else self.model,
+        )
+        values: dict[str, Any] = json.loads(
+            full.model_dump_json(exclude=RUN_ONLY, exclude_defaults=True)
+        )
+        return {"save": list(self.save), **values}
+
+    def command(self) -> str:
+        """Command line that does the same."""
+        words: list[str] = ["txm-bgcorr", "correct", *map(str, self.inputs)]
+        if self.output is not None:
+            words += ["--output", str(self.output)]
+        for name, option in OPTIONS.items():
+            value = getattr(self, name)
+            if value == type(self).model_fields[name].get_default() and name != "save":
+                continue
+            words += _words(option, value)
+        return shlex.join(words)
+
+    def write(self, path: Path) -> None:
+        """Write as YAML, for `load_config` and ``txm-bgcorr correct --config``.
+
+        Raises
+        ------
+        ConfigError
+            If the file cannot be written.
+        """
+        values = json.loads(self.model_dump_json(exclude_defaults=True))
+        try:
+            path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                f"{path}: {error.strerror or error}; give a place that can be written"
+            ) from error
+
+
+OPTIONS = {
+    "method": "--method", "model": "--model", "device": "--device", "references": "--reference",
+    "darks": "--dark", "grid": "--grid", "pixel_nm": "--pixel-nm", "save": "--save",
+    "format": "--format", "overwrite": "--overwrite", "force": "--force", "stitch": "--stitch",
+    "joint": "--joint", "combine": "--combine", "i0": "--i0",
+    "write_positions": "--write-positions", "scheduler": "--scheduler", "shard": "--shard",
+}  # fmt: skip
+"""Field to option of ``txm-bgcorr correct``."""
+
+
+def _words(option: str, value: Any) -> list[str]:
+    """One option as words of a command line."""
+    if option == "--grid":
+        return [option, f"{value[0]}x{value[1]}"]
+    if option == "--save":
+        return [option, ",".join(value)]
+    if value is True:
+        return [option]
+    if value is False:
+        return [option.replace("--", "--no-", 1)]
+    if isinstance(value, tuple):
+        return [word for one in value for word in (option, str(one))]
+    return [option, str(value)]
+
+
+def _absolute(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Full paths; what is no path, such as ``aperture``, as it is."""
+    return tuple(path.absolute() if path.exists() else path for path in paths)
+
+
+def _in_words(error: ValidationError) -> str:
+    """First problem of a validation as one line."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"]) or "options"
+    if first["type"] == "extra_forbidden":
+        near = get_close_matches(name, CorrectionConfig.model_fields, n=1)
+        hint = f", perhaps {near[0]} is meant" if near else ""
+        return f"{name}: no such option{hint}; correct or remove it"
+    message = str(first["msg"])
+    return f"{name} {str(first['input'])[:60]!r}: {message[:1].lower()}{message[1:]}; correct it"
+
+
+def load_config(path: Path) -> CorrectionConfig:
+    """Read the options of a correction from a YAML or JSON file, or from an output of it.
+
+    Parameters
+    ----------
+    path : Path
+        From `CorrectionConfig.write`, or a finished output, whose record holds them.
+
+    Raises
+    ------
+    ConfigError
+        If the file holds no such options, or one that is not usable.
+    ReadError
+        If the output cannot be read.
+    """
+    from napari_txm_bgcorr.io.output.patch import is_record, recorded_config
+
+    if path.is_dir() or path.suffix.lower() == ".tif" or is_record(path):
+        return _parsed(recorded_config(path), path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as text ({error}); give a YAML file") from error
+    except yaml.YAMLError as error:
+        line = str(error).splitlines()[0]
+        raise ConfigError(f"{path}: not valid YAML ({line}); correct the file") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds no 'option: value' lines; see --save-config")
+    return _parsed(values, path)
+
+
+def _parsed(values: Mapping[str, Any], path: Path) -> CorrectionConfig:
+    try:
+        return CorrectionConfig(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def parse_shard(text: str) -> tuple[int, int] | None:
+    """Read ``I/N``, where ``1 <= I <= N``; None for ``fit`` and ``join``.
+
+    Raises
+    ------
+    ConfigError
+        If it is neither.
+    """
+    if text in (FIT, JOIN):
+        return None
+    first, _, last = text.partition("/")
+    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+        raise ConfigError(
+            f"--shard {text}: give I/N with I from 1 to N, for example 3/16, or fit, or join"
+        )
+    return int(first), int(last)

@@ -1,112 +1,86 @@
-"""The work of `txm-bgcorr correct`: predict the background of every tile, divide, and write."""
+"""The one way to correct: predict the background of every tile, divide, and write."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import typer
-from tqdm import tqdm
-
-from napari_txm_bgcorr.cli.progress_bars import FitBar
-from napari_txm_bgcorr.cli.stitch import (
-    check_stitched_place,
-    stitch_path,
-    stitch_results,
-    stitched_place,
-)
-from napari_txm_bgcorr.core.correction import BackgroundMethod, TileResult, correct_tiles
-from napari_txm_bgcorr.core.own_references import method_notes, reference_notes
-from napari_txm_bgcorr.core.progress import fit_method
-from napari_txm_bgcorr.core.provenance import make_provenance, refuse_if_corrected
-from napari_txm_bgcorr.core.references import References
+from napari_txm_bgcorr.core.background_method import method_notes, reference_notes
+from napari_txm_bgcorr.core.progress import SILENT, Progress
 from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.errors import ConfigError
 from napari_txm_bgcorr.mosaic.assembly import registered
 
-from .config import CorrectOptions
+from .config import FIT, JOIN, CorrectionConfig, parse_shard
 from .inputs import check_place, refuse_file_name, side_by_side, split_jobs
 from .positions_table import write_positions
+from .prepare import Shared, method_of, model_notes, open_scan
 from .resources import peak_rss_mb
-from .shards import JOIN, join, parse_shard
+from .runners import LocalRunner, TileRunner
+from .stitch import check_stitched_place, stitch_path, stitch_results, stitched_place
 
 if TYPE_CHECKING:
     from napari_txm_bgcorr.io import OutputWriter
 
-__all__ = [
-    "CorrectOptions",
-    "Here",
-    "Runner",
-    "correct_paths",
-    "correct_scans",
-    "method_of",
-    "prepare",
-    "results_of",
-]
+__all__ = ["correct", "correct_scans"]
 
-Shared = dict[tuple[int, ...], dict[str, References]]
+STAGE = "correcting"
 
 
-class Runner(Protocol):
-    """Where the tiles are corrected: in this process, or in others."""
+def correct(config: CorrectionConfig, progress: Progress = SILENT) -> dict[str, Any]:
+    """Correct every input and say what was done.
 
-    def fit(self, scans: Sequence[Scan], whole: Scan) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Fit the method to the first scan: its description, and the provenance of all."""
+    An interrupted run of the same options goes on where it stopped.
 
-    def run(self, scans: Sequence[Scan], writer: OutputWriter) -> Iterator[tuple[int, bool]]:
-        """Correct and write the tiles in ``writer.todo``: index, and whether a pixel is valid."""
+    Parameters
+    ----------
+    config : CorrectionConfig
+        With inputs and an output.
+    progress : Progress
 
+    Returns
+    -------
+    dict
+        JSON-ready: ``results``, one entry an output; ``seconds``; ``peak_rss_mb``.
 
-class Here:
-    """Corrects in this process; the model stays on the device from scan to scan."""
-
-    def __init__(self, method: BackgroundMethod, *, quiet: bool = True) -> None:
-        self.method, self.quiet = method, quiet
-
-    def fit(self, scans: Sequence[Scan], whole: Scan) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Fit the method to the first scan; see `Runner`."""
-        with FitBar(self.quiet) as bar:
-            described = fit_method(self.method, scans[0], bar.watch).describe()
-        device = str(described.get("device", "cpu"))
-        return described, make_provenance(whole, self.method, device).to_dict()
-
-    def run(self, scans: Sequence[Scan], writer: OutputWriter) -> Iterator[tuple[int, bool]]:
-        """Correct and write tile by tile; see `Runner`."""
-        # a single scan was fitted just now
-        fit = self.method.fit if len(scans) > 1 else lambda scan: self.method
-        with_sd = "uncertainty" in writer.save
-        for result in results_of(scans, fit, writer.todo, uncertainty=with_sd):
-            writer.write(result)
-            yield result.index, bool(result.valid.any())
-
-
-def correct_paths(paths: Sequence[Path], out: Path, options: CorrectOptions) -> dict[str, Any]:
-    """Correct each path and say what was done, as a JSON-ready summary."""
+    Raises
+    ------
+    ConfigError
+        If there is no input or no output.
+    TxmError
+        If an input cannot be read or corrected, or an output not be written.
+    """
     started = time.perf_counter()
+    out = config.output
+    if out is None:
+        raise ConfigError("output: none; give --output OUT, the folder to make")
     refuse_file_name(out)
-    shard = None if options.shard is None else parse_shard(options.shard)
-    if options.shard == JOIN:
-        return _complete(out, options)
+    if config.shard == JOIN:
+        return _complete(out, config, progress)
+    if not config.inputs:
+        raise ConfigError("inputs: none; give raw files or folders of tiles")
     # Every input and place is looked at before the first is corrected: a slip costs no hour.
     shared: Shared = {}
-    scans = [prepare(path, options, shared) for path in paths]
-    jobs = split_jobs(scans, out, options.format)
+    scans = [open_scan(path, config, shared) for path in config.inputs]
+    jobs = split_jobs(scans, out, config.format)
+    if config.shard == FIT:
+        return _fit_only(jobs, config, progress)
+    config, jobs = _own_share(config, jobs)
     # some may be done already
-    again = options.overwrite or len(jobs) > 1 or shard is not None or options.stitch
-    if shard is not None and len(jobs) > 1:  # whole outputs by turn, each made by one process
-        jobs = jobs[shard[0] - 1 :: shard[1]]
-        options = replace(options, shard=None)
+    again = config.overwrite or len(jobs) > 1 or config.shard is not None or config.stitch
     for group, target in jobs:
-        check_place(group, target, options.save, overwrite=again)
-        if options.stitch:
-            check_stitched_place(target, overwrite=options.overwrite)
-    with _runner(options, out) as runner:
-        results = [correct_scans(group, runner, target, options) for group, target in jobs]
-    if options.stitch:
-        stitch_results(results, overwrite=options.overwrite, quiet=options.quiet)
+        check_place(group, target, config.parts, overwrite=again)
+        if config.stitch:
+            check_stitched_place(target, overwrite=config.overwrite)
+    with _runner(config, out, progress) as runner:
+        results = [
+            correct_scans(group, runner, target, config, progress) for group, target in jobs
+        ]
+    if config.stitch:
+        stitch_results(results, overwrite=config.overwrite, progress=progress)
     return {
         "results": results,
         "seconds": round(time.perf_counter() - started, 3),
@@ -114,60 +88,49 @@ def correct_paths(paths: Sequence[Path], out: Path, options: CorrectOptions) -> 
     }
 
 
-def _complete(out: Path, options: CorrectOptions) -> dict[str, Any]:
+Jobs = list[tuple[Sequence[Scan], Path]]
+
+
+def _own_share(config: CorrectionConfig, jobs: Jobs) -> tuple[CorrectionConfig, Jobs]:
+    """Of several outputs a share takes whole ones by turn, each made by one process."""
+    shard = None if config.shard is None else parse_shard(config.shard)
+    if shard is None or len(jobs) == 1:
+        return config, jobs
+    return config.replaced(shard=None), jobs[shard[0] - 1 :: shard[1]]
+
+
+def _fit_only(jobs: Jobs, config: CorrectionConfig, progress: Progress) -> dict[str, Any]:
+    """Solve for shares to come; several outputs are each made by one process, which solves."""
+    from .sharding import SharedFit
+
+    if len(jobs) > 1:
+        return {"results": [], "fitted": None}
+    (scans, out), *_ = jobs
+    runner = SharedFit(method_of(config), out, config, progress)
+    whole = scans[0] if len(scans) == 1 else side_by_side(scans)
+    runner.fit(scans, whole)
+    return {"results": [], "fitted": None if runner.place is None else str(runner.place.path)}
+
+
+def _complete(out: Path, config: CorrectionConfig, progress: Progress) -> dict[str, Any]:
     """Complete an output that shares have made, and stitch it where asked."""
-    if options.stitch:
-        check_stitched_place(out, overwrite=options.overwrite)
-    summary = join(out)
-    if options.stitch:
-        place, again = stitched_place(out), options.overwrite
-        summary["stitched"] = stitch_path(out, place, overwrite=again, quiet=options.quiet)
+    from napari_txm_bgcorr.io.output.shared_store import join_shards
+
+    if config.stitch:
+        check_stitched_place(out, overwrite=config.overwrite)
+    summary: dict[str, Any] = {"results": [], "joined": str(join_shards(out))}
+    if config.stitch:
+        place, again = stitched_place(out), config.overwrite
+        summary["stitched"] = stitch_path(out, place, overwrite=again, progress=progress)
     return summary
 
 
-def prepare(path: Path, options: CorrectOptions, shared: Shared | None = None) -> Scan:
-    """Read a path and attach the user's references and darks to it.
-
-    Parameters
-    ----------
-    path : Path
-    options : CorrectOptions
-    shared : dict, optional
-        References and darks by size of tile, read for one path and used for the next; not darks
-        from behind the aperture, which are each scan's own.
-
-    Raises
-    ------
-    ReadError
-        If the path or a reference cannot be read.
-    AlreadyCorrectedError
-        If the path is itself a corrected result and `force` is not set.
-    """
-    from napari_txm_bgcorr import io
-
-    scan = io.read(path, grid=options.grid, pixel_nm=options.pixel_nm)
-    refuse_if_corrected(scan, force=options.force)
-    shared = {} if shared is None else shared
-    size = tuple(scan.tiles.shape[1:])
-    if size not in shared:
-        given: dict[str, References] = {}
-        shared[size] = given
-        if options.references:
-            given["flats"] = io.read_references(options.references, like=scan)
-        if options.darks and not io.from_aperture(options.darks):
-            given["darks"] = io.read_references(options.darks, like=scan, role="darks")
-    if "flats" in shared[size]:
-        scan = shared[size]["flats"].attach(scan)
-    darks = shared[size].get("darks")
-    if io.from_aperture(options.darks):
-        darks = io.read_references(options.darks, like=scan, role="darks")
-    if options.combine == "mean":
-        scan = replace(scan, darks_combined="mean")
-    return scan if darks is None else replace(scan, darks=darks.images)
-
-
 def correct_scans(
-    scans: Sequence[Scan], runner: Runner, out: Path, options: CorrectOptions
+    scans: Sequence[Scan],
+    runner: TileRunner,
+    out: Path,
+    config: CorrectionConfig,
+    progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Fit the method to each scan, then predict, divide and write tile by tile into one output.
 
@@ -179,30 +142,34 @@ def correct_scans(
     started = time.perf_counter()
     blind: list[str] = []
     complete = True
-    unfit = _unfit(scans, options)
+    unfit = model_notes(scans, config)
+    for sentence in unfit:
+        progress.say(f"note: {sentence}")
     whole = scans[0] if len(scans) == 1 else side_by_side(scans)
     described, provenance = runner.fit(scans, whole)
-    others = [note for scan in scans[1:] for note in reference_notes(options.method, scan)]
+    others = [note for scan in scans[1:] for note in reference_notes(config.method, scan)]
     if others:  # the description is that of the first scan
         described["notes"] = list(dict.fromkeys([*method_notes(described), *others]))
         provenance["parameters"] = {**provenance["parameters"], "notes": described["notes"]}
+    own = config.replaced(inputs=tuple(scan.source.path for scan in scans), output=out)
+    provenance |= {"config": own.record(), "command": own.command()}
     whole = registered(whole, described)
     fitted = time.perf_counter()
-    if not options.overwrite and io.finished(
-        out, provenance, format=options.format, save=options.save
+    if not config.overwrite and io.finished(
+        out, provenance, format=config.format, save=config.parts
     ):
         resumed = len(whole)  # one of several outputs, made before the others were interrupted
-        if options.shard is not None:
+        if config.shard is not None:
             remove_fits(out)
     else:
-        with _open(out, whole, provenance, options) as writer:
+        with _open(out, whole, provenance, config) as writer:
             resumed = len(writer.done)
-            blind = _fill(scans, whole, runner, writer, quiet=options.quiet)
+            blind = _fill(scans, whole, runner, writer, progress)
             complete = writer.close_complete() is not None
     notes = [n for scan in (*scans, whole) for n in scan.notes]
-    notes += method_notes(described)
-    if options.write_positions and complete:
-        notes.append(write_positions(out, whole, described, options))
+    notes += method_notes(described) + runner.notes
+    if config.write_positions and complete:
+        notes.append(write_positions(out, whole, described, config))
     return {
         "inputs": [str(scan.source.path) for scan in scans],
         "output": str(out),
@@ -210,7 +177,7 @@ def correct_scans(
         "tiles": len(whole),
         "resumed": resumed,
         "complete": complete,
-        "method": options.method,
+        "method": config.method,
         "parameters": described,
         "device": str(described.get("device", "cpu")),
         "fit_seconds": round(fitted - started, 3),
@@ -220,49 +187,38 @@ def correct_scans(
 
 
 def _open(
-    out: Path, whole: Scan, provenance: dict[str, Any], options: CorrectOptions
+    out: Path, whole: Scan, provenance: dict[str, Any], config: CorrectionConfig
 ) -> OutputWriter:
     """Open the output, alone or as one shard of it."""
     from napari_txm_bgcorr import io
 
-    shard = None if options.shard is None else parse_shard(options.shard)
+    shard = None if config.shard is None else parse_shard(config.shard)
     if shard is not None:
         from napari_txm_bgcorr.io.output.shared_store import open_shard
 
-        return open_shard(out, whole, provenance, shard=shard, save=options.save)
+        return open_shard(out, whole, provenance, shard=shard, save=config.parts)
     return io.open_output(
-        out, options.format, whole, provenance, save=options.save, overwrite=options.overwrite
+        out, config.format, whole, provenance, save=config.parts, overwrite=config.overwrite
     )
 
 
 def _fill(
-    scans: Sequence[Scan], whole: Scan, runner: Runner, writer: OutputWriter, *, quiet: bool
+    scans: Sequence[Scan],
+    whole: Scan,
+    runner: TileRunner,
+    writer: OutputWriter,
+    progress: Progress,
 ) -> list[str]:
-    """Correct what is to do, with a progress bar; names of tiles without a valid pixel."""
+    """Correct what is to do; names of tiles without a valid pixel."""
     blind: list[str] = []
-    todo, resumed = len(writer.todo), len(writer.done)
-    with tqdm(total=resumed + todo, initial=resumed, unit="tile", disable=quiet) as bar:
-        for index, seen in runner.run(scans, writer):
-            blind += [] if seen else [whole.names[index]]
-            bar.update()
+    done = len(writer.done)
+    total = done + len(writer.todo)
+    progress.report(STAGE, done, total)
+    for index, seen in runner.run(scans, writer):
+        blind += [] if seen else [whole.names[index]]
+        done += 1
+        progress.step(STAGE, done, total)
     return blind
-
-
-def _unfit(scans: Sequence[Scan], options: CorrectOptions) -> list[str]:
-    """What in the scans is outside the model's card, said before it is used."""
-    from napari_txm_bgcorr.backgrounds.registry import LEARNED
-
-    if options.method not in LEARNED:
-        return []
-    from napari_txm_bgcorr.models.checkpoint import read_card, resolve_model
-    from napari_txm_bgcorr.models.scope import fitness
-
-    card, name = read_card(resolve_model(options.model)), f"model {Path(options.model).name}"
-    said = list(dict.fromkeys(s for scan in scans for s in fitness(card, scan, name)))
-    if not options.quiet:
-        for sentence in said:
-            typer.echo(f"note: {sentence}", err=True)
-    return said
 
 
 def _blind(names: Sequence[str]) -> list[str]:
@@ -273,56 +229,16 @@ def _blind(names: Sequence[str]) -> list[str]:
     return [f"no valid pixel in {len(names)} tiles ({which}): dark, saturated or not finite"]
 
 
-def results_of(
-    scans: Sequence[Scan],
-    fit: Callable[[Scan], BackgroundMethod],
-    wanted: Sequence[int],
-    workers: int | None = None,
-    uncertainty: bool = False,
-) -> Iterator[TileResult]:
-    """Correct the wanted tiles of scans that share one output.
-
-    Parameters
-    ----------
-    scans : sequence of Scan
-    fit : callable
-        `fit(scan)` gives the method fitted to each scan in turn.
-    wanted : sequence of int
-        Places in the output, where the scans' tiles follow one another.
-    workers : int or None
-        Threads; see `correct_tiles`.
-    uncertainty : bool
-        Also that of each background.
-    """
-    chosen, offset = frozenset(wanted), 0
-    for scan in scans:
-        todo = [i for i in range(len(scan)) if i + offset in chosen]
-        if todo:
-            for result in correct_tiles(
-                scan, fit(scan), indices=todo, workers=workers, uncertainty=uncertainty
-            ):
-                yield replace(result, index=result.index + offset)
-        offset += len(scan)
-
-
-def _runner(options: CorrectOptions, out: Path) -> AbstractContextManager[Runner]:
-    if options.shard is not None:  # there is one output
+@contextmanager
+def _runner(config: CorrectionConfig, out: Path, progress: Progress) -> Iterator[TileRunner]:
+    if config.shard is not None:  # there is one output
         from .sharding import SharedFit
 
-        return nullcontext(SharedFit(method_of(options), out, options))
-    if options.scheduler is None:
-        return nullcontext(Here(method_of(options), quiet=options.quiet))
-    from .distributed import connect
+        yield SharedFit(method_of(config), out, config, progress)
+    elif config.scheduler is None:
+        yield LocalRunner(method_of(config), progress)
+    else:
+        from .distributed import connect
 
-    return connect(options)
-
-
-def method_of(options: CorrectOptions) -> BackgroundMethod:
-    """Make the method that was asked for, not yet fitted."""
-    from napari_txm_bgcorr.backgrounds.registry import LEARNED, make_method
-
-    learned = options.method in LEARNED
-    given = {"model": options.model, "device": options.device} if learned else {}
-    if options.combine is not None:
-        given["combine"] = options.combine
-    return make_method(options.method, joint=options.joint, i0=options.i0, **given)
+        with connect(config, progress) as runner:
+            yield runner

@@ -12,17 +12,19 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_txm_bgcorr.core.correction import BackgroundMethod
+from napari_txm_bgcorr.core.progress import SILENT, Progress
 from napari_txm_bgcorr.core.scan import Scan
 
 from .clusters import cluster_client, lost_contact
-from .config import CorrectOptions
-from .correct import Here, method_of, prepare, results_of
+from .config import CorrectionConfig
 from .inputs import side_by_side
+from .prepare import Shared, method_of, open_scan
+from .runners import LocalRunner, Told, results_of
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -42,13 +44,13 @@ class Work:
     ----------
     paths : tuple of Path
         Absolute, at the same place on every machine.
-    options : CorrectOptions
+    config : CorrectionConfig
     out : Path
         Absolute.
     """
 
     paths: tuple[Path, ...]
-    options: CorrectOptions
+    config: CorrectionConfig
     out: Path
 
     @property
@@ -96,8 +98,8 @@ def fit_work(work: Work) -> Fitted:
     import cloudpickle
 
     scans = _scans(work)
-    method = method_of(work.options)
-    described, provenance = Here(method).fit(scans, _whole(scans))
+    method = method_of(work.config)
+    described, provenance = LocalRunner(method).fit(scans, _whole(scans))
     state = None
     if len(scans) == 1:
         try:
@@ -125,10 +127,10 @@ def correct_tiles_of(work: Work, fitted: Fitted, tiles: Sequence[int]) -> list[t
     from napari_txm_bgcorr.io.output.shared_store import ChunkWriter
 
     held = _hold(work, fitted)
-    writer = ChunkWriter(work.out, _whole(held.scans), work.options.save)
+    writer = ChunkWriter(work.out, _whole(held.scans), work.config.parts)
     done = []
     # one thread a task: dask runs as many tasks at once as the worker has threads
-    with_sd = "uncertainty" in work.options.save
+    with_sd = "uncertainty" in work.config.parts
     for result in results_of(held.scans, held.fit, tiles, workers=1, uncertainty=with_sd):
         writer.write(result)
         done.append((result.index, bool(result.valid.any())))
@@ -147,7 +149,7 @@ def _hold(work: Work, fitted: Fitted) -> Held:
                 ready: BackgroundMethod = cloudpickle.loads(fitted.state)
                 _held.append(Held(work.key, scans, lambda scan: ready))
             else:
-                _held.append(Held(work.key, scans, _once(method_of(work.options), scans)))
+                _held.append(Held(work.key, scans, _once(method_of(work.config), scans)))
         return _held[0]
 
 
@@ -160,8 +162,8 @@ def _once(method: BackgroundMethod, scans: Sequence[Scan]) -> Callable[[Scan], B
 
 
 def _scans(work: Work) -> tuple[Scan, ...]:
-    shared: dict[tuple[int, ...], dict[str, Any]] = {}
-    return tuple(prepare(path, work.options, shared) for path in work.paths)
+    shared: Shared = {}
+    return tuple(open_scan(path, work.config, shared) for path in work.paths)
 
 
 def _whole(scans: Sequence[Scan]) -> Scan:
@@ -174,23 +176,23 @@ class Distributed:
     Parameters
     ----------
     client : distributed.Client
-    options : CorrectOptions
+    config : CorrectionConfig
     """
 
-    def __init__(self, client: Client, options: CorrectOptions) -> None:
+    def __init__(self, client: Client, config: CorrectionConfig) -> None:
         self._client = client
-        self._options = replace(
-            options,
-            references=tuple(path.absolute() for path in options.references),
-            darks=tuple(path.absolute() for path in options.darks),
-            model=_absolute(options.model),
+        self._config = config.replaced(
+            references=_full(config.references),
+            darks=_full(config.darks),
+            model=_absolute(config.model),
         )
         self._fit: Any = None
+        self.notes: list[str] = []
 
-    def fit(self, scans: Sequence[Scan], whole: Scan) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Fit on a worker, where the device and the model are; see `Runner`."""
+    def fit(self, scans: Sequence[Scan], whole: Scan) -> Told:
+        """Fit on a worker, where the device and the model are; see `TileRunner`."""
         work = self._work(scans, Path())
-        with lost_contact(self._options.scheduler):
+        with lost_contact(self._config.scheduler):
             self._fit = self._client.submit(fit_work, work, pure=False)
             fitted: Fitted = self._fit.result()
         return fitted.described, fitted.provenance
@@ -202,7 +204,7 @@ class Distributed:
         work = self._work(scans, writer.out)
         todo = writer.todo
         groups = [todo[first : first + GROUP] for first in range(0, len(todo), GROUP)]
-        with lost_contact(self._options.scheduler):
+        with lost_contact(self._config.scheduler):
             left = {
                 self._client.submit(correct_tiles_of, work, self._fit, group, pure=False)
                 for group in groups
@@ -222,7 +224,12 @@ class Distributed:
 
     def _work(self, scans: Sequence[Scan], out: Path) -> Work:
         paths = tuple(scan.source.path.absolute() for scan in scans)
-        return Work(paths, self._options, out)
+        return Work(paths, self._config, out)
+
+
+def _full(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """Full paths; what is no path, such as ``aperture``, as it is."""
+    return tuple(path.absolute() if path.exists() else path for path in paths)
 
 
 def _absolute(model: str) -> str:
@@ -231,7 +238,7 @@ def _absolute(model: str) -> str:
 
 
 @contextmanager
-def connect(options: CorrectOptions) -> Iterator[Distributed]:
+def connect(config: CorrectionConfig, progress: Progress = SILENT) -> Iterator[Distributed]:
     """Connect to, or start, the scheduler of the options; what was started is ended.
 
     Raises
@@ -239,5 +246,5 @@ def connect(options: CorrectOptions) -> Iterator[Distributed]:
     ConfigError
         If dask.distributed is missing, or the scheduler is not there.
     """
-    with cluster_client(str(options.scheduler), quiet=options.quiet) as client:
-        yield Distributed(client, options)
+    with cluster_client(str(config.scheduler), progress) as client:
+        yield Distributed(client, config)

@@ -9,7 +9,7 @@ from typing import Any
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.errors import WriteError
 
-from .config import CorrectOptions
+from .config import CorrectionConfig
 
 __all__ = ["TABLE", "write_positions"]
 
@@ -17,7 +17,7 @@ TABLE = "TileConfiguration.registered.txt"
 
 
 def write_positions(
-    out: Path, scan: Scan, described: Mapping[str, Any], options: CorrectOptions
+    out: Path, scan: Scan, described: Mapping[str, Any], config: CorrectionConfig
 ) -> str:
     """Write the table into OUT, under the input's own names where each tile is a file.
 
@@ -31,7 +31,7 @@ def write_positions(
         With the registered places.
     described : mapping
         What the method says of itself.
-    options : CorrectOptions
+    config : CorrectionConfig
 
     Returns
     -------
@@ -56,8 +56,8 @@ def write_positions(
         [f.name for f in files] if len(files) == len(scan) else [f"{n}.tif" for n in scan.names]
     )
     tables = {out / TABLE: names}
-    if options.format == "tiff":
-        for part in options.save:
+    if config.format == "tiff":
+        for part in config.parts:
             tables[out / part / TABLE] = [f"{name}.tif" for name in scan.names]
     for table, rows in tables.items():
         try:

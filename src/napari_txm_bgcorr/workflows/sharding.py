@@ -1,40 +1,35 @@
-"""One drift model for all shares of one output: the first solves it, the others take it over."""
+"""One drift model for all shares of one output: solved once, the others take it over."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from napari_txm_bgcorr.backgrounds.drift.model import DriftModel
 from napari_txm_bgcorr.backgrounds.drift.restored import restored
-from napari_txm_bgcorr.core.correction import BackgroundMethod
+from napari_txm_bgcorr.core.background_method import BackgroundMethod
+from napari_txm_bgcorr.core.progress import SILENT, Progress
 from napari_txm_bgcorr.core.provenance import make_provenance
 from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.errors import MethodError
+from napari_txm_bgcorr.errors import MethodError, WriteError
 from napari_txm_bgcorr.io.output.fit_file import Fit, FitPlace, FitRefusedError
 from napari_txm_bgcorr.io.record import scan_record
 
-from .config import CorrectOptions
-from .correct import Here
-from .shards import parse_shard
-from .turns import PACE, Pace, Turn
+from .config import FIT, CorrectionConfig
+from .runners import LocalRunner, Told
 
 __all__ = ["SharedFit", "fit_key"]
 
-Told = tuple[dict[str, Any], dict[str, Any]]  # description, provenance
 
+class SharedFit(LocalRunner):
+    """Corrects in this process, with a drift model that was solved for all shares.
 
-class SharedFit(Here):
-    """Corrects in this process, with a drift model that one share of the output has solved.
-
-    Only the drift model reads every tile; other fits are done by each share. Where the folder
-    of the output cannot be written, or a file there is not believed, this share solves, too.
+    ``--shard fit`` solves and leaves the solution beside the output, for a job array that
+    waits for it. A share that finds none solves for itself, and leaves its own for those that
+    start later. Only the drift model reads every tile; other fits are done by each share.
 
     Parameters
     ----------
@@ -42,99 +37,98 @@ class SharedFit(Here):
         Not fitted.
     out : Path
         Of all shares.
-    options : CorrectOptions
+    config : CorrectionConfig
         With a share.
-    pace : Pace
+    progress : Progress
+
+    Attributes
+    ----------
+    place : FitPlace or None
+        Of the solution; None where nothing is shared.
     """
 
     def __init__(
-        self, method: BackgroundMethod, out: Path, options: CorrectOptions, pace: Pace = PACE
+        self,
+        method: BackgroundMethod,
+        out: Path,
+        config: CorrectionConfig,
+        progress: Progress = SILENT,
     ) -> None:
-        super().__init__(method, quiet=options.quiet)
-        self._out, self._options, self._pace = out.absolute(), options, pace
-        share = parse_shard(str(options.shard))
-        self._number = 0 if share is None else share[0]
+        super().__init__(method, progress)
+        self._out, self._config = out.absolute(), config
+        self.place: FitPlace | None = None
 
     def fit(self, scans: Sequence[Scan], whole: Scan) -> Told:
-        """Take over what another share has fitted, or fit for all; see `Runner`."""
-        joint = self.method
-        if not isinstance(joint, DriftModel) or len(scans) > 1:
+        """Take over what was solved for all shares, or solve; see `TileRunner`.
+
+        Raises
+        ------
+        WriteError
+            If it is to be solved for all and cannot be written.
+        """
+        model = self.method
+        if not isinstance(model, DriftModel) or len(scans) > 1:
             return super().fit(scans, whole)
-        place = FitPlace(self._out, fit_key(whole, joint, self._options))
-        with ExitStack() as stack:
+        self.place = place = FitPlace(self._out, fit_key(whole, model, self._config))
+        try:
+            self._out.parent.mkdir(parents=True, exist_ok=True)
+            found = place.read(place.probe())
+            if found is not None:
+                return self._take_over(model, found, whole, place)
+        except FitRefusedError as error:
+            self.notes.append(str(error))
+        except OSError:
+            pass  # nothing can be shared here; whether the output can be written is told later
+        told = super().fit(scans, whole)
+        values = {"described": told[0], "provenance": told[1]}
+        if model.backgrounds is not None:
             try:
-                self._out.parent.mkdir(parents=True, exist_ok=True)
-                turn = stack.enter_context(Turn(place, self._number, self._pace))
-                found = self._look(place, turn)
-                if found is not None:
-                    return self._take_over(joint, found, whole, place)
-            except FitRefusedError as error:
-                typer.echo(f"warning: {error}", err=True)
-            except OSError:
-                pass  # nothing can be shared here; whether the output can be written is told later
-            told = super().fit(scans, whole)
-            values = {"described": told[0], "provenance": told[1]}
-            if joint.backgrounds is not None:
-                with suppress(OSError):
-                    place.write(Fit(joint.backgrounds.arrays(), values))
+                place.write(Fit(model.backgrounds.arrays(), values))
+            except OSError as error:
+                if self._config.shard == FIT:
+                    raise WriteError(
+                        f"{place.path}: {error.strerror or error}; give an output in a folder "
+                        "that can be written"
+                    ) from error
         return told
 
-    def _look(self, place: FitPlace, turn: Turn) -> Fit | None:
-        """Wait for another share's fit; None: it is this one's turn to fit."""
-        mine = said = False
-        while True:
-            found = place.read(place.probe())
-            if found is not None or mine:
-                return found
-            mine = turn.take()  # and then look again: another may have ended just now
-            if mine:
-                continue
-            if not said and (self._options.told or not self.quiet):
-                typer.echo(
-                    f"waiting: share {turn.worker} solves the drift model of {self._out.name} "
-                    "for all shares",
-                    err=True,
-                )
-            said = True
-            turn.wait()
-
-    def _take_over(self, joint: DriftModel, found: Fit, scan: Scan, place: FitPlace) -> Told:
+    def _take_over(self, model: DriftModel, found: Fit, scan: Scan, place: FitPlace) -> Told:
         try:
             described = dict(found.values["described"])
             provenance = dict(found.values["provenance"])
-            self.method = restored(joint, found.arrays, described, scan)
+            self.method = restored(model, found.arrays, described, scan)
         except (MethodError, LookupError, TypeError, ValueError) as error:
             raise FitRefusedError(f"{place.path}: {error}; this share fits for itself") from error
         return described, provenance
 
 
-def fit_key(scan: Scan, joint: DriftModel, options: CorrectOptions) -> str:
+def fit_key(scan: Scan, model: DriftModel, config: CorrectionConfig) -> str:
     """Hash over everything that decides what the fit comes to; no dates.
 
     Parameters
     ----------
     scan : Scan
         Its bytes, references and darks are read.
-    joint : DriftModel
+    model : DriftModel
         Not fitted.
-    options : CorrectOptions
+    config : CorrectionConfig
     """
     from napari_txm_bgcorr.backgrounds.registry import LEARNED
 
     card: Mapping[str, Any] = {}
-    if options.method in LEARNED:
+    if config.method in LEARNED:
         from napari_txm_bgcorr.models.checkpoint import read_card, resolve_model
 
-        card = read_card(resolve_model(options.model))
+        card = read_card(resolve_model(config.model))
     # source, method, its parameters, weights, references, darks, versions, device
-    asked = make_provenance(scan, joint, str(joint.describe().get("device", "cpu"))).to_dict()
+    asked = make_provenance(scan, model, str(model.describe().get("device", "cpu"))).to_dict()
     taken = {
         name: None if (values := getattr(scan, name)) is None else [str(v) for v in values]
         for name in ("flat_times", "flat_energies_ev", "flat_exposures_s", "flat_monitor")
     }
     content = {
         "asked": {**asked, "date": ""},
-        "i0": joint.i0,
+        "i0": model.i0,
         "card": card,
         "scan": scan_record(scan),
         "shape": [int(n) for n in scan.tiles.shape],

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.legendre import legendre
+from napari_txm_bgcorr.core.progress import SILENT, Progress
 from napari_txm_bgcorr.core.scan import Scan, Source, TileArray, raster_positions
 
 SIZE, STEP, GRID = 96, 76, (4, 4)
@@ -29,8 +30,13 @@ class Given:
     def __init__(self, backgrounds: TileArray, knows_drift: bool = False) -> None:
         self.backgrounds, self.knows_drift = backgrounds, knows_drift
 
-    def fit(self, scan: Scan) -> Self:
+    def fit(self, scan: Scan, progress: Progress = SILENT) -> Self:
         return self
+
+    follows_shape = False
+
+    def with_references(self, scan: Scan) -> Scan:
+        return scan
 
     def background(
         self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None

@@ -9,7 +9,7 @@ import pytest
 
 from napari_txm_bgcorr.backgrounds.drift.fit import fit_drift
 from napari_txm_bgcorr.backgrounds.drift.types import DriftFit, FitOptions, Frames
-from napari_txm_bgcorr.core.progress import Watch
+from napari_txm_bgcorr.core.progress import Progress
 from napari_txm_bgcorr.errors import StoppedError
 from tests.backgrounds.drift.frames import SIZE, Known, blocks, known, reordered
 
@@ -232,12 +232,12 @@ def test_frames_are_asked_for_anew_once() -> None:
 
 def test_it_tells_its_rounds_and_stops_when_asked() -> None:
     frames, told = known((1, 2)).frames, []
-    fit_drift(frames, watch=Watch(lambda *step: told.append(step)))
+    fit_drift(frames, progress=Progress(lambda *step: told.append(step)))
     rounds = FitOptions().rounds
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
     assert {total for _, _, total in told} == {rounds}
     seen: list[int] = []
-    watch = Watch(lambda *step: seen.append(1), lambda: len(seen) == 2)
+    progress = Progress(lambda *step: seen.append(1), lambda: len(seen) == 2)
     with pytest.raises(StoppedError):
-        fit_drift(frames, watch=watch)
+        fit_drift(frames, progress=progress)
     assert len(seen) == 2

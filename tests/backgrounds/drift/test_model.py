@@ -15,7 +15,7 @@ from scipy import ndimage
 from napari_txm_bgcorr.backgrounds.drift.model import DriftModel, prior_error
 from napari_txm_bgcorr.backgrounds.smooth import Captured, Smooth
 from napari_txm_bgcorr.core.background_method import TilePrediction
-from napari_txm_bgcorr.core.progress import Watch
+from napari_txm_bgcorr.core.progress import Progress
 from napari_txm_bgcorr.core.scan import Kind, Scan, Source, raster_positions
 from napari_txm_bgcorr.errors import MethodError, StoppedError
 from tests.backgrounds.drift.scans import Given
@@ -354,9 +354,9 @@ def test_a_fit_that_is_stopped_leaves_nothing(after: str) -> None:
     scan, true = scan_of((2, 2))
     model = DriftModel(Given(tilted(true)), scan.positions_px).fit(scan)
     told: list[str] = []
-    watch = Watch(lambda stage, *_: told.append(stage), lambda: after in told)
+    progress = Progress(lambda stage, *_: told.append(stage), lambda: after in told)
     with pytest.raises(StoppedError):
-        model.fit_watched(scan, watch)
+        model.fit(scan, progress)
     assert told.count(after) == 1
     assert model.backgrounds is None and model.solution is None and model.positions is None
     with pytest.raises(MethodError, match="not fitted"):

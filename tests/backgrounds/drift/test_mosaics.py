@@ -229,10 +229,9 @@ def test_the_same_bits_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatch
     made = drawn(5, size=64)
     found = []
     for cores in (1, 3):
-        for place in ("drift_model", "static_pattern"):
-            module = f"napari_txm_bgcorr.backgrounds.{place}"
-            if place == "drift_model":
-                monkeypatch.setattr(f"{module}.cpu_cores", lambda n=cores: n)
+        for module in ("model", "scan_fit"):
+            place = f"napari_txm_bgcorr.backgrounds.drift.{module}.cpu_cores"
+            monkeypatch.setattr(place, lambda n=cores: n)
         found.append(np.asarray(DriftModel(TileMedian()).fit(made.scan).backgrounds[:]))
     np.testing.assert_array_equal(*found)
 

@@ -9,7 +9,7 @@ import pytest
 
 from napari_txm_bgcorr.backgrounds.drift.overlap_blocks import find_overlaps
 from napari_txm_bgcorr.backgrounds.drift.types import OverlapBlocks
-from napari_txm_bgcorr.core.progress import Watch
+from napari_txm_bgcorr.core.progress import Progress
 from napari_txm_bgcorr.errors import StoppedError
 from napari_txm_bgcorr.mosaic.survey import MethodBackgrounds, Overview, bin_mean, survey
 from tests.backgrounds.drift.scans import GRID, SIZE, Given, make_scan, polynomial
@@ -80,4 +80,4 @@ def test_the_number_of_threads_changes_nothing_and_a_stop_is_heeded(
         np.testing.assert_array_equal(one.difference, two.difference)
     overview, places = seen
     with pytest.raises(StoppedError):
-        find_overlaps(overview, places, overview.pattern, Watch(should_stop=lambda: True))
+        find_overlaps(overview, places, overview.pattern, Progress(should_stop=lambda: True))

@@ -21,9 +21,9 @@ LEFT = Qt.MouseButton.LeftButton
 class States:
     """A method that states 0.01 times the tile's number and one."""
 
-    name = "states"
+    name, workers = "states", 1
 
-    def fit(self, scan):
+    def fit(self, scan, progress=None):
         return self
 
     def background(self, tiles, index=None):

@@ -24,10 +24,17 @@ from napari_txm_bgcorr.io.output.pyramid_reader import open_pyramid
 from napari_txm_bgcorr.io.output.result import open_parts
 from napari_txm_bgcorr.io.output.tile_positions import Places, begun_places, find_places
 from napari_txm_bgcorr.mosaic.blending import halve
-from napari_txm_bgcorr.workflows import stitch as stitching
-from napari_txm_bgcorr.workflows.stitch import StitchOptions, stitch
-
-from .stitch_parts import LIT, PROVENANCE, STEP, TILE, background, make_result, scene
+from napari_txm_bgcorr.workflows import stitch_blocks as stitching
+from napari_txm_bgcorr.workflows.stitch_blocks import StitchOptions, stitch
+from tests.workflows.stitch_parts import (
+    LIT,
+    PROVENANCE,
+    STEP,
+    TILE,
+    background,
+    make_result,
+    scene,
+)
 
 PARTS = ("raw", "background", "corrected")
 

@@ -187,9 +187,9 @@ def test_tiles_may_come_in_any_order_and_only_what_is_asked_is_saved(
 class Half:
     """Background method that takes half of each tile as its background."""
 
-    name = "half"
+    name, workers = "half", 1
 
-    def fit(self, scan: Scan) -> Half:
+    def fit(self, scan: Scan, progress: object = None) -> Half:
         return self
 
     def background(self, tiles: np.ndarray, index: object = None) -> np.ndarray:

@@ -20,8 +20,7 @@ from hypothesis import strategies as st
 
 from napari_txm_bgcorr.errors import ReadError
 from napari_txm_bgcorr.io import READERS, read
-
-from .outputs import make_scan, write_all
+from tests.io.output.outputs import make_scan, write_all
 
 REAL = "bl01b_sb_2x2/20230222_Sb_m6-1-b2-60s-0.88V_0001.tif"
 BUDGET = 400 * 2**20  # bytes; the aim is 500 MB for the whole process

@@ -13,8 +13,7 @@ import zarr
 
 from napari_txm_bgcorr.errors import ReadError
 from napari_txm_bgcorr.io import read
-
-from .outputs import make_scan, write_all
+from tests.io.output.outputs import make_scan, write_all
 
 STACK = np.random.default_rng(5).integers(0, 60000, (6, 10, 14)).astype(np.uint16)
 KINDS = {"t": "time", "z": "space", "c": "channel", "y": "space", "x": "space"}

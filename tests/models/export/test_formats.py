@@ -9,9 +9,10 @@ import torch
 from napari_txm_bgcorr.backgrounds.generator import Generator
 from napari_txm_bgcorr.errors import ConfigError, ModelError, WriteError
 from napari_txm_bgcorr.models.checkpoint import load_model, save_model
-from napari_txm_bgcorr.models.export import formats as export
-from napari_txm_bgcorr.models.export.formats import check_onnx, export_model
+from napari_txm_bgcorr.models.export import onnx as export
+from napari_txm_bgcorr.models.export.formats import export_model
 from napari_txm_bgcorr.models.export.graph import BlindBackground, CountsToBackground
+from napari_txm_bgcorr.models.export.onnx import check_onnx
 from napari_txm_bgcorr.models.networks import build_generator
 from napari_txm_bgcorr.models.tensors import log_field, upsample
 from napari_txm_bgcorr.simulation.acquisition import simulate_tile

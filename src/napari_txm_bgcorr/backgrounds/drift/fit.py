@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.legendre import legendre, terms
-from napari_txm_bgcorr.core.progress import SILENT, Watch
+from napari_txm_bgcorr.core.progress import SILENT, Progress
 
 from .block_system import BlockSystem
 from .first_levels import first_levels
@@ -43,7 +43,7 @@ SETTLED = 2 / 3  # of the rounds: from then on the smooth field is solved for, t
 def fit_drift(
     frames: Frames,
     options: FitOptions = DEFAULT,
-    watch: Watch = SILENT,
+    progress: Progress = SILENT,
     refresh: Callable[[Image, float], Frames] | None = None,
 ) -> DriftFit:
     """Solve for the backgrounds of all tiles.
@@ -52,7 +52,7 @@ def fit_drift(
     ----------
     frames : Frames
     options : FitOptions
-    watch : Watch
+    progress : Progress
         Told after each round.
     refresh : callable or None
         `refresh(background, width)` gives the frames anew when two thirds of the rounds are
@@ -61,21 +61,21 @@ def fit_drift(
     Raises
     ------
     StoppedError
-        If the watch ended it.
+        If the progress ended it.
     """
-    return run_rounds(frames, options, watch, refresh).solution()
+    return run_rounds(frames, options, progress, refresh).solution()
 
 
 def run_rounds(
     frames: Frames,
     options: FitOptions = DEFAULT,
-    watch: Watch = SILENT,
+    progress: Progress = SILENT,
     refresh: Callable[[Image, float], Frames] | None = None,
 ) -> DriftProblem:
     """As `fit_drift`, the covariance not yet taken."""
     problem = DriftProblem(frames, options)
     for number in range(options.rounds):
-        watch.step(STAGE, number, options.rounds)
+        progress.step(STAGE, number, options.rounds)
         if refresh is not None and number == int(options.rounds * SETTLED):
             problem.replace(refresh(problem.model(), problem.width))
         problem.round(number)

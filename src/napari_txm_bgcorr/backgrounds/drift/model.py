@@ -7,14 +7,14 @@ solves, this method brings together what is known. See docs/decisions/0021-drift
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.correction import BackgroundMethod
+from napari_txm_bgcorr.core.background_method import BackgroundMethod, FromReferences
 from napari_txm_bgcorr.core.parallel import cpu_cores, one_algebra_thread
-from napari_txm_bgcorr.core.progress import SILENT, Watch, fit_method
+from napari_txm_bgcorr.core.progress import SILENT, Progress
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.errors import MethodError
 from napari_txm_bgcorr.mosaic.registration import Positions, register
@@ -25,17 +25,10 @@ from .prior_error import prior_error
 from .scan_fit import ScanFit, ScanLevel, best_fit
 from .types import DriftFit
 
-__all__ = ["DriftModel", "FromReferences"]
+__all__ = ["DriftModel"]
 
 Image = NDArray[np.float32]
 Floats = NDArray[np.float64]
-
-
-@runtime_checkable
-class FromReferences(Protocol):
-    """A background method that takes its backgrounds from references, when fitted."""
-
-    knows_drift: bool
 
 
 class DriftModel:
@@ -54,8 +47,6 @@ class DriftModel:
         Of this method; None: that of `method` and ``+joint``.
     i0 : float or None
         Counts of the open beam, dark removed, as the median over the lit field.
-    watch : Watch
-        Of `fit`; `fit_watched` takes another.
 
     Attributes
     ----------
@@ -79,11 +70,10 @@ class DriftModel:
         *,
         name: str | None = None,
         i0: float | None = None,
-        watch: Watch = SILENT,
     ) -> None:
         if i0 is not None and not (np.isfinite(i0) and i0 > 0):
             raise MethodError(f"i0 {i0}: give the counts of the open beam, above 0")
-        self.method, self.i0, self.watch = method, i0, watch
+        self.method, self.i0 = method, i0
         self.name = f"{method.name}+joint" if name is None else name
         self.positions: Positions | None = None
         self.backgrounds: DriftBackgrounds | None = None
@@ -98,7 +88,7 @@ class DriftModel:
     @property
     def workers(self) -> int:
         """Threads that may each ask for a background."""
-        return int(getattr(self.method, "workers", 1))
+        return self.method.workers
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -110,7 +100,7 @@ class DriftModel:
             raise MethodError(f"{self.name}: not fitted; call fit(scan) first")
         return self._told
 
-    def fit(self, scan: Scan) -> Self:
+    def fit(self, scan: Scan, progress: Progress = SILENT) -> Self:
         """Fit the method, look at all tiles, register and solve.
 
         Raises
@@ -118,33 +108,31 @@ class DriftModel:
         MethodError
             If the method cannot work on this scan.
         StoppedError
-            If the watch ended it.
+            If the progress ended it.
         """
-        return self.fit_watched(scan, self.watch)
-
-    def fit_watched(self, scan: Scan, watch: Watch) -> Self:
-        """As `fit`, under a watch of its own."""
         self.positions = self.backgrounds = self.solution = None
-        fit_method(self.method, scan, watch)
-        known = isinstance(self.method, FromReferences) and self.method.knows_drift
+        self.method.fit(scan, progress)
+        source = self.method if isinstance(self.method, FromReferences) else None
+        known = source is not None and source.knows_drift
         own = MethodBackgrounds(scan, self.method, known)
-        overview = survey(scan, own, workers=self.workers, watch=watch)
+        overview = survey(scan, own, workers=self.workers, progress=progress)
         mosaic = scan.kind == "mosaic" and len(scan) > 1
-        positions = self._places(scan, overview, watch) if mosaic else None
-        followed = bool(getattr(self.method, "follows_shape", False))
-        error = prior_error(_referenced(self.method, scan), known, followed)
+        positions = self._places(scan, overview, progress) if mosaic else None
+        followed = source is not None and source.follows_shape
+        referenced = scan if source is None else source.with_references(scan)
+        error = prior_error(referenced, known, followed)
         with one_algebra_thread():
-            work, self.solution = best_fit(scan, overview, positions, error, watch)
+            work, self.solution = best_fit(scan, overview, positions, error, progress)
         self.positions = positions
         level, shift = work.level(self.solution, self.i0)
         self.backgrounds = work.backgrounds(self.solution, shift)
         self._told = self._described(work, self.solution, level)
         return self
 
-    def _places(self, scan: Scan, overview: Overview, watch: Watch) -> Positions:
+    def _places(self, scan: Scan, overview: Overview, progress: Progress) -> Positions:
         if self._given is not None:
             return Positions(np.asarray(self._given, np.float64), (), "as given")
-        return register(scan, overview=overview, workers=cpu_cores(), watch=watch)
+        return register(scan, overview=overview, workers=cpu_cores(), progress=progress)
 
     def background(
         self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
@@ -197,13 +185,6 @@ class DriftModel:
         stage["level_errors"] = np.round(found.level_sd, 4).tolist()
         stage["notes"] = list(_notes(level, found))
         return stage
-
-
-def _referenced(method: BackgroundMethod, scan: Scan) -> Scan:
-    """The scan with the references that the method used, which may be its own."""
-    attach = getattr(method, "with_references", None)
-    with_own: Scan = scan if attach is None else attach(scan)
-    return with_own
 
 
 def _notes(level: ScanLevel, found: DriftFit) -> tuple[str, ...]:

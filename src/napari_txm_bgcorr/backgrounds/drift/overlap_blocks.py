@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.parallel import spread
-from napari_txm_bgcorr.core.progress import SILENT, Watch
+from napari_txm_bgcorr.core.progress import SILENT, Progress
 from napari_txm_bgcorr.mosaic.registration import neighbours
 from napari_txm_bgcorr.mosaic.survey import FEW, Overview, bin_mean
 
@@ -26,7 +26,7 @@ def find_overlaps(
     overview: Overview,
     positions_px: Floats,
     pattern: Image,
-    watch: Watch = SILENT,
+    progress: Progress = SILENT,
     workers: int = 1,
 ) -> list[OverlapBlocks]:
     """Compare every two tiles that share an edge.
@@ -38,7 +38,7 @@ def find_overlaps(
         Registered places, (y, x).
     pattern : (y, x) float32
         Log background on bins, to take away in place of the overview's shared shape.
-    watch : Watch
+    progress : Progress
         Asked before each pair.
     workers : int
         Threads; the same result for any number.
@@ -48,7 +48,7 @@ def find_overlaps(
     back = bin_mean(overview.shape, bin_px) - pattern
 
     def compare(pair: tuple[int, int]) -> OverlapBlocks | None:
-        watch.check()
+        progress.check()
         i, j = pair
         step = np.rint((positions_px[j] - positions_px[i]) / bin_px).astype(int)
         return _compare(overview, back, lit, (i, j), step)

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_txm_bgcorr.core.progress import SILENT, Progress
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.errors import MethodError
 
@@ -37,7 +38,7 @@ class Restored:
         self.name, self.workers = model.name, model.workers
         self.backgrounds, self._described = backgrounds, dict(described)
 
-    def fit(self, scan: Scan) -> Self:
+    def fit(self, scan: Scan, progress: Progress = SILENT) -> Self:
         """Nothing is left to do.
 
         Raises

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.backgrounds.tile_median import robust_median
 from napari_txm_bgcorr.core.parallel import cpu_cores
-from napari_txm_bgcorr.core.progress import Watch
+from napari_txm_bgcorr.core.progress import Progress
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.mosaic.registration import Positions
 from napari_txm_bgcorr.mosaic.survey import FEW, Overview, bin_mean
@@ -60,7 +60,11 @@ class ScanLevel:
 
 
 def best_fit(
-    scan: Scan, overview: Overview, positions: Positions | None, error: PriorError, watch: Watch
+    scan: Scan,
+    overview: Overview,
+    positions: Positions | None,
+    error: PriorError,
+    progress: Progress,
 ) -> tuple[ScanFit, DriftFit]:
     """Solve from each prior pattern that there is; the solution that explains most.
 
@@ -68,7 +72,7 @@ def best_fit(
     """
     starts = _starts(scan, overview)
     fits = [
-        ScanFit(scan, overview, positions, error, watch.part(k, len(starts)), pattern)
+        ScanFit(scan, overview, positions, error, progress.part(k, len(starts)), pattern)
         for k, pattern in enumerate(starts)
     ]
     if fits[0].told_all:
@@ -95,17 +99,17 @@ class ScanFit:
     positions : Positions or None
         Of the tiles of a mosaic.
     error : PriorError
-    watch : Watch
+    progress : Progress
     pattern : (Y, X) float32
         Log, median 0; changed in place while solving.
     """
 
     def __init__(
         self, scan: Scan, overview: Overview, positions: Positions | None, error: PriorError,
-        watch: Watch, pattern: Image,
+        progress: Progress, pattern: Image,
     ) -> None:  # fmt: skip
         self.scan, self.overview, self.positions = scan, overview, positions
-        self.watch, self.coarse = watch, overview.coarse
+        self.progress, self.coarse = progress, overview.coarse
         self.pattern = pattern
         many = len(scan) > 1
         if error.level_sd is None and many:
@@ -128,7 +132,7 @@ class ScanFit:
 
     def solve(self) -> DriftProblem:
         """Levels, drift and the pattern's error."""
-        return run_rounds(self._frames(), self.options, self.watch, self._refresh)
+        return run_rounds(self._frames(), self.options, self.progress, self._refresh)
 
     def solution(self, problem: DriftProblem) -> DriftFit:
         """The same with its uncertainty, and the fine pattern that tiles still show."""
@@ -165,7 +169,7 @@ class ScanFit:
         if self.positions is not None:
             overlaps = find_overlaps(
                 overview, self.positions.positions_px, bin_mean(self.pattern, overview.bin_px),
-                self.watch, cpu_cores(),
+                self.progress, cpu_cores(),
             )  # fmt: skip
             overlaps = [self._less_known(o) for o in overlaps]
         self.overlaps = len(overlaps)

@@ -36,7 +36,6 @@ METHOD_HELP = {
     "smooth": "A smooth surface through each tile; no reference needed",
     "envelope": "A polynomial over the brightest parts of each tile; no reference needed",
     "eigen-flats": "Principal components of several references, fitted to each tile",
-    "basic": "BaSiCPy, where it is installed",
 }
 
 

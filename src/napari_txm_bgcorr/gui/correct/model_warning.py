@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_txm_bgcorr.core.own_references import reference_doubts
+from napari_txm_bgcorr.core.background_method import reference_doubts
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.errors import MethodError
 from napari_txm_bgcorr.gui.session import Job, model_label

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.backgrounds.drift.model import DriftModel, FromReferences
-from napari_txm_bgcorr.core.background_method import PredictsTiles, TilePrediction
+from napari_txm_bgcorr.backgrounds.drift.model import DriftModel
+from napari_txm_bgcorr.core.background_method import FromReferences, PredictsTiles, TilePrediction
 from napari_txm_bgcorr.core.correction import BackgroundMethod, correct_tiles
-from napari_txm_bgcorr.core.progress import Watch
+from napari_txm_bgcorr.core.progress import SILENT, Progress
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.errors import MethodError
 from napari_txm_bgcorr.gui.common.throttle import Pace, Turn
@@ -25,8 +25,8 @@ from .messages import Message, Preparing, Tell
 __all__ = ["Stored", "refine", "telling"]
 
 
-def telling(stop: Event, tell: Tell, subject: str = "") -> Watch:
-    """Watch over a fit: tells its stages now and then, and ends it when asked to stop."""
+def telling(stop: Event, tell: Tell, subject: str = "") -> Progress:
+    """Progress over a fit: tells its stages now and then, and ends it when asked to stop."""
     turn = Turn()
 
     def progress(stage: str, done: int, total: int) -> None:
@@ -34,7 +34,7 @@ def telling(stop: Event, tell: Tell, subject: str = "") -> Watch:
             count = f"{done} of {total}" if total else f"{done} tiles read"
             tell(Preparing(f"{subject}{stage}, {count} …"))
 
-    return Watch(progress, stop.is_set)
+    return Progress(progress, stop.is_set)
 
 
 class Stored:
@@ -55,20 +55,25 @@ class Stored:
     @property
     def workers(self) -> int:
         """Threads that may each ask for a background."""
-        return int(getattr(self.method, "workers", 1))
+        return 1 if self.method is None else self.method.workers
 
     @property
     def knows_drift(self) -> bool:
         """Whether the backgrounds come from references."""
         return isinstance(self.method, FromReferences) and self.method.knows_drift
 
+    @property
+    def follows_shape(self) -> bool:
+        """Whether their shapes were fitted to each tile."""
+        return isinstance(self.method, FromReferences) and self.method.follows_shape
+
     def with_references(self, scan: Scan) -> Scan:
         """The scan with the references that the method used, which may be its own."""
-        attach = getattr(self.method, "with_references", None)
-        out: Scan = scan if attach is None else attach(scan)
-        return out
+        if not isinstance(self.method, FromReferences):
+            return scan
+        return self.method.with_references(scan)
 
-    def fit(self, scan: Scan) -> Stored:
+    def fit(self, scan: Scan, progress: Progress = SILENT) -> Stored:
         """Nothing to do."""
         return self
 
@@ -105,7 +110,7 @@ def refine(
     method: BackgroundMethod,
     name: str | None,
     stop: Event,
-    watch: Watch,
+    progress: Progress,
 ) -> Iterator[Message]:
     """Refine the backgrounds of a complete result over its whole scan.
 
@@ -120,7 +125,7 @@ def refine(
     name : str or None
         Of the method in the provenance; None: that of `method` and ``+joint``.
     stop : Event
-    watch : Watch
+    progress : Progress
 
     Yields
     ------
@@ -132,7 +137,7 @@ def refine(
         If stopped while it looks at the scan: the result is as it was.
     """
     scan = result.scan
-    model = DriftModel(Stored(result, method), name=name).fit_watched(scan, watch)
+    model = DriftModel(Stored(result, method), name=name).fit(scan, progress)
     described = model.describe()
     placed = registered(scan, described)
     if placed is not scan:

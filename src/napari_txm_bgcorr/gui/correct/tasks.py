@@ -12,9 +12,8 @@ from threading import Event
 from typing import Any
 
 from napari_txm_bgcorr.backgrounds.captured import Captured
+from napari_txm_bgcorr.core.background_method import method_notes
 from napari_txm_bgcorr.core.correction import BackgroundMethod, correct_tiles
-from napari_txm_bgcorr.core.own_references import method_notes
-from napari_txm_bgcorr.core.progress import fit_method
 from napari_txm_bgcorr.core.provenance import make_provenance, refuse_if_corrected
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.errors import DeviceError, ReadError, StoppedError, TxmError, WriteError
@@ -204,10 +203,10 @@ class _Run:
 def _correct_one(run: _Run, item: JobInput, method: BackgroundMethod) -> Iterator[Message]:
     name = run.job.method
     yield Preparing(f"{item.name}: preparing {name} …")
-    watch = telling(run.stop, run.tell, f"{item.name}: ")
+    progress = telling(run.stop, run.tell, f"{item.name}: ")
     with errors_in_words(item.name):
         scan = _prepare(run.job, item)
-        fitted = fit_method(method, scan, watch)
+        fitted = method.fit(scan, progress)
         result = Result(scan, item.name)
         result.made_by(fitted)
         result.doubts += doubts(run.job, scan)
@@ -225,7 +224,7 @@ def _correct_one(run: _Run, item: JobInput, method: BackgroundMethod) -> Iterato
                 if message := run.pace.step(item.name):
                     yield message
             if run.job.joint and result.complete:
-                yield from refine(result, fitted, _joint_name(name), run.stop, watch)
+                yield from refine(result, fitted, _joint_name(name), run.stop, progress)
     except StoppedError:
         pass
     except TxmError as error:

@@ -54,7 +54,7 @@ def stitch_results(
 def _stitch(result: Result, target: Path, overwrite: bool, stop: Event, tell: Tell) -> bool:
     from napari_txm_bgcorr.io.output.result import TileParts
     from napari_txm_bgcorr.io.output.tile_positions import Places, find_places
-    from napari_txm_bgcorr.workflows.stitch import StitchOptions, stitch
+    from napari_txm_bgcorr.workflows.stitch_blocks import StitchOptions, stitch
 
     if not result.complete or result.provenance is None:
         raise WriteError(

@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_txm_bgcorr.backgrounds.drift.model import DriftModel
 from napari_txm_bgcorr.core.correction import BackgroundMethod, TileResult, correct_tiles
-from napari_txm_bgcorr.core.progress import Watch, fit_method
+from napari_txm_bgcorr.core.progress import Progress
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.errors import StoppedError, TxmError
 from napari_txm_bgcorr.gui.common.throttle import Pace
@@ -149,7 +149,7 @@ def redo_tiles(redo: Redo, stop: Event, tell: Tell) -> Iterator[QualityMessage]:
     A tile is replaced when its new correction is there, never before.
     """
     result, name = redo.result, redo.method
-    watch = telling(stop, tell)
+    progress = telling(stop, tell)
     changed: list[int] = []
     try:
         yield Preparing(f"Loading {name} …")
@@ -157,10 +157,12 @@ def redo_tiles(redo: Redo, stop: Event, tell: Tell) -> Iterator[QualityMessage]:
             scan = with_references(result.scan, redo.references)
             method = _make(redo)
         with errors_in_words(f"{result.name}: {name}"):
-            yield from _put(result, _again(redo, scan, method, watch), len(redo.indices), changed)
+            yield from _put(
+                result, _again(redo, scan, method, progress), len(redo.indices), changed
+            )
             result.note_redone(changed, name, _described(redo, method))
             if redo.joint and not stop.is_set():
-                whole = DriftModel(Stored(result)).fit_watched(scan, watch)
+                whole = DriftModel(Stored(result)).fit(scan, progress)
                 tiles = correct_tiles(scan, whole, should_stop=stop.is_set)
                 yield from _put(result, tiles, len(result), changed)
                 result.note_redone(range(len(result)), whole.name, whole.describe())
@@ -181,14 +183,16 @@ def _make(redo: Redo) -> BackgroundMethod:
     return make_method(redo.method, joint=False, **learned)
 
 
-def _again(redo: Redo, scan: Scan, method: BackgroundMethod, watch: Watch) -> Iterator[TileResult]:
+def _again(
+    redo: Redo, scan: Scan, method: BackgroundMethod, progress: Progress
+) -> Iterator[TileResult]:
     if redo.local:
         yield from core_redo.redo_tiles(
-            scan, method, redo.indices, local=redo.local, should_stop=watch.should_stop
+            scan, method, redo.indices, local=redo.local, should_stop=progress.should_stop
         )
         return
-    fitted = fit_method(method, scan, watch)
-    yield from correct_tiles(scan, fitted, indices=redo.indices, should_stop=watch.should_stop)
+    fitted = method.fit(scan, progress)
+    yield from correct_tiles(scan, fitted, indices=redo.indices, should_stop=progress.should_stop)
 
 
 def _put(

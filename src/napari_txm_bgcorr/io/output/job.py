@@ -53,6 +53,8 @@ JOB, DONE, LOCK = ".txm-bgcorr-job.json", ".txm-bgcorr-done", ".txm-bgcorr-lock"
 _RESERVED = re.compile(
     r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)"
 )  # by Windows, whatever follows
+NOT_OF_IT = frozenset({"date", "config", "command"})
+"""What a provenance says of how it was made, not of what was made."""
 NEW = ".txm-bgcorr-new"  # folder of chunks that one of several processes is about to put in place
 
 
@@ -121,7 +123,7 @@ class Job:
         content = {
             "format": self.format,
             "save": sorted(self.save),
-            "provenance": {k: v for k, v in self.provenance.items() if k != "date"},
+            "provenance": {k: v for k, v in self.provenance.items() if k not in NOT_OF_IT},
             "scan": self.record,
             "shape": [int(n) for n in self.scan.tiles.shape],
             "dtype": str(self.scan.tiles.dtype),
@@ -337,6 +339,8 @@ def finished(
         except (OSError, ValueError, LookupError, AttributeError, TypeError):
             continue
         wanted = json.loads(json.dumps(dict(provenance), default=str))
-        same = {**made, "date": ""} == {**wanted, "date": ""}
+        same = all(
+            made.get(key) == wanted.get(key) for key in (made | wanted) if key not in NOT_OF_IT
+        )
         return same and parts == (format, sorted(save))
     return False

@@ -119,6 +119,33 @@ def open_finished(path: Path) -> FinishedOutput:
     )
 
 
+def is_record(path: Path) -> bool:
+    """Tell whether a file is named like the record of an output."""
+    return path.name in _RECORDS
+
+
+def recorded_config(path: Path) -> Mapping[str, Any]:
+    """Options that an output was made with, as its record holds them.
+
+    Parameters
+    ----------
+    path : Path
+        The store or folder, one of its parts, or its record.
+
+    Raises
+    ------
+    ReadError
+        If it is no output of this program, or of a version that did not keep them.
+    """
+    inside = path.name.removesuffix(".ome.tif") in ("raw", *_FIELDS) or is_record(path)
+    found = _provenance(path.parent if inside else path, path).get("config")
+    if not isinstance(found, dict):
+        raise ReadError(
+            f"{path}: its record has no options; it was made by an earlier version, or redone"
+        )
+    return found
+
+
 def _with_references(scan: Scan, references: References | None) -> Scan:
     return scan if references is None else references.attach(scan)
 

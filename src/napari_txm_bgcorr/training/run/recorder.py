@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import torch
@@ -19,21 +19,19 @@ from napari_txm_bgcorr.models.devices import list_devices
 from napari_txm_bgcorr.models.embedded_references import Carried
 from napari_txm_bgcorr.training.distributed import World
 from napari_txm_bgcorr.training.energy import EnergyMeter, describe
+from napari_txm_bgcorr.training.step import TrainStep
 from napari_txm_bgcorr.training.trainer import Trainer
 
 from .folder import RunFolder
 from .loggers import Logger, build_loggers
 from .status import Heartbeat
 
-if TYPE_CHECKING:
-    from napari_txm_bgcorr.training.loop import TrainStep
-
-__all__ = ["Keeper", "Wishes"]
+__all__ = ["RunRecorder", "StopSignals"]
 
 PAUSE_POLL_S = 0.2
 
 
-class Keeper:
+class RunRecorder:
     """Writes what a run's folder holds; of several processes only rank 0 has one.
 
     Parameters
@@ -296,7 +294,7 @@ class Keeper:
         )
 
 
-class Wishes:
+class StopSignals:
     """What is asked of a run: by files in its folder, or by SIGTERM as schedulers send it.
 
     All processes follow what rank 0 sees.
@@ -313,7 +311,7 @@ class Wishes:
         self._told = False
         self._before: Any = None
 
-    def __enter__(self) -> Wishes:
+    def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._hear)
         return self
@@ -332,37 +330,39 @@ class Wishes:
         seen = ("stop" if self._told else self.folder.wish()) if self.world.lead else ""
         return self.world.share(seen)
 
-    def stop(self, trainer: Trainer, keeper: Keeper | None) -> bool:
+    def stop(self, trainer: Trainer, recorder: RunRecorder | None) -> bool:
         """Whether the run is to stop now; waits first, as long as it is to pause."""
         wish = self._wish()
         if wish:  # a checkpoint follows
             trainer.pending = self.world.settle(trainer.pending)
         if wish == "pause":
-            wish = self._wait(trainer, keeper)
+            wish = self._wait(trainer, recorder)
         if wish == "stop":
             self.reason = "told by SIGTERM" if self._told else "a file named stop was found"
         return wish == "stop"
 
-    def _wait(self, trainer: Trainer, keeper: Keeper | None) -> str:
+    def _wait(self, trainer: Trainer, recorder: RunRecorder | None) -> str:
         began, place, away = time.monotonic(), trainer.device, False
-        if keeper is not None:
-            keeper.save()
-            keeper.folder.note(f"paused at step {trainer.step}")
-            keeper.heart.update("paused", step=trainer.step, reason="a file named pause is there")
+        if recorder is not None:
+            recorder.save()
+            recorder.folder.note(f"paused at step {trainer.step}")
+            recorder.heart.update(
+                "paused", step=trainer.step, reason="a file named pause is there"
+            )
         while (wish := self._wish()) == "pause":
             free = self.world.share(self.folder.pause_frees_device() if self.world.lead else False)
             if free and not away:
                 trainer.move(torch.device("cpu"))
                 away = True
-                if keeper is not None:
-                    keeper.heart.update("paused", device_memory_gb=_memory(place))
+                if recorder is not None:
+                    recorder.heart.update("paused", device_memory_gb=_memory(place))
             time.sleep(PAUSE_POLL_S)
         if away:
             trainer.move(place)
         trainer.paused_s += time.monotonic() - began
-        if keeper is not None:
-            keeper.folder.note(f"goes on at step {trainer.step}")
-            keeper.heart.update("running", reason="")
+        if recorder is not None:
+            recorder.folder.note(f"goes on at step {trainer.step}")
+            recorder.heart.update("running", reason="")
         return wish
 
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import psutil
 
-from napari_txm_bgcorr.core.files import discard, patiently, replace_file
+from napari_txm_bgcorr.core.files import patiently, write_atomic
 from napari_txm_bgcorr.errors import WriteError
 
-__all__ = ["ACTIVE", "STATES", "Heartbeat", "RunStatus", "read_status", "write_atomic"]
+__all__ = ["ACTIVE", "STATES", "Heartbeat", "RunStatus", "read_status"]
 
 STATES = ("starting", "running", "paused", "stopped", "finished", "failed")
 ACTIVE = ("starting", "running", "paused")
@@ -223,32 +223,3 @@ class Heartbeat:
             except WriteError:
                 return
             self._written = time.monotonic()
-
-
-def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write beside the place, then rename into it: readers see the old file or the new one.
-
-    Parameters
-    ----------
-    path : Path
-    data : bytes
-    durable : bool
-        Wait until the disk holds it, so that it survives a power cut too.
-
-    Raises
-    ------
-    WriteError
-        If the disk is full or the folder not writable.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as stream:
-            stream.write(data)
-            if durable:
-                stream.flush()
-                os.fsync(stream.fileno())
-        replace_file(part, path)
-    except OSError as error:
-        discard(part)
-        raise WriteError(f"{path}: cannot be written ({error}); free or choose a place") from error
