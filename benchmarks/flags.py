@@ -29,7 +29,7 @@ from napari_txm_bgcorr.errors import ModelError
 from napari_txm_bgcorr.models.novelty import Novelty, add_features
 from napari_txm_bgcorr.quality import metrics as quality
 from napari_txm_bgcorr.quality.flags import FLAGS, Worth
-from napari_txm_bgcorr.quality.measure import Gauge
+from napari_txm_bgcorr.quality.measurement import Gauge
 from napari_txm_bgcorr.quality.table import COLUMNS
 from napari_txm_bgcorr.simulation.acquisition import FAMILIES, SimulatedScan, simulate_mosaic
 

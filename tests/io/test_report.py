@@ -27,7 +27,7 @@ from napari_txm_bgcorr.io.report_pictures import (
 )
 from napari_txm_bgcorr.quality import flags
 from napari_txm_bgcorr.quality.flags import Worth
-from napari_txm_bgcorr.quality.measure import measure
+from napari_txm_bgcorr.quality.measurement import measure
 from napari_txm_bgcorr.quality.table import COLUMNS, TileQuality
 from tests.mosaic.scenes import make_scene
 

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from napari_txm_bgcorr.core.correction import TileResult
 from napari_txm_bgcorr.core.scan import Scan, Source, raster_positions
-from napari_txm_bgcorr.quality.measure import Gauge
+from napari_txm_bgcorr.quality.measurement import Gauge
 from napari_txm_bgcorr.quality.table import TileQuality
 
 SIZE, STEP = 64, 48

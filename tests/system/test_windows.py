@@ -9,7 +9,7 @@ import pytest
 
 from napari_txm_bgcorr.cli import doctor
 from napari_txm_bgcorr.cli.options import expanded
-from napari_txm_bgcorr.workflows import clusters
+from napari_txm_bgcorr.workflows.cluster import schedulers as clusters
 
 
 def test_names_beyond_the_code_page_of_a_pipe_are_printed(tmp_path):

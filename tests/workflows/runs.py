@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_txm_bgcorr.workflows.config import CorrectionConfig
-from napari_txm_bgcorr.workflows.correct import correct
+from napari_txm_bgcorr.workflows.correction import correct
 
 __all__ = ["correct_paths"]
 

@@ -24,8 +24,8 @@ from napari_txm_bgcorr.models.devices import (
     one_thread,
 )
 from napari_txm_bgcorr.models.prediction import Blind, Prediction, stated_sd
-from napari_txm_bgcorr.models.resident import release, resident
 from napari_txm_bgcorr.models.tensors import level_of, log_field, network_input, upsample
+from napari_txm_bgcorr.models.weights_cache import release, resident
 
 __all__ = ["Generator", "Prediction", "release"]
 

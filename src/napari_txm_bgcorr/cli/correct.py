@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from napari_txm_bgcorr.errors import ConfigError
-from napari_txm_bgcorr.workflows import correct as job
+from napari_txm_bgcorr.workflows import correction as job
 from napari_txm_bgcorr.workflows.config import JOIN, CorrectionConfig, load_config
 
 from .options import Device, Grid, JsonFlag, PixelNm, on_command_line, parse_grid, split_parts

@@ -78,7 +78,7 @@ def _read(paths: Sequence[Path]) -> _Found:
     import napari_txm_bgcorr.gui.layers.overview_loader  # noqa: F401 - takes its time; the window has none
     from napari_txm_bgcorr.errors import TxmError
 
-    from .correct.tasks import errors_in_words
+    from .common.errors import errors_in_words
     from .layers.outputs import parts
 
     found = _Found()

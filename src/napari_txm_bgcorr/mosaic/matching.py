@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from .fixed_pattern import Smooth
-from .survey import Overview
+from .overview import Overview
 
 __all__ = ["Matcher", "Scores", "around"]
 

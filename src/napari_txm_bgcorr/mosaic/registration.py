@@ -15,9 +15,9 @@ from napari_txm_bgcorr.errors import MethodError
 
 from .lattice import Lattice
 from .matching import Matcher, Scores
+from .overview import Overview, survey
 from .placement import Edge, Trust, reconcile
 from .step_belief import Belief, common_step, most_likely
-from .survey import Overview, survey
 
 __all__ = ["Edge", "Positions", "neighbours", "nominal_positions", "register"]
 

@@ -85,7 +85,7 @@ def flagged_tiles(path: Path, darks: Sequence[Path] = ()) -> list[int]:
 
     from napari_txm_bgcorr.quality.flags import flagged
 
-    from .quality import measure_output
+    from .quality_report import measure_output
 
     _, gauge = measure_output(path, darks)
     return [int(i) for i in np.flatnonzero(flagged(gauge.table()))]

@@ -15,7 +15,7 @@ from napari_txm_bgcorr.errors import ConfigError, TxmError
 from napari_txm_bgcorr.io.folder_watcher import Arrival, State, Watcher
 
 from .config import CorrectionConfig
-from .correct import correct_scans
+from .correction import correct_scans
 from .inputs import FILE_SUFFIX
 from .prepare import method_of, open_scan
 from .runners import LocalRunner

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.legendre import legendre
+from napari_txm_bgcorr.core.polynomials import legendre
 from napari_txm_bgcorr.core.progress import SILENT, Progress
 from napari_txm_bgcorr.core.scan import Scan, Source, TileArray, raster_positions
 

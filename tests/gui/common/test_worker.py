@@ -7,8 +7,8 @@ import pytest
 from qtpy.QtCore import QThread
 
 from napari_txm_bgcorr.gui.common import worker
+from napari_txm_bgcorr.gui.common.messages import Preparing
 from napari_txm_bgcorr.gui.common.worker import Runner
-from napari_txm_bgcorr.gui.correct.messages import Preparing
 
 
 @pytest.fixture

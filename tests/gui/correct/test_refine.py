@@ -12,7 +12,7 @@ from qtpy.QtCore import Qt
 
 from napari_txm_bgcorr.backgrounds.registry import make_method
 from napari_txm_bgcorr.core.correction import correct_tiles
-from napari_txm_bgcorr.gui.common.throttle import Turn
+from napari_txm_bgcorr.gui.common.throttle import Throttle
 from napari_txm_bgcorr.gui.correct.messages import Finished
 from napari_txm_bgcorr.gui.correct.tasks import correct_job
 from napari_txm_bgcorr.gui.layers.canvas import Layout
@@ -85,7 +85,7 @@ def test_what_the_model_has_to_say_is_noted(steady):
 
 
 def test_stopped_while_it_looks_the_result_stays_as_it_was(scan, monkeypatch):
-    monkeypatch.setattr(Turn, "due", lambda turn: True)  # a fast machine would tell nothing
+    monkeypatch.setattr(Throttle, "due", lambda turn: True)  # a fast machine would tell nothing
     plain = run(scan, joint=False)
     stop, told = Event(), []
 

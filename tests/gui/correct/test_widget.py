@@ -449,7 +449,7 @@ def test_the_view_follows_the_registered_places_unless_it_was_moved(
     from dataclasses import replace
 
     from napari_txm_bgcorr.gui.correct import tasks
-    from napari_txm_bgcorr.gui.quality.overlays import _camera, view_of
+    from napari_txm_bgcorr.gui.layers.view import camera_of, view_of
 
     def refine(result, *ignored):
         result.relocate(replace(result.scan, positions_px=result.scan.positions_px * 2))
@@ -459,7 +459,7 @@ def test_the_view_follows_the_registered_places_unless_it_was_moved(
     panel.session.joint = True
     add_scan(make_scan())
     panel._fit()
-    camera = _camera(panel.viewer)
+    camera = camera_of(panel.viewer)
     if moved:
         camera.zoom *= 1.5
     before = view_of(panel.viewer)
@@ -470,7 +470,7 @@ def test_the_view_follows_the_registered_places_unless_it_was_moved(
 
 
 def test_the_first_layer_fits_the_canvas_beside_naparis_controls(panel, qtbot, txm_data):
-    from napari_txm_bgcorr.gui.quality.overlays import view_of
+    from napari_txm_bgcorr.gui.layers.view import view_of
 
     drop(panel.drop_zone, txm_data / "bl01b_sb_2x2")
     until_idle(qtbot, panel)

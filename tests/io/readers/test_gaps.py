@@ -13,7 +13,7 @@ from napari_txm_bgcorr.io import read
 from napari_txm_bgcorr.io.output.result import open_parts
 from napari_txm_bgcorr.io.output.tile_positions import find_places
 from napari_txm_bgcorr.mosaic.assembly import blend
-from napari_txm_bgcorr.quality.measure import Gauge
+from napari_txm_bgcorr.quality.measurement import Gauge
 from napari_txm_bgcorr.workflows.redo_tiles import nearby
 from napari_txm_bgcorr.workflows.stitch_blocks import StitchOptions, stitch
 from tests.io.output.outputs import make_scan, result, write_all

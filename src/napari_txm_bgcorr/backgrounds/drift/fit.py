@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.legendre import legendre, terms
+from napari_txm_bgcorr.core.polynomials import legendre, terms
 from napari_txm_bgcorr.core.progress import SILENT, Progress
 
 from .block_system import BlockSystem

@@ -17,8 +17,8 @@ from napari_txm_bgcorr.core.parallel import cpu_cores, one_algebra_thread
 from napari_txm_bgcorr.core.progress import SILENT, Progress
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.errors import MethodError
+from napari_txm_bgcorr.mosaic.overview import MethodBackgrounds, Overview, survey
 from napari_txm_bgcorr.mosaic.registration import Positions, register
-from napari_txm_bgcorr.mosaic.survey import MethodBackgrounds, Overview, survey
 
 from .lazy_backgrounds import DriftBackgrounds
 from .prior_error import prior_error

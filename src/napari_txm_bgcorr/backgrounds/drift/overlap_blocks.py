@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.parallel import spread
 from napari_txm_bgcorr.core.progress import SILENT, Progress
+from napari_txm_bgcorr.mosaic.overview import FEW, Overview, bin_mean
 from napari_txm_bgcorr.mosaic.registration import neighbours
-from napari_txm_bgcorr.mosaic.survey import FEW, Overview, bin_mean
 
 from .types import OverlapBlocks
 

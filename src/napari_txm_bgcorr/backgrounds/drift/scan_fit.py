@@ -12,8 +12,8 @@ from napari_txm_bgcorr.backgrounds.tile_median import robust_median
 from napari_txm_bgcorr.core.parallel import cpu_cores
 from napari_txm_bgcorr.core.progress import Progress
 from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.mosaic.overview import FEW, Overview, bin_mean
 from napari_txm_bgcorr.mosaic.registration import Positions
-from napari_txm_bgcorr.mosaic.survey import FEW, Overview, bin_mean
 
 from .fit import DriftProblem, run_rounds
 from .lazy_backgrounds import DriftBackgrounds, closed_field

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow, QWidget
 
-__all__ = ["Docked"]
+__all__ = ["Docked", "find_panel", "open_panel"]
+
+PLUGIN = "napari-txm-bgcorr"
 
 
 class Docked:
@@ -16,7 +18,14 @@ class Docked:
 
     The plugin's panels become tabs of one dock: under each other none has its height on a
     laptop's screen.
+
+    Attributes
+    ----------
+    title : str
+        As the manifest names the panel.
     """
+
+    title: ClassVar[str]
 
     # Held until `leave_window`: a window that Qt deletes when it closes takes the panel along,
     # before the panel has shut down.
@@ -118,6 +127,31 @@ class Docked:
                 window.tabifyDockWidget(dock, mine)
                 QTimer.singleShot(0, mine.raise_)  # tabs are laid out in the next turn
                 return
+
+
+def find_panel(window: QWidget, title: str) -> Any:
+    """Panel of that title in a window; None: it is not open."""
+    panels = (w for w in window.findChildren(QWidget) if isinstance(w, Docked))
+    return next((panel for panel in panels if panel.title == title), None)
+
+
+def open_panel(viewer: Any, window: QWidget, title: str) -> Any:
+    """Panel of that title, brought forward; opened where it is not there.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    window : QWidget
+        The main window.
+    title : str
+        As in the manifest.
+    """
+    panel = find_panel(window, title)
+    if panel is None:
+        _, panel = viewer.window.add_plugin_dock_widget(PLUGIN, title, tabify=True)
+    else:
+        panel.come_forward()
+    return panel
 
 
 def _holds_a_panel(dock: QDockWidget) -> bool:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from threading import Event
 
-from napari_txm_bgcorr.gui.correct.messages import Advanced
+from napari_txm_bgcorr.core.progress import Progress
 
-__all__ = ["Pace", "Turn"]
+from .messages import Advanced, Preparing, Tell
+
+__all__ = ["Pace", "Throttle", "telling"]
 
 MESSAGE_INTERVAL_S = 0.1
 
 
-class Turn:
+class Throttle:
     """Says when the next message is due: ten times a second at most."""
 
     def __init__(self) -> None:
@@ -38,12 +41,24 @@ class Pace:
     def __init__(self, total: int) -> None:
         self.total, self.done = total, 0
         self._began = time.monotonic()
-        self._turn = Turn()
+        self._throttle = Throttle()
 
     def step(self, text: str = "") -> Advanced | None:
         """Count one tile; a message is due at most ten times a second, and at the end."""
         self.done += 1
-        if not (self._turn.due() or self.done >= self.total):
+        if not (self._throttle.due() or self.done >= self.total):
             return None
         left = (time.monotonic() - self._began) / self.done * (self.total - self.done)
         return Advanced(self.done, self.total, left, text)
+
+
+def telling(stop: Event, tell: Tell, subject: str = "") -> Progress:
+    """Progress over a fit: tells its stages now and then, and ends it when asked to stop."""
+    throttle = Throttle()
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if throttle.due():
+            count = f"{done} of {total}" if total else f"{done} tiles read"
+            tell(Preparing(f"{subject}{stage}, {count} …"))
+
+    return Progress(progress, stop.is_set)

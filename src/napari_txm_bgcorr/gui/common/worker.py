@@ -6,19 +6,19 @@ import atexit
 import sys
 from collections.abc import Callable, Iterator
 from threading import Event, Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QObject, Qt, QThread, Signal, Slot
 
-if TYPE_CHECKING:
-    from napari_txm_bgcorr.gui.correct.messages import Message, Tell
+from .messages import Tell
 
 __all__ = ["Runner", "Task", "threads_at_work", "wait_for_threads"]
 
 CLOSE_WAIT_MS = 30_000
 
-Task = Callable[[Event, "Tell"], Iterator["Message"]]
+Task = Callable[[Event, Tell], Iterator[Any]]
+"""`task(stop, tell)` yields messages until it is done or `stop` is set."""
 
 
 class _ShortTurns:
@@ -77,7 +77,7 @@ class _Thread(QThread):
             del self._task  # with it goes the scan
             self.over.emit(self._generation)
 
-    def _tell(self, message: Message) -> None:
+    def _tell(self, message: Any) -> None:
         self.told.emit(self._generation, message)
 
 

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.errors import TxmError
+from napari_txm_bgcorr.gui.common.messages import Advanced, Failed, Preparing, Saved, Shown
 from napari_txm_bgcorr.gui.layers.result import Result
 
 __all__ = [
-    "Advanced",
     "Choices",
     "Doubted",
-    "Failed",
     "Finished",
     "Message",
     "Opened",
-    "Preparing",
     "Reopened",
-    "Saved",
-    "Shown",
     "Started",
-    "Tell",
 ]
 
 
@@ -44,13 +37,6 @@ class Reopened:
     layers: tuple[tuple[Any, dict[str, Any], str], ...]
 
 
-@dataclass(frozen=True)
-class Preparing:
-    """Something is under way whose length is not known."""
-
-    text: str
-
-
 @dataclass(frozen=True, eq=False)
 class Started:
     """The method is fitted; the result may be shown, empty still."""
@@ -67,16 +53,6 @@ class Doubted:
     references: tuple[Path, ...]
 
 
-@dataclass(frozen=True)
-class Advanced:
-    """Tiles done of all, and the time the others will take."""
-
-    done: int
-    total: int
-    seconds_left: float | None
-    text: str = ""
-
-
 @dataclass(frozen=True, eq=False)
 class Finished:
     """One scan is done, or as much of it as there was time for."""
@@ -84,27 +60,6 @@ class Finished:
     key: int
     result: Result
     cancelled: bool
-
-
-@dataclass(frozen=True)
-class Failed:
-    """One path or scan could not be treated; the others go on."""
-
-    error: TxmError
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A result was written."""
-
-    path: Path
-
-
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """Pictures to look at, as layer data tuples."""
-
-    layers: tuple[tuple[Any, dict[str, Any], str], ...]
 
 
 @dataclass(frozen=True)
@@ -119,4 +74,3 @@ Message = (
     Opened | Reopened | Preparing | Started | Advanced | Finished | Failed | Saved | Shown
     | Choices | Doubted
 )  # fmt: skip
-Tell = Callable[[Message], None]

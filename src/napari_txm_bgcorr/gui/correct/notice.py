@@ -9,11 +9,13 @@ from typing import Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
+from napari_txm_bgcorr.gui.common.dock import open_panel
 from napari_txm_bgcorr.gui.common.plots import theme_colours
 from napari_txm_bgcorr.gui.common.widgets import named_button, wrapped_label
 
 __all__ = ["Notice", "open_training"]
 
+TRAINING = "Train background model"
 STYLE = "Notice {{ border: 1px solid {colour}; border-radius: 4px; }}"
 WITH = "Opens “Train background model” with {what}: a few minutes on images of the empty beam"
 NOTHING = "no references yet: drop today's images of the empty beam there"
@@ -91,15 +93,6 @@ def open_training(viewer: Any, window: QWidget, references: Sequence[Path]) -> A
     -------
     TrainWidget
     """
-    from napari_txm_bgcorr.gui.train.widget import TrainWidget
-
-    panels = window.findChildren(TrainWidget)
-    if panels:
-        panel = panels[0]
-        panel.come_forward()
-    else:
-        _, panel = viewer.window.add_plugin_dock_widget(
-            "napari-txm-bgcorr", "Train background model", tabify=True
-        )
+    panel = open_panel(viewer, window, TRAINING)
     panel.take_references(list(references))
     return panel

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
@@ -16,36 +15,24 @@ from napari_txm_bgcorr.core.background_method import method_notes
 from napari_txm_bgcorr.core.correction import BackgroundMethod, correct_tiles
 from napari_txm_bgcorr.core.provenance import make_provenance, refuse_if_corrected
 from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.errors import DeviceError, ReadError, StoppedError, TxmError, WriteError
-from napari_txm_bgcorr.gui.common.throttle import Pace
+from napari_txm_bgcorr.errors import StoppedError, TxmError, WriteError
+from napari_txm_bgcorr.gui.common.errors import errors_in_words
+from napari_txm_bgcorr.gui.common.messages import Failed, Preparing, Saved, Shown, Tell
+from napari_txm_bgcorr.gui.common.throttle import Pace, telling
 from napari_txm_bgcorr.gui.layers.outputs import parts, saved_path
+from napari_txm_bgcorr.gui.layers.overview import draw_overview
 from napari_txm_bgcorr.gui.layers.result import Result
 from napari_txm_bgcorr.gui.layers.saved_result import OpenedResult, saved_result
 from napari_txm_bgcorr.gui.layers.stitched import read_stitched
 from napari_txm_bgcorr.gui.session import Job, JobInput
 
-from .messages import (
-    Choices,
-    Doubted,
-    Failed,
-    Finished,
-    Message,
-    Opened,
-    Preparing,
-    Reopened,
-    Saved,
-    Shown,
-    Started,
-    Tell,
-)
+from .messages import Choices, Doubted, Finished, Message, Opened, Reopened, Started
 from .model_warning import doubts, references, refuse_no_counts
-from .refine import refine, telling
+from .refine import refine
 
 __all__ = [
     "correct_job",
     "device_label",
-    "draw_overview",
-    "errors_in_words",
     "find_choices",
     "read_paths",
     "reopen",
@@ -55,36 +42,6 @@ __all__ = [
 ]
 
 SHOW_WAIT_S = 5.0
-
-
-@contextmanager
-def errors_in_words(subject: str) -> Iterator[None]:
-    """Turn what a device or disk throws into errors that are shown as one line.
-
-    napari's thread worker takes a RuntimeError for its own deletion and says nothing; PyTorch
-    reports almost everything as one.
-
-    Raises
-    ------
-    DeviceError
-        In place of a RuntimeError or MemoryError.
-    ReadError
-        In place of an OSError.
-    """
-    try:
-        yield
-    except MemoryError as error:
-        raise DeviceError(
-            f"{subject}: out of memory; close other programs or correct fewer tiles at once"
-        ) from error
-    except RuntimeError as error:
-        words = " ".join(str(error).split())[:300]
-        raise DeviceError(f"{subject}: {words}; try another device or method") from error
-    except OSError as error:
-        raise ReadError(
-            f"{error.filename or subject}: {error.strerror or error}; "
-            "check the disk and the permissions"
-        ) from error
 
 
 def read_paths(paths: Sequence[Path], stop: Event) -> Iterator[Message]:
@@ -128,20 +85,6 @@ def _read_parts(given: Path, stop: Event) -> Iterator[Message]:
         yield Opened(scan, layer)
         if pyramid is not None:
             yield from draw_overview(str(scan.source.path), len(scan), pyramid.fill(), stop)
-
-
-def draw_overview(subject: str, count: int, fill: Iterator[int], stop: Event) -> Iterator[Message]:
-    """Draw a large mosaic's overview, one tile for each step of `fill`."""
-    pace = Pace(count)
-    try:
-        with errors_in_words(subject):
-            for _ in fill:
-                if stop.is_set():
-                    return
-                if message := pace.step("Drawing the overview"):
-                    yield message
-    except TxmError as error:
-        yield Failed(error)
 
 
 def correct_job(

@@ -16,6 +16,7 @@ from napari_txm_bgcorr.errors import TxmError
 from napari_txm_bgcorr.gui.common.dock import Docked
 from napari_txm_bgcorr.gui.common.drop_zone import DropZone
 from napari_txm_bgcorr.gui.common.event_queue import Steps
+from napari_txm_bgcorr.gui.common.messages import Advanced, Failed, Preparing, Saved, Shown
 from napari_txm_bgcorr.gui.common.preferences import preferences
 from napari_txm_bgcorr.gui.common.widgets import TallArea, wrapped_label
 from napari_txm_bgcorr.gui.common.worker import Runner
@@ -23,25 +24,12 @@ from napari_txm_bgcorr.gui.layers.convert import warm_up
 from napari_txm_bgcorr.gui.layers.manager import LayerBook
 from napari_txm_bgcorr.gui.layers.outputs import saved_path
 from napari_txm_bgcorr.gui.layers.stitched import stitch_results, stitched_path
-from napari_txm_bgcorr.gui.quality.overlays import view_of
+from napari_txm_bgcorr.gui.layers.view import view_of
 from napari_txm_bgcorr.gui.session import Session, resolve
 
 from .compare import CompareBar
 from .form import ChoicesForm
-from .messages import (
-    Advanced,
-    Choices,
-    Doubted,
-    Failed,
-    Finished,
-    Message,
-    Opened,
-    Preparing,
-    Reopened,
-    Saved,
-    Shown,
-    Started,
-)
+from .messages import Choices, Doubted, Finished, Message, Opened, Reopened, Started
 from .notice import Notice
 from .save_bar import SaveBar
 from .tasks import correct_job, find_choices, read_paths, save_results
@@ -66,6 +54,8 @@ class CorrectWidget(Docked, TallArea):
     ----------
     napari_viewer : napari.viewer.Viewer
     """
+
+    title = "Background correction"
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()

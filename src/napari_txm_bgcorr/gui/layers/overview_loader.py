@@ -12,11 +12,11 @@ from napari.viewer import current_viewer
 from qtpy.QtCore import QObject, QTimer
 
 from napari_txm_bgcorr.gui.common.blocking_call import somebody_looks
+from napari_txm_bgcorr.gui.common.messages import Failed
 from napari_txm_bgcorr.gui.common.worker import Runner
-from napari_txm_bgcorr.gui.correct.messages import Failed, Message
-from napari_txm_bgcorr.gui.correct.tasks import draw_overview
 
 from .convert import draw_thumbnail, owner_of
+from .overview import draw_overview
 
 __all__ = ["FillIn", "fill_in"]
 
@@ -94,7 +94,7 @@ class FillIn(QObject):
         if not self._layers():
             self._end()
 
-    def _hear(self, message: Message) -> None:
+    def _hear(self, message: object) -> None:
         if isinstance(message, Failed):
             show_error(str(message.error))
         layers = self._layers()

@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.correction import TileResult
-from napari_txm_bgcorr.core.provenance import make_provenance
+from napari_txm_bgcorr.core.provenance import pixels_sha256
 from napari_txm_bgcorr.core.scan import LazyTiles, TileArray
 from napari_txm_bgcorr.errors import ReadError, TxmError
-from napari_txm_bgcorr.gui.correct.refine import Stored
 from napari_txm_bgcorr.io.output.patch import FinishedOutput, open_finished
-from napari_txm_bgcorr.quality.measure import trusted
+from napari_txm_bgcorr.quality.measurement import trusted
 
 from .canvas import CachedTiles
 from .convert import LayerTuple, result_layers, scan_layer
@@ -119,7 +118,7 @@ class OpenedResult(Result):
 
     def _look_at_darks(self) -> str:
         """Say why tiles cannot be redone: what is dark now is not what was dark then."""
-        now = make_provenance(self.scan, Stored(self)).darks_sha256
+        now = pixels_sha256(self.scan.darks)
         return "" if now == self._output.provenance.get("darks_sha256") else OTHER_DARK
 
     def _stores(self) -> tuple[Any, Any]:

@@ -10,8 +10,9 @@ from typing import Any
 
 from napari_txm_bgcorr.core.scan import LazyTiles, Scan
 from napari_txm_bgcorr.errors import ReadError, TxmError, WriteError
+from napari_txm_bgcorr.gui.common.errors import errors_in_words
+from napari_txm_bgcorr.gui.common.messages import Failed, Preparing, Saved, Shown, Tell
 from napari_txm_bgcorr.gui.common.throttle import Pace
-from napari_txm_bgcorr.gui.correct.messages import Failed, Message, Preparing, Saved, Shown, Tell
 
 from .convert import CORRECTED_LIMITS, METADATA_KEY, LayerTuple
 from .result import Result
@@ -31,13 +32,11 @@ def stitched_path(name: str, folder: Path) -> Path:
 
 def stitch_results(
     results: list[Result], folder: Path, overwrite: bool, stop: Event, tell: Tell
-) -> Iterator[Message]:
+) -> Iterator[Preparing | Saved | Shown | Failed]:
     """Blend the tiles of mosaics into pyramids on disk, and show these.
 
     Problems come as `Failed` messages: nothing complete, a full disk, a place that is taken.
     """
-    from napari_txm_bgcorr.gui.correct.tasks import errors_in_words
-
     for result in results:
         target = stitched_path(result.name, folder)
         yield Preparing(f"Stitching {target.name} …")

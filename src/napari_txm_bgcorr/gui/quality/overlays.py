@@ -13,9 +13,10 @@ from napari_txm_bgcorr.gui.layers.convert import owner_of, placement, role_of
 from napari_txm_bgcorr.gui.layers.result import Result
 from napari_txm_bgcorr.gui.layers.saved_result import OpenedResult
 from napari_txm_bgcorr.gui.layers.tile_overlay import cells_layer, outlines_layer, tile_at
+from napari_txm_bgcorr.gui.layers.view import camera_of
 from napari_txm_bgcorr.quality.table import COLUMNS, TileQuality
 
-__all__ = ["QualityLayers", "result_label", "shown_results", "view_of"]
+__all__ = ["QualityLayers", "result_label", "shown_results"]
 
 OUTLINES, CELLS, CHOSEN = "tile outlines", "tile quality", "chosen tiles"
 TAKEN_OVER = ("contrast_limits", "metadata", "edge_width", "edge_color")
@@ -167,7 +168,7 @@ class QualityLayers:
             return
         middle = self._layout.corners[i] + np.asarray(self._layout.tile) / 2
         y, x = corrected.data_to_world(middle)[-2:]
-        camera = _camera(self.viewer)
+        camera = camera_of(self.viewer)
         camera.center = (0.0, float(y), float(x))
         across = 2.5 * max(self._layout.tile) * float(corrected.scale[-1])
         camera.zoom = min(_canvas_px(self.viewer)) / across
@@ -186,18 +187,6 @@ def _fits(there: Layer, layer: tuple[Any, dict[str, Any], str]) -> bool:
             if key in arguments
         )
     )
-
-
-def _camera(viewer: Any) -> Any:
-    """The viewer's camera, which napari 0.9 has moved into the scene."""
-    scene = getattr(viewer, "scene", None)
-    return viewer.camera if scene is None else scene.camera
-
-
-def view_of(viewer: Any) -> tuple[float, ...]:
-    """What the camera sees: its centre and zoom, to tell whether the user has moved it."""
-    camera = _camera(viewer)
-    return (*(float(each) for each in camera.center), float(camera.zoom))
 
 
 def _canvas_px(viewer: Any) -> tuple[int, int]:

@@ -15,15 +15,17 @@ from napari_txm_bgcorr.core.correction import BackgroundMethod, TileResult, corr
 from napari_txm_bgcorr.core.progress import Progress
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.errors import StoppedError, TxmError
-from napari_txm_bgcorr.gui.common.throttle import Pace
-from napari_txm_bgcorr.gui.correct.messages import Advanced, Failed, Message, Preparing, Tell
-from napari_txm_bgcorr.gui.correct.refine import Stored, telling
-from napari_txm_bgcorr.gui.correct.tasks import errors_in_words, reopen, with_references
+from napari_txm_bgcorr.gui.common.errors import errors_in_words
+from napari_txm_bgcorr.gui.common.messages import Advanced, Failed, Preparing, Tell
+from napari_txm_bgcorr.gui.common.throttle import Pace, telling
+from napari_txm_bgcorr.gui.correct.messages import Message
+from napari_txm_bgcorr.gui.correct.tasks import reopen, with_references
 from napari_txm_bgcorr.gui.layers.result import Result
 from napari_txm_bgcorr.gui.layers.saved_result import open_result
-from napari_txm_bgcorr.quality.measure import Gauge
+from napari_txm_bgcorr.quality.measurement import Gauge
 from napari_txm_bgcorr.quality.table import TileQuality
 from napari_txm_bgcorr.workflows import redo_tiles as core_redo
+from napari_txm_bgcorr.workflows.stored_backgrounds import StoredBackgrounds
 
 __all__ = [
     "Exported",
@@ -162,7 +164,7 @@ def redo_tiles(redo: Redo, stop: Event, tell: Tell) -> Iterator[QualityMessage]:
             )
             result.note_redone(changed, name, _described(redo, method))
             if redo.joint and not stop.is_set():
-                whole = DriftModel(Stored(result)).fit(scan, progress)
+                whole = DriftModel(_stored(result)).fit(scan, progress)
                 tiles = correct_tiles(scan, whole, should_stop=stop.is_set)
                 yield from _put(result, tiles, len(result), changed)
                 result.note_redone(range(len(result)), whole.name, whole.describe())
@@ -174,6 +176,12 @@ def redo_tiles(redo: Redo, stop: Event, tell: Tell) -> Iterator[QualityMessage]:
         yield Failed(error)
     if changed:
         yield Redone(result, tuple(sorted(set(changed))))
+
+
+def _stored(result: Result) -> StoredBackgrounds:
+    """Backgrounds of the result, under the name of what made them."""
+    noted = str((result.provenance or {}).get("method", "stored"))
+    return StoredBackgrounds(result.background, noted)
 
 
 def _make(redo: Redo) -> BackgroundMethod:

@@ -12,12 +12,13 @@ from qtpy.QtCore import QItemSelectionModel
 from qtpy.QtWidgets import QFileDialog
 
 from napari_txm_bgcorr.errors import TxmError
-from napari_txm_bgcorr.gui.common.dock import Docked
+from napari_txm_bgcorr.gui.common.dock import Docked, find_panel
 from napari_txm_bgcorr.gui.common.event_queue import Steps
+from napari_txm_bgcorr.gui.common.messages import Advanced, Failed, Preparing
 from napari_txm_bgcorr.gui.common.preferences import preferences
 from napari_txm_bgcorr.gui.common.widgets import time_left
 from napari_txm_bgcorr.gui.common.worker import Runner
-from napari_txm_bgcorr.gui.correct.messages import Advanced, Failed, Preparing, Reopened
+from napari_txm_bgcorr.gui.correct.messages import Reopened
 from napari_txm_bgcorr.gui.layers.convert import draw_thumbnail, owner_of
 from napari_txm_bgcorr.gui.layers.result import Result
 from napari_txm_bgcorr.gui.layers.saved_result import OpenedResult
@@ -57,6 +58,8 @@ class QualityWidget(Docked, QualityForm):
     ----------
     napari_viewer : napari.viewer.Viewer
     """
+
+    title = "Mosaic quality"
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         from napari_txm_bgcorr.backgrounds.registry import method_names
@@ -190,10 +193,8 @@ class QualityWidget(Docked, QualityForm):
 
     def _model_and_device(self, result: Result) -> tuple[str, str]:
         """What the correction panel has chosen; where it is not open, the result's own model."""
-        from napari_txm_bgcorr.gui.correct.widget import CorrectWidget
-
-        window = self._main_window or self.window()
-        for panel in window.findChildren(CorrectWidget):
+        panel = find_panel(self._main_window or self.window(), "Background correction")
+        if panel is not None:
             return panel.session.model, panel.session.device
         noted = (result.provenance or {}).get("parameters", {})
         return str(noted.get("model", "default")), preferences().device

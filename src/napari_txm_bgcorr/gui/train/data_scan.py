@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.training_images import ImageStack
 from napari_txm_bgcorr.errors import TxmError
-from napari_txm_bgcorr.gui.correct.tasks import errors_in_words
+from napari_txm_bgcorr.gui.common.errors import errors_in_words
 
 from .messages import Complaint, Found, Reading, Thumb
 from .session import DataItem

@@ -21,9 +21,9 @@ from qtpy.QtWidgets import (
 )
 
 from napari_txm_bgcorr.errors import TxmError
+from napari_txm_bgcorr.gui.common.errors import errors_in_words
 from napari_txm_bgcorr.gui.common.widgets import button_row, named_button, wrapped_label
 from napari_txm_bgcorr.gui.common.worker import Runner
-from napari_txm_bgcorr.gui.correct.tasks import errors_in_words
 
 from .messages import Complaint
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from napari_txm_bgcorr.errors import TxmError, WriteError
-from napari_txm_bgcorr.gui.correct.tasks import device_label, errors_in_words
+from napari_txm_bgcorr.gui.common.errors import errors_in_words
+from napari_txm_bgcorr.gui.correct.tasks import device_label
 from napari_txm_bgcorr.training.run.folder import RunFolder
 from napari_txm_bgcorr.training.run.status import ACTIVE, read_status
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from napari_txm_bgcorr.backgrounds.registry import LEARNED
 from napari_txm_bgcorr.errors import ModelError
+from napari_txm_bgcorr.gui.common.dock import find_panel, open_panel
 from napari_txm_bgcorr.gui.session import model_label
 from napari_txm_bgcorr.models.card import carries
 
@@ -19,17 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["correct_session", "use_model"]
 
+CORRECTION = "Background correction"
+
 
 def correct_session(viewer: Viewer, window: QWidget) -> Session:
     """State of the correction panel of a window; the panel is opened if it is not there."""
-    from napari_txm_bgcorr.gui.correct.widget import CorrectWidget
-
-    open_panels = window.findChildren(CorrectWidget)
-    if open_panels:
-        return open_panels[0].session
-    _, panel = viewer.window.add_plugin_dock_widget(
-        "napari-txm-bgcorr", "Background correction", tabify=True
-    )
+    panel = find_panel(window, CORRECTION)
+    if panel is None:
+        panel = open_panel(viewer, window, CORRECTION)
     session: Session = panel.session
     return session
 

@@ -54,6 +54,8 @@ class TrainWidget(Docked, QWidget):
     napari_viewer : napari.viewer.Viewer
     """
 
+    title = "Train background model"
+
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.viewer = napari_viewer

@@ -101,7 +101,7 @@ def _own_share(config: CorrectionConfig, jobs: Jobs) -> tuple[CorrectionConfig, 
 
 def _fit_only(jobs: Jobs, config: CorrectionConfig, progress: Progress) -> dict[str, Any]:
     """Solve for shares to come; several outputs are each made by one process, which solves."""
-    from .sharding import SharedFit
+    from .cluster.sharding import SharedFit
 
     if len(jobs) > 1:
         return {"results": [], "fitted": None}
@@ -232,13 +232,13 @@ def _blind(names: Sequence[str]) -> list[str]:
 @contextmanager
 def _runner(config: CorrectionConfig, out: Path, progress: Progress) -> Iterator[TileRunner]:
     if config.shard is not None:  # there is one output
-        from .sharding import SharedFit
+        from .cluster.sharding import SharedFit
 
         yield SharedFit(method_of(config), out, config, progress)
     elif config.scheduler is None:
         yield LocalRunner(method_of(config), progress)
     else:
-        from .distributed import connect
+        from .cluster.distributed import connect
 
         with connect(config, progress) as runner:
             yield runner

@@ -211,7 +211,7 @@ def _local(count: int) -> Any:
                 "dashboard": False,
                 "env": {"CUDA_VISIBLE_DEVICES": gpus[k % len(gpus)]} if gpus else {},
                 "silence_logs": "CRITICAL",
-                "preload": ["napari_txm_bgcorr.workflows.worker_start"],
+                "preload": ["napari_txm_bgcorr.workflows.cluster.worker_start"],
             },
         }
         for k in range(count)

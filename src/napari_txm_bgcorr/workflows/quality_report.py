@@ -13,7 +13,7 @@ from napari_txm_bgcorr.core.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from napari_txm_bgcorr.io.output.patch import FinishedOutput
-    from napari_txm_bgcorr.quality.measure import Gauge
+    from napari_txm_bgcorr.quality.measurement import Gauge
     from napari_txm_bgcorr.quality.table import TileQuality
 
 __all__ = ["make_report", "measure_output", "summarise"]
@@ -42,7 +42,7 @@ def measure_output(
     """
     from napari_txm_bgcorr import io
     from napari_txm_bgcorr.io.output.patch import open_finished
-    from napari_txm_bgcorr.quality.measure import measure
+    from napari_txm_bgcorr.quality.measurement import measure
 
     output = open_finished(path)
     if dark:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_txm_bgcorr.backgrounds.drift.model import DriftModel
-from napari_txm_bgcorr.backgrounds.drift.restored import restored
+from napari_txm_bgcorr.backgrounds.drift.restore import restored
 from napari_txm_bgcorr.core.background_method import BackgroundMethod
 from napari_txm_bgcorr.core.progress import SILENT, Progress
 from napari_txm_bgcorr.core.provenance import make_provenance
@@ -17,9 +17,8 @@ from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.errors import MethodError, WriteError
 from napari_txm_bgcorr.io.output.fit_file import Fit, FitPlace, FitRefusedError
 from napari_txm_bgcorr.io.record import scan_record
-
-from .config import FIT, CorrectionConfig
-from .runners import LocalRunner, Told
+from napari_txm_bgcorr.workflows.config import FIT, CorrectionConfig
+from napari_txm_bgcorr.workflows.runners import LocalRunner, Told
 
 __all__ = ["SharedFit", "fit_key"]
 

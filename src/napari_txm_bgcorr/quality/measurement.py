@@ -17,8 +17,8 @@ from napari_txm_bgcorr.core.correction import TileResult
 from napari_txm_bgcorr.core.pixels import lit_field
 from napari_txm_bgcorr.core.scan import Scan, TileArray
 from napari_txm_bgcorr.errors import MethodError
+from napari_txm_bgcorr.mosaic.overview import Overview, bin_mean
 from napari_txm_bgcorr.mosaic.registration import Positions, register
-from napari_txm_bgcorr.mosaic.survey import Overview, bin_mean
 
 from .table import TileQuality
 from .tile_bins import fine_band, log_bins
