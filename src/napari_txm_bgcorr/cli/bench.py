@@ -13,11 +13,12 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_txm_bgcorr.errors import ConfigError, TxmError
+from napari_txm_bgcorr.errors import (ConfigError, TxmError)
 from napari_txm_bgcorr.workflows.simulate import write_simulation
 
-from . import bench_mosaic, bench_train
-from .options import Device, JsonFlag
+from . import bench_mosaic
+from . import bench_train
+from .options import (Device, JsonFlag)
 
 __all__ = ["app"]
 

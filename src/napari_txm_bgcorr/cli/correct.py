@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from napari_txm_bgcorr.errors import ConfigError
-from napari_txm_bgcorr.workflows import correction as job
-from napari_txm_bgcorr.workflows.config import JOIN, CorrectionConfig, load_config
+from napari_txm_bgcorr.workflows.correction import correct as run_correction
+from napari_txm_bgcorr.workflows.config import (JOIN, CorrectionConfig, load_config)
 
-from .options import Device, Grid, JsonFlag, PixelNm, on_command_line, parse_grid, split_parts
+from .options import (Device, Grid, JsonFlag, PixelNm, on_command_line, parse_grid, split_parts)
 from .progress_bars import Bars
 
 __all__ = ["correct"]
@@ -169,7 +169,7 @@ def correct(
         return
     _check_given(asked)
     with Bars(quiet=as_json or not sys.stderr.isatty()) as bars:
-        summary = job.correct(asked, bars.progress)
+        summary = run_correction(asked, bars.progress)
     if as_json:
         typer.echo(json.dumps(summary))
     else:

@@ -13,7 +13,7 @@ from napari_txm_bgcorr.errors import ConfigError
 from .options import JsonFlag
 
 if TYPE_CHECKING:
-    from napari_txm_bgcorr.workflows.harvest import Harvest
+    from napari_txm_bgcorr.workflows.reference_harvest import Harvest
 
 __all__ = ["harvest"]
 
@@ -56,7 +56,7 @@ def harvest(
     reason; unreadable files too. The same command goes on after an interruption, and adds
     what is new in the archive.
     """
-    from napari_txm_bgcorr.workflows import harvest as work
+    from napari_txm_bgcorr.workflows.reference_harvest import HarvestOptions, harvest as gather
 
     if workers < 1:
         raise ConfigError(f"--workers {workers}: give at least 1")
@@ -71,8 +71,8 @@ def harvest(
         if not as_json:
             typer.echo(sentence)
 
-    options = work.HarvestOptions(pattern, least_level, sample, workers)
-    result = work.harvest(root, out, options, overwrite=overwrite, tell=tell, progress=progress)
+    options = HarvestOptions(pattern, least_level, sample, workers)
+    result = gather(root, out, options, overwrite=overwrite, tell=tell, progress=progress)
     if as_json:
         typer.echo(json.dumps(_facts(result, out)))
         return

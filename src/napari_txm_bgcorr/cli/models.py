@@ -27,7 +27,7 @@ Model = Annotated[
 def list_(as_json: JsonFlag = False) -> None:
     """List all models: those that ship with the program, and your own."""
     from napari_txm_bgcorr.models.checkpoint import models_folder
-    from napari_txm_bgcorr.models.store import ModelRow, model_rows
+    from napari_txm_bgcorr.models.store import (ModelRow, model_rows)
 
     rows = model_rows()
     if as_json:
@@ -51,7 +51,7 @@ def list_(as_json: JsonFlag = False) -> None:
 @app.command("show")
 def show(model: Model, as_json: JsonFlag = False) -> None:
     """Show a model's card: what it is for, its range, figures and limits."""
-    from napari_txm_bgcorr.models.card import carries, fits, without_places
+    from napari_txm_bgcorr.models.card import (carries, fits, without_places)
     from napari_txm_bgcorr.models.store import find_model
 
     path, card = find_model(model)

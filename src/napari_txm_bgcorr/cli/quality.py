@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from napari_txm_bgcorr.errors import WriteError
-from napari_txm_bgcorr.workflows.quality_report import make_report, measure_output, summarise
+from napari_txm_bgcorr.workflows.quality_report import (make_report, measure_output, summarise)
 
 from .options import JsonFlag
 from .progress_bars import Bars

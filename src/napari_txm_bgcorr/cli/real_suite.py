@@ -15,14 +15,15 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.errors import ConfigError, MethodError, ReadError, TxmError
+from napari_txm_bgcorr.errors import (ConfigError, MethodError, ReadError, TxmError)
 from napari_txm_bgcorr.workflows.config import CorrectionConfig
 from napari_txm_bgcorr.workflows.prepare import open_scan
 
-from . import correct, train
+from . import correct
+from . import train
 
 if TYPE_CHECKING:
-    from napari_txm_bgcorr.evaluation.real_suite import FineTune, RealCase, Row, Scene
+    from napari_txm_bgcorr.evaluation.real_suite import (FineTune, RealCase, Row, Scene)
 
 __all__ = ["COMPARED", "SuiteOptions", "corrected_backgrounds", "read_scene", "run_suite"]
 
@@ -150,7 +151,7 @@ def read_scene(case: RealCase, data: Path) -> Scene:
     ConfigError
         If images differ in size, or a tile has no place.
     """
-    from napari_txm_bgcorr.evaluation.real_suite import Scene, area_mask, mean_truth
+    from napari_txm_bgcorr.evaluation.real_suite import (Scene, area_mask, mean_truth)
 
     tiles = _tiles(case, data)
     raws = {Path(tile).name: image for tile, image in tiles.items()}

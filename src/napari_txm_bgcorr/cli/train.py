@@ -15,7 +15,7 @@ from .options import Device
 
 if TYPE_CHECKING:
     from napari_txm_bgcorr.core.training_images import TrainingData
-    from napari_txm_bgcorr.training.config import DataConfig, TrainConfig
+    from napari_txm_bgcorr.training.config import (DataConfig, TrainConfig)
     from napari_txm_bgcorr.training.loop import TrainStep
 
 __all__ = ["MANY", "data_overrides", "find_data", "train"]

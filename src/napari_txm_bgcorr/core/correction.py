@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from napari_txm_bgcorr.errors import MethodError
 
 from . import pixels
-from .background_method import BackgroundMethod, StatesUncertainty
-from .provenance import Provenance, make_provenance, refuse_if_corrected
-from .scan import LazyTiles, Scan
+from .background_method import (BackgroundMethod, StatesUncertainty)
+from .provenance import (Provenance, make_provenance, refuse_if_corrected)
+from .scan import (LazyTiles, Scan)
 
 __all__ = [
     "BackgroundMethod",

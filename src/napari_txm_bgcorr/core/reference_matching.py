@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .references import References, one_or_each
-from .scan import LazyTiles, Scan
+from .references import (References, one_or_each)
+from .scan import (LazyTiles, Scan)
 
 __all__ = [
     "ENERGY_TOLERANCE",

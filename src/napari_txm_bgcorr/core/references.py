@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .scan import LazyTiles, Scan, TileArray
+from .scan import (LazyTiles, Scan, TileArray)
 
 __all__ = [
     "References",

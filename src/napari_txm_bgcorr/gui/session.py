@@ -11,7 +11,7 @@ from psygnal import SignalGroupDescriptor
 
 from napari_txm_bgcorr.backgrounds.captured import COMBINE
 from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.errors import AlreadyCorrectedError, ConfigError
+from napari_txm_bgcorr.errors import (AlreadyCorrectedError, ConfigError)
 
 __all__ = [
     "FORMATS",

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from .output.job import finished
 from .output.out_place import check_place
-from .output.writer import WRITERS, OutputWriter, open_output
-from .readers.dispatch import APERTURE, READERS, from_aperture, read, read_references
+from .output.writer import (WRITERS, OutputWriter, open_output)
+from .readers.dispatch import (APERTURE, READERS, from_aperture, read, read_references)
 
 __all__ = [
     "APERTURE",

@@ -13,7 +13,7 @@ from napari_txm_bgcorr.core.smooth_fields import spread_indices
 from napari_txm_bgcorr.mosaic.assembly import blend
 
 from .guard import writing
-from .report_pictures import grey_png, percentiles
+from .report_pictures import (grey_png, percentiles)
 
 __all__ = ["sheet_png", "stitched_png", "write_pictures"]
 

@@ -28,9 +28,9 @@ from napari_txm_bgcorr.core.smooth_fields import spread_indices
 from napari_txm_bgcorr.errors import ModelError
 from napari_txm_bgcorr.simulation.acquisition import simulate_tile
 
-from .checkpoint import Model, load_model, resolve_model
+from .checkpoint import (Model, load_model, resolve_model)
 from .devices import one_thread
-from .tensors import log_field, network_input
+from .tensors import (log_field, network_input)
 
 __all__ = [
     "CARD_KEY",

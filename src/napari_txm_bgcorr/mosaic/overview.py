@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.background_method import PredictsTiles, TilePrediction
+from napari_txm_bgcorr.core.background_method import (PredictsTiles, TilePrediction)
 from napari_txm_bgcorr.core.correction import BackgroundMethod
-from napari_txm_bgcorr.core.parallel import cpu_cores, spread
+from napari_txm_bgcorr.core.parallel import (cpu_cores, spread)
 from napari_txm_bgcorr.core.pixels import lit_in_tiles
-from napari_txm_bgcorr.core.progress import SILENT, Progress
-from napari_txm_bgcorr.core.scan import LazyTiles, Scan, TileArray
-from napari_txm_bgcorr.core.smooth_fields import Coarse, log_beam, spread_indices
+from napari_txm_bgcorr.core.progress import (SILENT, Progress)
+from napari_txm_bgcorr.core.scan import (LazyTiles, Scan, TileArray)
+from napari_txm_bgcorr.core.smooth_fields import (Coarse, log_beam, spread_indices)
 from napari_txm_bgcorr.core.stack_statistics import median_of
 from napari_txm_bgcorr.errors import MethodError
 

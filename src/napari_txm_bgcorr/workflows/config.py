@@ -246,7 +246,7 @@ def load_config(path: Path) -> CorrectionConfig:
     ReadError
         If the output cannot be read.
     """
-    from napari_txm_bgcorr.io.output.patch import is_record, recorded_config
+    from napari_txm_bgcorr.io.output.patch import (is_record, recorded_config)
 
     if path.is_dir() or path.suffix.lower() == ".tif" or is_record(path):
         return _parsed(recorded_config(path), path)

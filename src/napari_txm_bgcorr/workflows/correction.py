@@ -8,19 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_txm_bgcorr.core.background_method import method_notes, reference_notes
-from napari_txm_bgcorr.core.progress import SILENT, Progress
+from napari_txm_bgcorr.core.background_method import (method_notes, reference_notes)
+from napari_txm_bgcorr.core.progress import (SILENT, Progress)
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.errors import ConfigError
 from napari_txm_bgcorr.mosaic.assembly import registered
 
-from .config import FIT, JOIN, CorrectionConfig, parse_shard
-from .inputs import check_place, refuse_file_name, side_by_side, split_jobs
+from .config import (FIT, JOIN, CorrectionConfig, parse_shard)
+from .inputs import (check_place, refuse_file_name, side_by_side, split_jobs)
 from .positions_table import write_positions
-from .prepare import Shared, method_of, model_notes, open_scan
+from .prepare import (Shared, method_of, model_notes, open_scan)
 from .resources import peak_rss_mb
-from .runners import LocalRunner, TileRunner
-from .stitch import check_stitched_place, stitch_path, stitch_results, stitched_place
+from .runners import (LocalRunner, TileRunner)
+from .stitch import (check_stitched_place, stitch_path, stitch_results, stitched_place)
 
 if TYPE_CHECKING:
     from napari_txm_bgcorr.io import OutputWriter

@@ -90,7 +90,7 @@ def method_of(config: CorrectionConfig) -> BackgroundMethod:
     MethodError, ModelError, DeviceError
         If there is no such method, model or device.
     """
-    from napari_txm_bgcorr.backgrounds.registry import LEARNED, make_method
+    from napari_txm_bgcorr.backgrounds.registry import (LEARNED, make_method)
 
     learned = config.method in LEARNED
     given: dict[str, Any] = {"model": config.model, "device": config.device} if learned else {}
@@ -105,7 +105,7 @@ def model_notes(scans: Sequence[Scan], config: CorrectionConfig) -> list[str]:
 
     if config.method not in LEARNED:
         return []
-    from napari_txm_bgcorr.models.checkpoint import read_card, resolve_model
+    from napari_txm_bgcorr.models.checkpoint import (read_card, resolve_model)
     from napari_txm_bgcorr.models.scope import fitness
 
     card, name = read_card(resolve_model(config.model)), f"model {Path(config.model).name}"

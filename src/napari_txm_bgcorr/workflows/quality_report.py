@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_txm_bgcorr.core.progress import SILENT, Progress
+from napari_txm_bgcorr.core.progress import (SILENT, Progress)
 
 if TYPE_CHECKING:
     from napari_txm_bgcorr.io.output.patch import FinishedOutput
@@ -72,7 +72,7 @@ def measure_output(
 
 def make_report(output: FinishedOutput, gauge: Gauge, table: TileQuality) -> Any:
     """Everything that goes on the page."""
-    from napari_txm_bgcorr.io.report import Report, worst
+    from napari_txm_bgcorr.io.report import (Report, worst)
 
     scan = output.scan
     kind = str(scan.kind)
@@ -106,7 +106,7 @@ def make_report(output: FinishedOutput, gauge: Gauge, table: TileQuality) -> Any
 def summarise(output: FinishedOutput, table: TileQuality) -> dict[str, Any]:
     """Figures and flags, JSON-ready."""
     from napari_txm_bgcorr.io.report import worst
-    from napari_txm_bgcorr.quality.flags import FLAGS, raised
+    from napari_txm_bgcorr.quality.flags import (FLAGS, raised)
 
     found = raised(table)
     tiles = []

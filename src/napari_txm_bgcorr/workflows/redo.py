@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_txm_bgcorr.errors import ConfigError
 
-from .redo_tiles import nearby, redo_tiles, subset
+from .tile_redo import (nearby, redo_tiles, subset)
 
 if TYPE_CHECKING:
     from napari_txm_bgcorr.core.background_method import BackgroundMethod
@@ -59,8 +59,8 @@ def redo_output(
     ConfigError
         If the dark is another than that of the other tiles.
     """
-    from napari_txm_bgcorr.backgrounds.registry import LEARNED, make_method
-    from napari_txm_bgcorr.io.output.patch import Patch, open_finished
+    from napari_txm_bgcorr.backgrounds.registry import (LEARNED, make_method)
+    from napari_txm_bgcorr.io.output.patch import (Patch, open_finished)
 
     output = open_finished(path)
     if not tiles:

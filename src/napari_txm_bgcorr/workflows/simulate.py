@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_txm_bgcorr.core.files import remove_folder, rename
+from napari_txm_bgcorr.core.files import (remove_folder, rename)
 from napari_txm_bgcorr.errors import WriteError
 
 if TYPE_CHECKING:

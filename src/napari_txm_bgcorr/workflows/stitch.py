@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_txm_bgcorr.core.progress import SILENT, Progress
+from napari_txm_bgcorr.core.progress import (SILENT, Progress)
 from napari_txm_bgcorr.errors import WriteError
 
 from .resources import peak_rss_mb
@@ -40,9 +40,9 @@ def stitch_path(
         If the place is taken or an option is unknown.
     """
     from napari_txm_bgcorr.io.output.result import open_parts
-    from napari_txm_bgcorr.io.output.tile_positions import begun_places, find_places
+    from napari_txm_bgcorr.io.output.tile_positions import (begun_places, find_places)
 
-    from .stitch_blocks import StitchOptions, check_options, stitch
+    from .stitch_blocks import (StitchOptions, check_options, stitch_tiles)
 
     started = time.perf_counter()
     if out.suffix.lower() in (".tif", ".tiff"):
@@ -58,7 +58,7 @@ def stitch_path(
     def report(done: int, total: int) -> None:
         progress.report("stitching", done, total)
 
-    summary = stitch(source, places, out, options, report=report)
+    summary = stitch_tiles(source, places, out, options, report=report)
     ended = time.perf_counter()
     return summary | {
         "register_seconds": round(registered - started, 3),

@@ -18,27 +18,16 @@ from numpy.typing import NDArray
 from napari_txm_bgcorr.core.pixels import lit_in_tiles
 from napari_txm_bgcorr.errors import WriteError
 from napari_txm_bgcorr.io.guard import writing
-from napari_txm_bgcorr.io.output.job import DONE, claim, release, replace_output, resumed
+from napari_txm_bgcorr.io.output.job import (DONE, claim, release, replace_output, resumed)
 from napari_txm_bgcorr.io.output.out_place import check_place
-from napari_txm_bgcorr.io.output.pyramid import PYRAMIDS, PyramidJob, PyramidSink
-from napari_txm_bgcorr.io.output.result import DOMAINS, TileParts
+from napari_txm_bgcorr.io.output.pyramid import (PYRAMIDS, PyramidJob, PyramidSink)
+from napari_txm_bgcorr.io.output.result import (DOMAINS, TileParts)
 from napari_txm_bgcorr.io.output.tile_positions import Places
-from napari_txm_bgcorr.mosaic.blending import (
-    Box,
-    Layout,
-    Status,
-    common_unlit,
-    either_unlit,
-    feather,
-    halve,
-    lay_out,
-    mix,
-    share_out,
-)
+from napari_txm_bgcorr.mosaic.blending import (Box, Layout, Status, common_unlit, either_unlit, feather, halve, lay_out, mix, share_out)
 
 from .tile_cache import TileCache
 
-__all__ = ["STITCHED", "StitchOptions", "check_options", "stitch"]
+__all__ = ["STITCHED", "StitchOptions", "check_options", "stitch_tiles"]
 
 Image = NDArray[np.float32]
 Loaded = tuple[Status, dict[str, NDArray[Any]]]
@@ -80,7 +69,7 @@ class StitchOptions:
 DEFAULT = StitchOptions()
 
 
-def stitch(
+def stitch_tiles(
     source: TileParts,
     places: Places,
     out: str | Path,

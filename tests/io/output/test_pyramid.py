@@ -16,16 +16,16 @@ import yaozarrs
 import zarr
 
 from napari_txm_bgcorr.core.provenance import refuse_if_corrected
-from napari_txm_bgcorr.errors import AlreadyCorrectedError, ReadError, TxmError, WriteError
+from napari_txm_bgcorr.errors import (AlreadyCorrectedError, ReadError, TxmError, WriteError)
 from napari_txm_bgcorr.io import read
 from napari_txm_bgcorr.io.output import pyramid as write_pyramid
 from napari_txm_bgcorr.io.output.job import DONE
 from napari_txm_bgcorr.io.output.pyramid_reader import open_pyramid
 from napari_txm_bgcorr.io.output.result import open_parts
-from napari_txm_bgcorr.io.output.tile_positions import Places, begun_places, find_places
+from napari_txm_bgcorr.io.output.tile_positions import (Places, begun_places, find_places)
 from napari_txm_bgcorr.mosaic.blending import halve
 from napari_txm_bgcorr.workflows import stitch_blocks as stitching
-from napari_txm_bgcorr.workflows.stitch_blocks import StitchOptions, stitch
+from napari_txm_bgcorr.workflows.stitch_blocks import (StitchOptions, stitch_tiles)
 from tests.workflows.stitch_parts import (
     LIT,
     PROVENANCE,
@@ -47,7 +47,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stitched(source: Path, out: Path, **options: Any) -> dict[str, Any]:
     parts = open_parts(source)
     chosen = StitchOptions(**{"parts": PARTS, "chunk": 32, **options})
-    return stitch(parts, find_places(parts), out, chosen)
+    return stitch_tiles(parts, find_places(parts), out, chosen)
 
 
 def known_pixels(rows: int = 3, columns: int = 4) -> np.ndarray:
@@ -213,7 +213,7 @@ def test_each_tile_is_read_once(result: Path, tmp_path: Path) -> None:
             return inner[i]
 
     object.__setattr__(scan, "tiles", Counting())
-    stitch(parts, find_places(parts), tmp_path / "out", StitchOptions(chunk=16))
+    stitch_tiles(parts, find_places(parts), tmp_path / "out", StitchOptions(chunk=16))
     counts = np.bincount(seen, minlength=12)
     assert counts.min() == 1 and counts.sum() == 12 + stitching.SAMPLES
 
@@ -259,14 +259,14 @@ def test_stop_keeps_what_is_done(result: Path, tmp_path: Path) -> None:
     def report(done: int, total: int) -> None:
         progress.append((done, total))
 
-    stop = stitch(
+    stop = stitch_tiles(
         parts, places, tmp_path / "out", options, report=report,
         should_stop=lambda: len(progress) > 4,
     )  # fmt: skip
     assert not stop["complete"] and not (tmp_path / "out").exists()
     done = progress[-1][0]
     assert 0 < done < progress[-1][1]
-    again = stitch(parts, places, tmp_path / "out", options)
+    again = stitch_tiles(parts, places, tmp_path / "out", options)
     assert again["complete"] and again["resumed"] == done
     stitched(result, tmp_path / "whole")
     assert content(tmp_path / "out") == content(tmp_path / "whole")
@@ -276,17 +276,17 @@ def test_another_job_in_the_same_place_is_refused(result: Path, tmp_path: Path) 
     parts, options = open_parts(result), StitchOptions(chunk=32)
     places = find_places(parts)
     stops = iter([False, True, True, True, True, True, True, True])
-    stitch(parts, places, tmp_path / "out", options, should_stop=lambda: next(stops, True))
+    stitch_tiles(parts, places, tmp_path / "out", options, should_stop=lambda: next(stops, True))
     moved = Places(places.positions_px * 1.1, "table", "")
     for other in (
-        lambda: stitch(parts, moved, tmp_path / "out", options),
+        lambda: stitch_tiles(parts, moved, tmp_path / "out", options),
         lambda: stitched(result, tmp_path / "out"),
     ):
         with pytest.raises(WriteError, match="another, unfinished job"):
             other()
-    stitch(parts, places, tmp_path / "out", options)
+    stitch_tiles(parts, places, tmp_path / "out", options)
     with pytest.raises(WriteError, match="exists; choose another place or pass --overwrite"):
-        stitch(parts, places, tmp_path / "out", options)
+        stitch_tiles(parts, places, tmp_path / "out", options)
     stitched(result, tmp_path / "out", overwrite=True)
     assert set(open_pyramid(tmp_path / "out").levels) == set(PARTS)
 
@@ -298,13 +298,13 @@ def test_places_registered_before_an_interruption_are_kept(tmp_path: Path, form:
     assert begun_places(tmp_path / "out", parts) is None
     places = Places(find_places(parts, "nominal").positions_px / 3, "registered here", "some")
     stops, options = iter([False]), StitchOptions(chunk=16, format=form)
-    stitch(parts, places, tmp_path / "out", options, should_stop=lambda: next(stops, True))
+    stitch_tiles(parts, places, tmp_path / "out", options, should_stop=lambda: next(stops, True))
     found = begun_places(tmp_path / "out", parts)
     assert found is not None and (found.source, found.note) == (places.source, places.note)
     np.testing.assert_array_equal(found.positions_px, places.positions_px)
-    assert stitch(parts, found, tmp_path / "out", options)["resumed"] > 0
+    assert stitch_tiles(parts, found, tmp_path / "out", options)["resumed"] > 0
     other = open_parts(make_result(tmp_path / "other", 2, 2))
-    stitch(parts, places, tmp_path / "two", options, should_stop=lambda: True)
+    stitch_tiles(parts, places, tmp_path / "two", options, should_stop=lambda: True)
     assert begun_places(tmp_path / "two", other) is None
 
 

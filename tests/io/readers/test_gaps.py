@@ -14,8 +14,8 @@ from napari_txm_bgcorr.io.output.result import open_parts
 from napari_txm_bgcorr.io.output.tile_positions import find_places
 from napari_txm_bgcorr.mosaic.assembly import blend
 from napari_txm_bgcorr.quality.measurement import Gauge
-from napari_txm_bgcorr.workflows.redo_tiles import nearby
-from napari_txm_bgcorr.workflows.stitch_blocks import StitchOptions, stitch
+from napari_txm_bgcorr.workflows.tile_redo import nearby
+from napari_txm_bgcorr.workflows.stitch_blocks import (StitchOptions, stitch_tiles)
 from tests.io.output.outputs import make_scan, result, write_all
 
 KEPT = np.array([0, 2, 3, 4, 5, 8])  # of 3 x 3: two gaps at the border, one at the top
@@ -46,7 +46,7 @@ def test_the_stitched_picture_shows_nothing_in_a_gap(tmp_path: Path) -> None:
     out = write_all(tmp_path / "out.zarr", "omezarr", scan_with_gaps())
     parts = open_parts(out)
     places = find_places(parts, "nominal")
-    stitch(parts, places, tmp_path / "s.ome.zarr", StitchOptions(("raw",), "transmission"))
+    stitch_tiles(parts, places, tmp_path / "s.ome.zarr", StitchOptions(("raw",), "transmission"))
     picture = read(tmp_path / "s.ome.zarr").tiles[0]
     empty = np.isnan(blend(np.asarray(parts.scans["raw"].tiles[:]), places.positions_px))
     assert picture.shape == empty.shape

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_txm_bgcorr.core.scan import LazyTiles
-from napari_txm_bgcorr.core.smooth_fields import Coarse, to_counts
+from napari_txm_bgcorr.core.smooth_fields import (Coarse, to_counts)
 
 __all__ = ["DriftBackgrounds", "closed_field"]
 

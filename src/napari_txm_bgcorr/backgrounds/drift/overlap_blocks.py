@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.parallel import spread
-from napari_txm_bgcorr.core.progress import SILENT, Progress
-from napari_txm_bgcorr.mosaic.overview import FEW, Overview, bin_mean
+from napari_txm_bgcorr.core.progress import (SILENT, Progress)
+from napari_txm_bgcorr.mosaic.overview import (FEW, Overview, bin_mean)
 from napari_txm_bgcorr.mosaic.registration import neighbours
 
 from .types import OverlapBlocks

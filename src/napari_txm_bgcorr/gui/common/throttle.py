@@ -7,7 +7,7 @@ from threading import Event
 
 from napari_txm_bgcorr.core.progress import Progress
 
-from .messages import Advanced, Preparing, Tell
+from .messages import (Advanced, Preparing, Tell)
 
 __all__ = ["Pace", "Throttle", "telling"]
 

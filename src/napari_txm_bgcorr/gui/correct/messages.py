@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.gui.common.messages import Advanced, Failed, Preparing, Saved, Shown
+from napari_txm_bgcorr.gui.common.messages import (Advanced, Failed, Preparing, Saved, Shown)
 from napari_txm_bgcorr.gui.layers.result import Result
 
 __all__ = [

@@ -10,7 +10,7 @@ import numpy as np
 from napari_txm_bgcorr.core.background_method import reference_doubts
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.errors import MethodError
-from napari_txm_bgcorr.gui.session import Job, model_label
+from napari_txm_bgcorr.gui.session import (Job, model_label)
 
 __all__ = ["doubts", "in_one", "references", "refuse_no_counts"]
 
@@ -29,7 +29,7 @@ def doubts(job: Job, scan: Scan) -> list[str]:
     apart = reference_doubts(job.method, scan)
     if job.method not in LEARNED:
         return apart
-    from napari_txm_bgcorr.models.checkpoint import read_card, resolve_model
+    from napari_txm_bgcorr.models.checkpoint import (read_card, resolve_model)
     from napari_txm_bgcorr.models.novelty import unlike_training
     from napari_txm_bgcorr.models.scope import fitness
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from threading import Event
 
 from napari_txm_bgcorr.backgrounds.drift.model import DriftModel
-from napari_txm_bgcorr.core.correction import BackgroundMethod, correct_tiles
+from napari_txm_bgcorr.core.correction import (BackgroundMethod, correct_tiles)
 from napari_txm_bgcorr.core.progress import Progress
 from napari_txm_bgcorr.gui.common.throttle import Pace
 from napari_txm_bgcorr.gui.layers.result import Result

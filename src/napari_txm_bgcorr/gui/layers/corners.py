@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from napari_txm_bgcorr.core.pixels import lit_in_tiles
 from napari_txm_bgcorr.errors import TxmError
 from napari_txm_bgcorr.io.output.result import TileParts
-from napari_txm_bgcorr.mosaic.blending import Image, Mask, common_unlit, either_unlit, feather
+from napari_txm_bgcorr.mosaic.blending import (Image, Mask, common_unlit, either_unlit, feather)
 
 __all__ = ["LOOKS", "Corners"]
 

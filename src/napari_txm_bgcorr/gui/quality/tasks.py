@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 
 from napari_txm_bgcorr.backgrounds.drift.model import DriftModel
-from napari_txm_bgcorr.core.correction import BackgroundMethod, TileResult, correct_tiles
+from napari_txm_bgcorr.core.correction import (BackgroundMethod, TileResult, correct_tiles)
 from napari_txm_bgcorr.core.progress import Progress
 from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.errors import StoppedError, TxmError
+from napari_txm_bgcorr.errors import (StoppedError, TxmError)
 from napari_txm_bgcorr.gui.common.errors import errors_in_words
-from napari_txm_bgcorr.gui.common.messages import Advanced, Failed, Preparing, Tell
-from napari_txm_bgcorr.gui.common.throttle import Pace, telling
+from napari_txm_bgcorr.gui.common.messages import (Advanced, Failed, Preparing, Tell)
+from napari_txm_bgcorr.gui.common.throttle import (Pace, telling)
 from napari_txm_bgcorr.gui.correct.messages import Message
-from napari_txm_bgcorr.gui.correct.tasks import reopen, with_references
+from napari_txm_bgcorr.gui.correct.tasks import (reopen, with_references)
 from napari_txm_bgcorr.gui.layers.result import Result
 from napari_txm_bgcorr.gui.layers.saved_result import open_result
 from napari_txm_bgcorr.quality.measurement import Gauge
 from napari_txm_bgcorr.quality.table import TileQuality
-from napari_txm_bgcorr.workflows import redo_tiles as core_redo
+from napari_txm_bgcorr.workflows.tile_redo import redo_tiles as corrected_again
 from napari_txm_bgcorr.workflows.stored_backgrounds import StoredBackgrounds
 
 __all__ = [
@@ -185,7 +185,7 @@ def _stored(result: Result) -> StoredBackgrounds:
 
 
 def _make(redo: Redo) -> BackgroundMethod:
-    from napari_txm_bgcorr.backgrounds.registry import LEARNED, make_method
+    from napari_txm_bgcorr.backgrounds.registry import (LEARNED, make_method)
 
     learned = {"model": redo.model, "device": redo.device} if redo.method in LEARNED else {}
     return make_method(redo.method, joint=False, **learned)
@@ -195,7 +195,7 @@ def _again(
     redo: Redo, scan: Scan, method: BackgroundMethod, progress: Progress
 ) -> Iterator[TileResult]:
     if redo.local:
-        yield from core_redo.redo_tiles(
+        yield from corrected_again(
             scan, method, redo.indices, local=redo.local, should_stop=progress.should_stop
         )
         return

@@ -15,7 +15,7 @@ from napari_txm_bgcorr.core.training_images import ImageStack
 from napari_txm_bgcorr.errors import TxmError
 from napari_txm_bgcorr.gui.common.errors import errors_in_words
 
-from .messages import Complaint, Found, Reading, Thumb
+from .messages import (Complaint, Found, Reading, Thumb)
 from .session import DataItem
 
 __all__ = ["Level", "look_at", "looks_wrong"]

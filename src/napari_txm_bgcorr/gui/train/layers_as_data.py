@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.errors import ConfigError
-from napari_txm_bgcorr.gui.layers.convert import input_info, owner_of, role_of
+from napari_txm_bgcorr.gui.layers.convert import (input_info, owner_of, role_of)
 from napari_txm_bgcorr.gui.layers.result import Result
 
 from .session import DataItem

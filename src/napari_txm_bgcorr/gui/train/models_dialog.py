@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_txm_bgcorr.errors import TxmError
 from napari_txm_bgcorr.gui.common.errors import errors_in_words
-from napari_txm_bgcorr.gui.common.widgets import button_row, named_button, wrapped_label
+from napari_txm_bgcorr.gui.common.widgets import (button_row, named_button, wrapped_label)
 from napari_txm_bgcorr.gui.common.worker import Runner
 
 from .messages import Complaint
@@ -221,7 +221,7 @@ def _removed(name: str) -> str:
 
 
 def _imported(source: Path, name: str | None) -> str:
-    from napari_txm_bgcorr.models.store import import_model, unused_name
+    from napari_txm_bgcorr.models.store import (import_model, unused_name)
 
     if name is None:
         name = unused_name(source.stem)

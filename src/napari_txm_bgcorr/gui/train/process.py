@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from napari_txm_bgcorr.errors import DeviceError, WriteError
+from napari_txm_bgcorr.errors import (DeviceError, WriteError)
 from napari_txm_bgcorr.training.run.status import RunStatus
 
 __all__ = ["CONSOLE", "RunProcess", "train_command"]

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from napari_txm_bgcorr.errors import TxmError, WriteError
+from napari_txm_bgcorr.errors import (TxmError, WriteError)
 from napari_txm_bgcorr.gui.common.errors import errors_in_words
 from napari_txm_bgcorr.gui.correct.tasks import device_label
 from napari_txm_bgcorr.training.run.folder import RunFolder
-from napari_txm_bgcorr.training.run.status import ACTIVE, read_status
+from napari_txm_bgcorr.training.run.status import (ACTIVE, read_status)
 
-from .messages import Complaint, Launched, Offers, RunNews
+from .messages import (Complaint, Launched, Offers, RunNews)
 from .process import RunProcess
-from .session import PRESETS, TrainJob, job_arguments
+from .session import (PRESETS, TrainJob, job_arguments)
 
 __all__ = ["find_offers", "is_run", "launch", "live_run", "runs_folder", "start_run", "watch_run"]
 

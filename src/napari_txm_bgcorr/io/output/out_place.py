@@ -11,7 +11,7 @@ from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.errors import WriteError
 from napari_txm_bgcorr.io.guard import writing
 
-from .job import JOB, ROLES, drop_notes, is_output
+from .job import (JOB, ROLES, drop_notes, is_output)
 
 __all__ = ["check_place"]
 

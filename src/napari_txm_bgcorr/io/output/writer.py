@@ -16,7 +16,7 @@ from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.errors import WriteError
 from napari_txm_bgcorr.io.guard import writing
 
-from .job import DONE, Job, claim, release, replace_output, resumed
+from .job import (DONE, Job, claim, release, replace_output, resumed)
 from .out_place import check_place
 
 if TYPE_CHECKING:

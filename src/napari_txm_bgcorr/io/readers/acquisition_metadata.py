@@ -10,7 +10,7 @@ from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.errors import ReadError
 
 from .filename_metadata import NameFacts
-from .tile_layout import absent_cells, numbered_cells
+from .tile_layout import (absent_cells, numbered_cells)
 
 __all__ = ["frame_names", "nanometres", "with_grid", "with_name_facts"]
 

@@ -27,7 +27,7 @@ from torch.nn import functional
 from napari_txm_bgcorr.core.files import standing
 from napari_txm_bgcorr.core.pixels import lit_field
 from napari_txm_bgcorr.core.training_images import ImageStack
-from napari_txm_bgcorr.errors import ConfigError, TxmError
+from napari_txm_bgcorr.errors import (ConfigError, TxmError)
 from napari_txm_bgcorr.models.tensors import field_of
 from napari_txm_bgcorr.training.config import DataConfig
 

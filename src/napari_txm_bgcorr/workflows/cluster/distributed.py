@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_txm_bgcorr.core.correction import BackgroundMethod
-from napari_txm_bgcorr.core.progress import SILENT, Progress
+from napari_txm_bgcorr.core.progress import (SILENT, Progress)
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.workflows.config import CorrectionConfig
 from napari_txm_bgcorr.workflows.inputs import side_by_side
-from napari_txm_bgcorr.workflows.prepare import Shared, method_of, open_scan
-from napari_txm_bgcorr.workflows.runners import LocalRunner, Told, results_of
+from napari_txm_bgcorr.workflows.prepare import (Shared, method_of, open_scan)
+from napari_txm_bgcorr.workflows.runners import (LocalRunner, Told, results_of)
 
-from .schedulers import cluster_client, lost_contact
+from .schedulers import (cluster_client, lost_contact)
 
 if TYPE_CHECKING:
     from distributed import Client

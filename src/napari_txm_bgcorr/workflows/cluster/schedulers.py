@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_txm_bgcorr.core.parallel import cpu_cores
-from napari_txm_bgcorr.core.progress import SILENT, Progress
-from napari_txm_bgcorr.errors import ConfigError, DeviceError, TxmError
+from napari_txm_bgcorr.core.progress import (SILENT, Progress)
+from napari_txm_bgcorr.errors import (ConfigError, DeviceError, TxmError)
 
 if TYPE_CHECKING:
     from distributed import Client
