@@ -12,7 +12,7 @@ from pathlib import Path
 from external_basic import WAYS, ExternalBasic, Fitter, python_of
 
 from napari_txm_bgcorr.backgrounds.registry import METHODS
-from napari_txm_bgcorr.evaluation.evaluate import (evaluate, format_table)
+from napari_txm_bgcorr.evaluation.evaluate import evaluate, format_table
 
 
 def main() -> None:

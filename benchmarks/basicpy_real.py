@@ -21,7 +21,7 @@ from external_basic import WAYS, ExternalBasic, Fitter, python_of
 
 from napari_txm_bgcorr import io
 from napari_txm_bgcorr.errors import TxmError
-from napari_txm_bgcorr.evaluation.real_suite import (MANIFEST, RealCase, load_manifest)
+from napari_txm_bgcorr.evaluation.real_suite import MANIFEST, RealCase, load_manifest
 
 LEAST_TILES = 2
 

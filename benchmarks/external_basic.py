@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.backgrounds.tile_median import scaled_backgrounds
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
+from napari_txm_bgcorr.core.progress import SILENT, Progress
 from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.core.smooth_fields import (Coarse, log_beam, spread_indices, to_counts, upper)
+from napari_txm_bgcorr.core.smooth_fields import Coarse, log_beam, spread_indices, to_counts, upper
 from napari_txm_bgcorr.errors import MethodError
 
 # torch is named so that pip takes the same build as the project's own set-up does.

@@ -38,17 +38,17 @@ import numpy as np
 import torch
 
 from napari_txm_bgcorr.backgrounds.registry import make_method
-from napari_txm_bgcorr.core.scan import (Scan, Source)
-from napari_txm_bgcorr.core.training_images import (ImageStack, TrainingData)
+from napari_txm_bgcorr.core.scan import Scan, Source
+from napari_txm_bgcorr.core.training_images import ImageStack, TrainingData
 from napari_txm_bgcorr.models.checkpoint import save_model
 from napari_txm_bgcorr.models.embedded_references import choose_references
-from napari_txm_bgcorr.models.tensors import (Batch, scale_free_rms)
-from napari_txm_bgcorr.simulation.acquisition import (FAMILIES, Session, draw_session, draw_specimen)
+from napari_txm_bgcorr.models.tensors import Batch, scale_free_rms
+from napari_txm_bgcorr.simulation.acquisition import FAMILIES, Session, draw_session, draw_specimen
 from napari_txm_bgcorr.training.blend import Blend
 from napari_txm_bgcorr.training.config import load_config
 from napari_txm_bgcorr.training.data.pairs import to_batch
 from napari_txm_bgcorr.training.data.simulated import SimulatedPairs
-from napari_txm_bgcorr.training.loop import (Trainer, fit)
+from napari_txm_bgcorr.training.loop import Trainer, fit
 
 SIZE = 256
 NEWEST_H = -8.0  # of the session's clock

@@ -23,15 +23,16 @@ from scipy.stats import rankdata
 
 from napari_txm_bgcorr.backgrounds.registry import make_method
 from napari_txm_bgcorr.core import pixels
-from napari_txm_bgcorr.core.correction import (BackgroundMethod, TileResult, correct_tiles)
-from napari_txm_bgcorr.core.scan import (LazyTiles, Scan)
+from napari_txm_bgcorr.core.correction import BackgroundMethod, TileResult, correct_tiles
+from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core.tile_array import LazyTiles
 from napari_txm_bgcorr.errors import ModelError
-from napari_txm_bgcorr.models.novelty import (Novelty, add_features)
+from napari_txm_bgcorr.models.novelty import Novelty, add_features
 from napari_txm_bgcorr.quality import metrics as quality
-from napari_txm_bgcorr.quality.flags import (FLAGS, Worth)
+from napari_txm_bgcorr.quality.flags import FLAGS, Worth
 from napari_txm_bgcorr.quality.measurement import Gauge
 from napari_txm_bgcorr.quality.table import COLUMNS
-from napari_txm_bgcorr.simulation.acquisition import (FAMILIES, SimulatedScan, simulate_mosaic)
+from napari_txm_bgcorr.simulation.acquisition import FAMILIES, SimulatedScan, simulate_mosaic
 
 ROOT = Path(__file__).resolve().parents[1]
 WORTH = ROOT / "src/napari_txm_bgcorr/core/flag_worth.json"

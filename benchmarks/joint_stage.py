@@ -25,12 +25,17 @@ from scipy import ndimage
 from napari_txm_bgcorr.backgrounds.drift.model import DriftModel
 from napari_txm_bgcorr.backgrounds.registry import make_method
 from napari_txm_bgcorr.core import pixels
-from napari_txm_bgcorr.core.correction import (BackgroundMethod, divide)
-from napari_txm_bgcorr.core.scan import (LazyTiles, Scan)
+from napari_txm_bgcorr.core.correction import BackgroundMethod, divide
+from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.core.smooth_fields import spread_indices
-from napari_txm_bgcorr.errors import (MethodError, ModelError)
+from napari_txm_bgcorr.core.tile_array import LazyTiles
+from napari_txm_bgcorr.errors import MethodError, ModelError
 from napari_txm_bgcorr.quality import metrics as quality
-from napari_txm_bgcorr.simulation.acquisition import (SimulatedScan, simulate_mosaic, simulate_series)
+from napari_txm_bgcorr.simulation.acquisition import (
+    SimulatedScan,
+    simulate_mosaic,
+    simulate_series,
+)
 
 HOURS_PER_TILE = 85 / 3600
 SEED = 7_300_000

@@ -27,9 +27,9 @@ from napari_txm_bgcorr import io
 from napari_txm_bgcorr.backgrounds.generator import Generator
 from napari_txm_bgcorr.models.tensors import Batch
 from napari_txm_bgcorr.simulation.illumination import FAMILIES
-from napari_txm_bgcorr.training.config import (TrainConfig, load_config)
+from napari_txm_bgcorr.training.config import TrainConfig, load_config
 from napari_txm_bgcorr.training.data.simulated import SimulatedPairs
-from napari_txm_bgcorr.training.validation import (validate, validation_cases)
+from napari_txm_bgcorr.training.validation import validate, validation_cases
 
 LIT, ERODE_PX, CLIP = 0.25, 6, 1.0  # as the real suite has them
 Image = NDArray[np.float64]

@@ -17,13 +17,13 @@ import numpy as np
 
 from napari_txm_bgcorr.backgrounds.drift.model import DriftModel
 from napari_txm_bgcorr.backgrounds.registry import make_method
-from napari_txm_bgcorr.core.correction import (BackgroundMethod, divide)
+from napari_txm_bgcorr.core.correction import BackgroundMethod, divide
 from napari_txm_bgcorr.core.references import References
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.mosaic.assembly import blend
 from napari_txm_bgcorr.mosaic.overview import bin_mean
 from napari_txm_bgcorr.quality import metrics as quality
-from napari_txm_bgcorr.simulation.acquisition import (SimulatedScan, simulate_mosaic)
+from napari_txm_bgcorr.simulation.acquisition import SimulatedScan, simulate_mosaic
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

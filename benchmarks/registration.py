@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.scan import (LazyTiles, Scan, raster_positions)
-from napari_txm_bgcorr.mosaic.registration import (neighbours, nominal_positions, register)
+from napari_txm_bgcorr.core.scan import Scan, raster_positions
+from napari_txm_bgcorr.core.tile_array import LazyTiles
+from napari_txm_bgcorr.mosaic.registration import neighbours, nominal_positions, register
 from napari_txm_bgcorr.simulation.acquisition import simulate_mosaic
 
 KINDS = {

@@ -22,7 +22,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, gaussian_filter, median_filter
 
 from napari_txm_bgcorr.io.readers.dispatch import read
-from napari_txm_bgcorr.simulation.acquisition import (FAMILIES, SPECIMENS, draw_session, draw_specimen)
+from napari_txm_bgcorr.simulation.acquisition import (
+    FAMILIES,
+    SPECIMENS,
+    draw_session,
+    draw_specimen,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "explanation" / "images"

@@ -24,10 +24,10 @@ from napari_txm_bgcorr.backgrounds.drift.model import DriftModel
 from napari_txm_bgcorr.backgrounds.registry import make_method
 from napari_txm_bgcorr.cli.real_suite import read_scene
 from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.evaluation.cases import (CASES, draw_case)
-from napari_txm_bgcorr.evaluation.real_suite import (MANIFEST, load_manifest)
+from napari_txm_bgcorr.evaluation.cases import CASES, draw_case
+from napari_txm_bgcorr.evaluation.real_suite import MANIFEST, load_manifest
 from napari_txm_bgcorr.workflows.config import CorrectionConfig
-from napari_txm_bgcorr.workflows.prepare import (method_of, open_scan)
+from napari_txm_bgcorr.workflows.prepare import method_of, open_scan
 
 Image = NDArray[np.float32]
 LIT, ERODE_PX = 0.25, 6  # as the real suite has them

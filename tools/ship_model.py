@@ -13,7 +13,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from napari_txm_bgcorr.models.checkpoint import (load_model, resolve_model, save_model, shipped_folder)
+from napari_txm_bgcorr.models.checkpoint import (
+    load_model,
+    resolve_model,
+    save_model,
+    shipped_folder,
+)
 from napari_txm_bgcorr.models.novelty import add_features
 
 MOST_BYTES = 16 * 2**20

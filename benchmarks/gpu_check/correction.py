@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from napari_txm_bgcorr.backgrounds.registry import make_method
 from napari_txm_bgcorr.core.correction import correct_tiles
-from napari_txm_bgcorr.core.scan import (Scan, Source)
+from napari_txm_bgcorr.core.scan import Scan, Source
 from napari_txm_bgcorr.simulation.acquisition import simulate_mosaic
 
 DRAWN_PX = 256

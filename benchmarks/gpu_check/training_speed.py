@@ -13,10 +13,10 @@ from benchmarks.gpu_check.rows import facts, rows
 from torch.profiler import ProfilerActivity, profile
 
 from napari_txm_bgcorr.evaluation.benchmark.report import text_table
-from napari_txm_bgcorr.evaluation.benchmark.training import (BenchOptions, bench_train, chosen_rows)
-from napari_txm_bgcorr.evaluation.benchmark.training_data import (Sources, simulate_pairs)
-from napari_txm_bgcorr.evaluation.benchmark.training_step import (Rig, make_networks)
-from napari_txm_bgcorr.models.devices import (choose_device, on_device)
+from napari_txm_bgcorr.evaluation.benchmark.training import BenchOptions, bench_train, chosen_rows
+from napari_txm_bgcorr.evaluation.benchmark.training_data import Sources, simulate_pairs
+from napari_txm_bgcorr.evaluation.benchmark.training_step import Rig, make_networks
+from napari_txm_bgcorr.models.devices import choose_device, on_device
 
 STEPS = 3
 KERNELS = 25

@@ -9,9 +9,9 @@ import pytest
 
 from napari_txm_bgcorr.backgrounds.auto_source import AutoSource
 from napari_txm_bgcorr.backgrounds.captured import Captured
-from napari_txm_bgcorr.backgrounds.eigen_flats import (EigenFlats, LevelledEigenFlats)
+from napari_txm_bgcorr.backgrounds.eigen_flats import EigenFlats, LevelledEigenFlats
 from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.evaluation.cases import (CASES, draw_case)
+from napari_txm_bgcorr.evaluation.cases import CASES, draw_case
 
 REFERENCES = CASES["tile, 8 references of the day"]
 

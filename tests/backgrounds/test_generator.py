@@ -7,8 +7,8 @@ import torch
 
 from napari_txm_bgcorr.backgrounds import generator as predict
 from napari_txm_bgcorr.backgrounds.generator import Generator
-from napari_txm_bgcorr.core.scan import (Scan, Source)
-from napari_txm_bgcorr.errors import (DeviceError, MethodError, ModelError)
+from napari_txm_bgcorr.core.scan import Scan, Source
+from napari_txm_bgcorr.errors import DeviceError, MethodError, ModelError
 from napari_txm_bgcorr.models import devices
 from napari_txm_bgcorr.models.checkpoint import save_model
 from napari_txm_bgcorr.models.networks import build_generator

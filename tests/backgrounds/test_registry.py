@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from napari_txm_bgcorr.backgrounds.drift.model import DriftModel
-from napari_txm_bgcorr.backgrounds.registry import (METHODS, make_method, method_names)
-from napari_txm_bgcorr.backgrounds.smooth import (CLASSICAL, Captured)
+from napari_txm_bgcorr.backgrounds.registry import METHODS, make_method, method_names
+from napari_txm_bgcorr.backgrounds.smooth import CLASSICAL, Captured
 from napari_txm_bgcorr.core.correction import BackgroundMethod
 from napari_txm_bgcorr.errors import MethodError
 from napari_txm_bgcorr.models.checkpoint import save_model

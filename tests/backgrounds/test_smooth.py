@@ -9,11 +9,18 @@ import pytest
 from scipy import ndimage
 
 from napari_txm_bgcorr.backgrounds import captured as captured_module
-from napari_txm_bgcorr.backgrounds.captured import (COMBINE, Captured, combine_logs)
-from napari_txm_bgcorr.backgrounds.smooth import (CLASSICAL, EigenFlats, Envelope, Smooth, TileMedian)
-from napari_txm_bgcorr.core.correction import (BackgroundMethod, correct_tiles)
-from napari_txm_bgcorr.core.scan import (LazyTiles, Scan, Source)
-from napari_txm_bgcorr.core.smooth_fields import (Coarse, close_corners, log_beam, to_counts, upper)
+from napari_txm_bgcorr.backgrounds.captured import COMBINE, Captured, combine_logs
+from napari_txm_bgcorr.backgrounds.smooth import (
+    CLASSICAL,
+    EigenFlats,
+    Envelope,
+    Smooth,
+    TileMedian,
+)
+from napari_txm_bgcorr.core.correction import BackgroundMethod, correct_tiles
+from napari_txm_bgcorr.core.scan import Scan, Source
+from napari_txm_bgcorr.core.smooth_fields import Coarse, close_corners, log_beam, to_counts, upper
+from napari_txm_bgcorr.core.tile_array import LazyTiles
 from napari_txm_bgcorr.errors import MethodError
 from napari_txm_bgcorr.quality.metrics import background_error
 

@@ -11,10 +11,24 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from napari_txm_bgcorr.core.correction import (BackgroundMethod, DivideOptions, correct_tiles, correction, divide, optical_density)
-from napari_txm_bgcorr.core.pixels import (fill_isolated, level_of, lit_field, lit_in_tiles, outliers)
-from napari_txm_bgcorr.core.scan import (LazyTiles, Scan, Source)
-from napari_txm_bgcorr.errors import (AlreadyCorrectedError, MethodError)
+from napari_txm_bgcorr.core.correction import (
+    BackgroundMethod,
+    DivideOptions,
+    correct_tiles,
+    correction,
+    divide,
+    optical_density,
+)
+from napari_txm_bgcorr.core.pixels import (
+    fill_isolated,
+    level_of,
+    lit_field,
+    lit_in_tiles,
+    outliers,
+)
+from napari_txm_bgcorr.core.scan import Scan, Source
+from napari_txm_bgcorr.core.tile_array import LazyTiles
+from napari_txm_bgcorr.errors import AlreadyCorrectedError, MethodError
 
 SIZE = 128
 NAN = DivideOptions(invalid="nan")

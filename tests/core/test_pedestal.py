@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_txm_bgcorr.core.pedestal import (ASKED, with_pedestal)
-from napari_txm_bgcorr.simulation.acquisition import (SimulatedScan, simulate_mosaic)
+from napari_txm_bgcorr.core.pedestal import ASKED, with_pedestal
+from napari_txm_bgcorr.simulation.acquisition import SimulatedScan, simulate_mosaic
 
 
 @pytest.fixture(scope="module")

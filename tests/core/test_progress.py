@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from napari_txm_bgcorr.backgrounds.drift.model import DriftModel
-from napari_txm_bgcorr.backgrounds.smooth import (Smooth, TileMedian)
+from napari_txm_bgcorr.backgrounds.smooth import Smooth, TileMedian
 from napari_txm_bgcorr.core.progress import Progress
-from napari_txm_bgcorr.core.scan import (LazyTiles, Scan)
+from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core.tile_array import LazyTiles
 from napari_txm_bgcorr.errors import StoppedError
-from napari_txm_bgcorr.simulation.acquisition import (simulate_mosaic, simulate_series)
+from napari_txm_bgcorr.simulation.acquisition import simulate_mosaic, simulate_series
 
 STAGES = ("looking at tiles", "registering neighbours", "solving for all tiles")
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from napari_txm_bgcorr.backgrounds.smooth import Smooth
-from napari_txm_bgcorr.core.provenance import (Provenance, make_provenance, refuse_if_corrected)
-from napari_txm_bgcorr.core.scan import (Scan, Source)
-from napari_txm_bgcorr.errors import (AlreadyCorrectedError, ReadError)
+from napari_txm_bgcorr.core.provenance import Provenance, make_provenance, refuse_if_corrected
+from napari_txm_bgcorr.core.scan import Scan, Source
+from napari_txm_bgcorr.errors import AlreadyCorrectedError, ReadError
 
 TILES = np.ones((1, 8, 8), np.uint16)
 

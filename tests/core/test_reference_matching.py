@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from napari_txm_bgcorr import io
-from napari_txm_bgcorr.core.reference_matching import (match_references, with_matching_references)
+from napari_txm_bgcorr.core.reference_matching import match_references, with_matching_references
 from napari_txm_bgcorr.core.references import References
-from napari_txm_bgcorr.core.scan import (Scan, Source)
+from napari_txm_bgcorr.core.scan import Scan, Source
 from napari_txm_bgcorr.errors import ReadError
 from tests.helpers.ole2 import write_xradia
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_txm_bgcorr.core.scan import (LazyTiles, Scan, Source, TileArray, raster_cells, raster_positions)
+from napari_txm_bgcorr.core.scan import Scan, Source, raster_cells, raster_positions
+from napari_txm_bgcorr.core.tile_array import LazyTiles, TileArray
 from napari_txm_bgcorr.errors import ReadError
 
 STACK = np.arange(5 * 6 * 7, dtype=np.uint16).reshape(5, 6, 7)

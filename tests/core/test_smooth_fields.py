@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_txm_bgcorr.core.smooth_fields import (Coarse, spread_indices)
+from napari_txm_bgcorr.core.smooth_fields import Coarse, spread_indices
 
 
 @pytest.mark.parametrize(("count", "limit"), [(1, 64), (64, 64), (961, 64), (5, 2), (9, 1)])

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from napari_txm_bgcorr.backgrounds.captured import Captured
-from napari_txm_bgcorr.errors import (ConfigError, MethodError, ModelError)
+from napari_txm_bgcorr.errors import ConfigError, MethodError, ModelError
 from napari_txm_bgcorr.evaluation import evaluate as suite
-from napari_txm_bgcorr.evaluation.cases import (EVALUATION, Case, draw_case, families)
-from napari_txm_bgcorr.evaluation.evaluate import (CASES, evaluate, evaluate_real, format_table)
+from napari_txm_bgcorr.evaluation.cases import EVALUATION, Case, draw_case, families
+from napari_txm_bgcorr.evaluation.evaluate import CASES, evaluate, evaluate_real, format_table
 from napari_txm_bgcorr.io import read
 from napari_txm_bgcorr.models.checkpoint import save_model
 from napari_txm_bgcorr.models.networks import build_generator

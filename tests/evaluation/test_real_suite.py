@@ -12,7 +12,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_txm_bgcorr.errors import ConfigError
-from napari_txm_bgcorr.evaluation.real_suite import (Figures, Row, Scene, area_mask, best_figures, csv_text, harm_text, json_rows, load_manifest, log_error, markdown_text, mean_truth, no_harm, place_between_marks, summary_text, table_text)
+from napari_txm_bgcorr.evaluation.real_suite import (
+    Figures,
+    Row,
+    Scene,
+    area_mask,
+    best_figures,
+    csv_text,
+    harm_text,
+    json_rows,
+    load_manifest,
+    log_error,
+    markdown_text,
+    mean_truth,
+    no_harm,
+    place_between_marks,
+    summary_text,
+    table_text,
+)
 
 SHAPE = (120, 150)
 Y, X = np.mgrid[: SHAPE[0], : SHAPE[1]]

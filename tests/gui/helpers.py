@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_txm_bgcorr.core.scan import (Scan, Source, raster_positions)
+from napari_txm_bgcorr.core.scan import Scan, Source, raster_positions
 
 
 def make_scan(kind="mosaic", grid=(2, 2), size=32, overlap=8, seed=0, name="sample", **facts):

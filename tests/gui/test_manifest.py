@@ -7,7 +7,7 @@ import pytest
 from npe2 import PluginManifest
 
 from napari_txm_bgcorr.errors import ReadError
-from napari_txm_bgcorr.gui.common.preferences import (Preferences, preferences)
+from napari_txm_bgcorr.gui.common.preferences import Preferences, preferences
 from napari_txm_bgcorr.gui.session import FORMATS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_txm_bgcorr.errors import (AlreadyCorrectedError, ConfigError)
-from napari_txm_bgcorr.gui.session import (InputInfo, Session, resolve)
+from napari_txm_bgcorr.errors import AlreadyCorrectedError, ConfigError
+from napari_txm_bgcorr.gui.session import InputInfo, Session, resolve
 from tests.gui.helpers import make_scan
 
 

@@ -17,11 +17,18 @@ import pytest
 
 from napari_txm_bgcorr.errors import WriteError
 from napari_txm_bgcorr.io import report
-from napari_txm_bgcorr.io.report_pictures import (CELL_PX, FLAGGED, UNKNOWN, colour, grey_png, grid_png)
+from napari_txm_bgcorr.io.report_pictures import (
+    CELL_PX,
+    FLAGGED,
+    UNKNOWN,
+    colour,
+    grey_png,
+    grid_png,
+)
 from napari_txm_bgcorr.quality import flags
 from napari_txm_bgcorr.quality.flags import Worth
 from napari_txm_bgcorr.quality.measurement import measure
-from napari_txm_bgcorr.quality.table import (COLUMNS, TileQuality)
+from napari_txm_bgcorr.quality.table import COLUMNS, TileQuality
 from tests.mosaic.scenes import make_scene
 
 MIDDLE = 4

@@ -7,11 +7,11 @@ import pytest
 import tifffile
 
 from napari_txm_bgcorr.cli.options import repeated
-from napari_txm_bgcorr.cli.train import data_overrides
-from napari_txm_bgcorr.core.training_images import (ImageStack, TrainingData)
-from napari_txm_bgcorr.errors import (ConfigError, ReadError)
+from napari_txm_bgcorr.core.training_images import ImageStack, TrainingData
+from napari_txm_bgcorr.errors import ConfigError, ReadError
 from napari_txm_bgcorr.io.training_images import read_training_data
 from napari_txm_bgcorr.training.config import load_config
+from napari_txm_bgcorr.workflows.train import data_overrides
 from tests.helpers.ole2 import write_xradia
 
 

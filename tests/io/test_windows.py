@@ -12,10 +12,9 @@ import pytest
 from napari_txm_bgcorr.core import files
 from napari_txm_bgcorr.errors import WriteError
 from napari_txm_bgcorr.io import folder_watcher as watcher
-from napari_txm_bgcorr.io import guard
-from napari_txm_bgcorr.io import open_output
-from napari_txm_bgcorr.io.json_file import (read_json, write_json)
-from napari_txm_bgcorr.io.output.job import (LOCK, Job)
+from napari_txm_bgcorr.io import guard, open_output
+from napari_txm_bgcorr.io.json_file import read_json, write_json
+from napari_txm_bgcorr.io.output.job import LOCK, Job
 from napari_txm_bgcorr.io.output.out_place import check_place
 from tests.io.output.outputs import PROVENANCE, make_scan, result, write_all
 

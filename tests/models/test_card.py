@@ -5,9 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_txm_bgcorr.core.scan import (Scan, Source)
+from napari_txm_bgcorr.core.scan import Scan, Source
 from napari_txm_bgcorr.core.training_images import ImageStack
-from napari_txm_bgcorr.models.card import (carries, facts_of_images, fits, joined_fits, training_facts, without_places)
+from napari_txm_bgcorr.models.card import (
+    carries,
+    facts_of_images,
+    fits,
+    joined_fits,
+    training_facts,
+    without_places,
+)
 from napari_txm_bgcorr.models.scope import fitness
 from napari_txm_bgcorr.simulation.illumination import FAMILIES
 from napari_txm_bgcorr.training.config import TrainConfig

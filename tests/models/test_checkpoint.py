@@ -7,7 +7,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from napari_txm_bgcorr.errors import ModelError
-from napari_txm_bgcorr.models.checkpoint import (list_models, load_model, models_folder, resolve_model, save_model)
+from napari_txm_bgcorr.models.checkpoint import (
+    list_models,
+    load_model,
+    models_folder,
+    resolve_model,
+    save_model,
+)
 from napari_txm_bgcorr.models.networks import build_generator
 from napari_txm_bgcorr.training.config import NetworkConfig
 

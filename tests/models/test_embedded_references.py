@@ -10,19 +10,20 @@ import torch
 
 from napari_txm_bgcorr import io
 from napari_txm_bgcorr.backgrounds.auto_source import AutoSource
-from napari_txm_bgcorr.backgrounds.embedded_matching import (recall, spelt)
+from napari_txm_bgcorr.backgrounds.embedded_matching import recall, spelt
 from napari_txm_bgcorr.backgrounds.registry import make_method
 from napari_txm_bgcorr.core.background_method import method_notes
-from napari_txm_bgcorr.core.scan import (LazyTiles, Scan, Source)
-from napari_txm_bgcorr.core.training_images import (ImageStack, TrainingData)
+from napari_txm_bgcorr.core.scan import Scan, Source
+from napari_txm_bgcorr.core.tile_array import LazyTiles
+from napari_txm_bgcorr.core.training_images import ImageStack, TrainingData
 from napari_txm_bgcorr.errors import ModelError
 from napari_txm_bgcorr.io.training_images import read_training_data
-from napari_txm_bgcorr.models.checkpoint import (load_model, read_card, save_model)
-from napari_txm_bgcorr.models.embedded_references import (Carried, choose_references)
+from napari_txm_bgcorr.models.checkpoint import load_model, read_card, save_model
+from napari_txm_bgcorr.models.embedded_references import Carried, choose_references
 from napari_txm_bgcorr.models.export.bioimage import readme
 from napari_txm_bgcorr.models.networks import build_generator
-from napari_txm_bgcorr.models.store import (copy_model, import_model, model_rows, rename_model)
-from napari_txm_bgcorr.training.config import (TrainConfig, load_config)
+from napari_txm_bgcorr.models.store import copy_model, import_model, model_rows, rename_model
+from napari_txm_bgcorr.training.config import TrainConfig, load_config
 from napari_txm_bgcorr.training.loop import run_training
 
 SIZE = 64

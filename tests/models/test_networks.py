@@ -2,7 +2,14 @@ import pytest
 import torch
 
 from napari_txm_bgcorr.errors import ConfigError
-from napari_txm_bgcorr.models.networks import (NETWORKS, ResidualBlock, UNet256, build_discriminator, build_generator, count_parameters)
+from napari_txm_bgcorr.models.networks import (
+    NETWORKS,
+    ResidualBlock,
+    UNet256,
+    build_discriminator,
+    build_generator,
+    count_parameters,
+)
 from napari_txm_bgcorr.models.tensors import staleness_value
 from napari_txm_bgcorr.training.config import NetworkConfig
 

@@ -12,9 +12,15 @@ import pytest
 from napari_txm_bgcorr.core.correction import TileResult
 from napari_txm_bgcorr.errors import ModelError
 from napari_txm_bgcorr.models import novelty
-from napari_txm_bgcorr.models.checkpoint import (load_model, save_model)
+from napari_txm_bgcorr.models.checkpoint import load_model, save_model
 from napari_txm_bgcorr.models.networks import build_generator
-from napari_txm_bgcorr.models.novelty import (Features, Novelty, add_features, describe_features, unlike_training)
+from napari_txm_bgcorr.models.novelty import (
+    Features,
+    Novelty,
+    add_features,
+    describe_features,
+    unlike_training,
+)
 from napari_txm_bgcorr.simulation.acquisition import simulate_tile
 from napari_txm_bgcorr.training.config import NetworkConfig
 

@@ -17,20 +17,17 @@ from napari_txm_bgcorr.core.training_images import TrainingData
 from napari_txm_bgcorr.errors import WriteError
 from napari_txm_bgcorr.evaluation.benchmark import training as bench
 from napari_txm_bgcorr.evaluation.benchmark.table import Seen
-from napari_txm_bgcorr.evaluation.benchmark.training_step import (Setting, make_networks)
-from napari_txm_bgcorr.models import devices
-from napari_txm_bgcorr.models import tensors
-from napari_txm_bgcorr.training import distributed
-from napari_txm_bgcorr.training import profiling
-from napari_txm_bgcorr.training import trainer
+from napari_txm_bgcorr.evaluation.benchmark.training_step import Setting, make_networks
+from napari_txm_bgcorr.models import devices, tensors
+from napari_txm_bgcorr.training import distributed, profiling, trainer
 from napari_txm_bgcorr.training.config import load_config
 from napari_txm_bgcorr.training.data import pairs
 from napari_txm_bgcorr.training.data import storage as residency
 from napari_txm_bgcorr.training.data.mixed import MixedPairs
 from napari_txm_bgcorr.training.data.pairs import to_batch
-from napari_txm_bgcorr.training.distributed import (World, join)
+from napari_txm_bgcorr.training.distributed import World, join
 from napari_txm_bgcorr.training.run.folder import RunFolder
-from napari_txm_bgcorr.training.run.status import (Heartbeat, read_status)
+from napari_txm_bgcorr.training.run.status import Heartbeat, read_status
 from napari_txm_bgcorr.training.trainer import Trainer
 from tests.training.data.test_mixed import config, stack
 from tests.training.toy import ToyPairs, toy_config

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from napari_txm_bgcorr.backgrounds.generator import (Generator, Prediction)
+from napari_txm_bgcorr.backgrounds.generator import Generator, Prediction
 from napari_txm_bgcorr.core.smooth_fields import Coarse
-from napari_txm_bgcorr.models.checkpoint import (load_model, save_model)
+from napari_txm_bgcorr.models.checkpoint import load_model, save_model
 from napari_txm_bgcorr.models.export.graph import BlindBackground
 from napari_txm_bgcorr.models.networks import build_generator
 from napari_txm_bgcorr.training.config import NetworkConfig

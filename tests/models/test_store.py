@@ -4,10 +4,18 @@ import shutil
 import pytest
 import torch
 
-from napari_txm_bgcorr.errors import (ModelError, WriteError)
-from napari_txm_bgcorr.models.checkpoint import (load_model, save_model, shipped_folder)
+from napari_txm_bgcorr.errors import ModelError, WriteError
+from napari_txm_bgcorr.models.checkpoint import load_model, save_model, shipped_folder
 from napari_txm_bgcorr.models.networks import build_generator
-from napari_txm_bgcorr.models.store import (copy_model, find_model, import_model, model_rows, remove_model, rename_model, unused_name)
+from napari_txm_bgcorr.models.store import (
+    copy_model,
+    find_model,
+    import_model,
+    model_rows,
+    remove_model,
+    rename_model,
+    unused_name,
+)
 from napari_txm_bgcorr.training.config import NetworkConfig
 
 TINY = NetworkConfig(field_px=16, features=(4, 4))

@@ -3,7 +3,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_txm_bgcorr.models.tensors import (despike, log_field, network_input, scale_free_rms, staleness_value, upsample)
+from napari_txm_bgcorr.models.tensors import (
+    despike,
+    log_field,
+    network_input,
+    scale_free_rms,
+    staleness_value,
+    upsample,
+)
 
 
 def shape(size):

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_txm_bgcorr.core.correction import TileResult
-from napari_txm_bgcorr.core.scan import (Scan, Source, raster_positions)
+from napari_txm_bgcorr.core.scan import Scan, Source, raster_positions
 from napari_txm_bgcorr.quality.measurement import Gauge
 from napari_txm_bgcorr.quality.table import TileQuality
 

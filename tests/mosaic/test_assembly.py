@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_txm_bgcorr.backgrounds.smooth import (Captured, TileMedian)
-from napari_txm_bgcorr.core.polynomials import (legendre, terms)
-from napari_txm_bgcorr.core.scan import (Scan, Source, raster_positions)
+from napari_txm_bgcorr.backgrounds.smooth import Captured, TileMedian
+from napari_txm_bgcorr.core.polynomials import legendre, terms
+from napari_txm_bgcorr.core.scan import Scan, Source, raster_positions
 from napari_txm_bgcorr.errors import MethodError
-from napari_txm_bgcorr.mosaic.assembly import (blend, registered)
+from napari_txm_bgcorr.mosaic.assembly import blend, registered
 from napari_txm_bgcorr.mosaic.fixed_pattern import shared_pattern
-from napari_txm_bgcorr.mosaic.overview import (MethodBackgrounds, survey)
+from napari_txm_bgcorr.mosaic.overview import MethodBackgrounds, survey
 from napari_txm_bgcorr.simulation.acquisition import simulate_mosaic
 
 SIZE = 96

@@ -8,7 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_txm_bgcorr.errors import MethodError
-from napari_txm_bgcorr.mosaic.blending import (FILLED, UNKNOWN, VALID, Box, common_unlit, feather, halve, lay_out, mix, share_out)
+from napari_txm_bgcorr.mosaic.blending import (
+    FILLED,
+    UNKNOWN,
+    VALID,
+    Box,
+    common_unlit,
+    feather,
+    halve,
+    lay_out,
+    mix,
+    share_out,
+)
 
 TILE = (24, 30)
 

@@ -10,12 +10,20 @@ import pytest
 from scipy import ndimage
 
 from napari_txm_bgcorr import io
-from napari_txm_bgcorr.core.scan import (Scan, Source, raster_positions)
+from napari_txm_bgcorr.core.scan import Scan, Source, raster_positions
 from napari_txm_bgcorr.errors import MethodError
-from napari_txm_bgcorr.io.readers.tile_layout import (parse_tile_configuration, tile_configuration_text)
+from napari_txm_bgcorr.io.readers.tile_layout import (
+    parse_tile_configuration,
+    tile_configuration_text,
+)
 from napari_txm_bgcorr.mosaic.matching import _Windows
-from napari_txm_bgcorr.mosaic.placement import (Edge, Trust, reconcile)
-from napari_txm_bgcorr.mosaic.registration import (Positions, neighbours, nominal_positions, register)
+from napari_txm_bgcorr.mosaic.placement import Edge, Trust, reconcile
+from napari_txm_bgcorr.mosaic.registration import (
+    Positions,
+    neighbours,
+    nominal_positions,
+    register,
+)
 from napari_txm_bgcorr.simulation.acquisition import simulate_mosaic
 
 SIZE = 128

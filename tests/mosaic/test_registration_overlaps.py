@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from napari_txm_bgcorr import io
-from napari_txm_bgcorr.core.scan import (Scan, raster_positions)
+from napari_txm_bgcorr.core.scan import Scan, raster_positions
 from napari_txm_bgcorr.mosaic.lattice import Lattice
 from napari_txm_bgcorr.mosaic.matching import Scores
-from napari_txm_bgcorr.mosaic.registration import (Positions, register)
-from napari_txm_bgcorr.mosaic.step_belief import (Belief, common_step, most_likely)
-from napari_txm_bgcorr.simulation.acquisition import (SimulatedScan, simulate_mosaic)
+from napari_txm_bgcorr.mosaic.registration import Positions, register
+from napari_txm_bgcorr.mosaic.step_belief import Belief, common_step, most_likely
+from napari_txm_bgcorr.simulation.acquisition import SimulatedScan, simulate_mosaic
 
 SIZE = 256
 OVERLAPS = (0.03, 0.05, 0.07, 0.1, 0.2)

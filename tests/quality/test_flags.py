@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from napari_txm_bgcorr.core.correction import TileResult
-from napari_txm_bgcorr.core.scan import LazyTiles
+from napari_txm_bgcorr.core.tile_array import LazyTiles
 from napari_txm_bgcorr.errors import MethodError
 from napari_txm_bgcorr.quality import flags
-from napari_txm_bgcorr.quality.flags import (FLAGS, Worth, flagged, raised, reasons)
-from napari_txm_bgcorr.quality.measurement import (Gauge, measure, trusted)
-from napari_txm_bgcorr.quality.table import (COLUMNS, SIDES)
+from napari_txm_bgcorr.quality.flags import FLAGS, Worth, flagged, raised, reasons
+from napari_txm_bgcorr.quality.measurement import Gauge, measure, trusted
+from napari_txm_bgcorr.quality.table import COLUMNS, SIDES
 from tests.mosaic.scenes import SIZE, make_scene
 
 MIDDLE = 4  # of 3 x 3

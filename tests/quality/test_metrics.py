@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_txm_bgcorr.quality.metrics import (background_error, bootstrap_interval, empty_level, leakage, mosaic_errors, psnr_ssim, seam, shared_residue)
+from napari_txm_bgcorr.quality.metrics import (
+    background_error,
+    bootstrap_interval,
+    empty_level,
+    leakage,
+    mosaic_errors,
+    psnr_ssim,
+    seam,
+    shared_residue,
+)
 
 SIZE = 128
 RNG = np.random.default_rng(0)

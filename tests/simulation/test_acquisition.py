@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from napari_txm_bgcorr.errors import ConfigError
-from napari_txm_bgcorr.simulation.acquisition import (SPECIMENS, draw_specimen, free_of_sample, simulate_mosaic, simulate_series, simulate_tile)
+from napari_txm_bgcorr.simulation.acquisition import (
+    SPECIMENS,
+    draw_specimen,
+    free_of_sample,
+    simulate_mosaic,
+    simulate_series,
+    simulate_tile,
+)
 
 
 def test_same_seed_same_scan_and_other_seed_another():

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, median_filter
 
-from napari_txm_bgcorr.simulation.acquisition import (FAMILIES, draw_session)
+from napari_txm_bgcorr.simulation.acquisition import FAMILIES, draw_session
 from napari_txm_bgcorr.simulation.illumination import aperture_mask
-from napari_txm_bgcorr.simulation.illumination_steep import (STEEP, moved)
-from napari_txm_bgcorr.simulation.random_fields import (coloured, power_law, splat)
+from napari_txm_bgcorr.simulation.illumination_steep import STEEP, moved
+from napari_txm_bgcorr.simulation.random_fields import coloured, power_law, splat
 from napari_txm_bgcorr.simulation.session import _poisson
 
 

@@ -14,7 +14,7 @@ from napari_txm_bgcorr.cli import app
 from napari_txm_bgcorr.errors import ReadError
 from napari_txm_bgcorr.io.output.patch import open_finished
 from napari_txm_bgcorr.io.readers.tile_layout import tile_configuration_text
-from napari_txm_bgcorr.simulation.acquisition import (SimulatedScan, simulate_mosaic)
+from napari_txm_bgcorr.simulation.acquisition import SimulatedScan, simulate_mosaic
 
 GRID, SIZE = (7, 7), 96
 

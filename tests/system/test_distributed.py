@@ -19,13 +19,13 @@ import pytest
 import tifffile
 
 from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.errors import (ConfigError, WriteError)
+from napari_txm_bgcorr.errors import ConfigError, WriteError
 from napari_txm_bgcorr.io import OutputWriter
 from napari_txm_bgcorr.io.output.job import NOT_OF_IT
-from napari_txm_bgcorr.io.output.shared_store import (join_shards, shard_tiles)
+from napari_txm_bgcorr.io.output.shared_store import join_shards, shard_tiles
 from napari_txm_bgcorr.workflows.cluster import distributed
 from napari_txm_bgcorr.workflows.cluster import schedulers as clusters
-from napari_txm_bgcorr.workflows.config import (CorrectionConfig, parse_shard)
+from napari_txm_bgcorr.workflows.config import CorrectionConfig, parse_shard
 from napari_txm_bgcorr.workflows.correction import correct_scans
 from napari_txm_bgcorr.workflows.prepare import open_scan
 from tests.workflows.runs import correct_paths

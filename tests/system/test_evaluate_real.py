@@ -17,10 +17,9 @@ import pytest
 import tifffile
 from scipy import ndimage
 
-from napari_txm_bgcorr.cli import real_suite
-from napari_txm_bgcorr.cli import app
-from napari_txm_bgcorr.errors import (ConfigError, ReadError)
-from napari_txm_bgcorr.evaluation.real_suite import (RealCase, load_manifest, no_harm)
+from napari_txm_bgcorr.cli import app, real_suite
+from napari_txm_bgcorr.errors import ConfigError, ReadError
+from napari_txm_bgcorr.evaluation.real_suite import RealCase, load_manifest, no_harm
 from napari_txm_bgcorr.models.checkpoint import save_model
 from napari_txm_bgcorr.models.networks import build_generator
 from napari_txm_bgcorr.training.config import NetworkConfig

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_txm_bgcorr.core.correction import BackgroundMethod
-from napari_txm_bgcorr.core.scan import (Scan, Source)
+from napari_txm_bgcorr.core.scan import Scan, Source
 from napari_txm_bgcorr.errors import MethodError
 from napari_txm_bgcorr.quality.metrics import background_error
 

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 import torch
 
-from napari_txm_bgcorr.models.checkpoint import (load_model, read_card, save_model)
+from napari_txm_bgcorr.models.checkpoint import load_model, read_card, save_model
 from napari_txm_bgcorr.models.networks import build_generator
 from napari_txm_bgcorr.training.config import NetworkConfig
 

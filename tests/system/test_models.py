@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from napari_txm_bgcorr.cli import app
-from napari_txm_bgcorr.errors import (ConfigError, ModelError)
+from napari_txm_bgcorr.errors import ConfigError, ModelError
 from napari_txm_bgcorr.models.checkpoint import save_model
 from napari_txm_bgcorr.models.networks import build_generator
 from napari_txm_bgcorr.training.config import NetworkConfig

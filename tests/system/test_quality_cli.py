@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from napari_txm_bgcorr.cli import app
 from napari_txm_bgcorr.cli.redo import parse_tiles
-from napari_txm_bgcorr.errors import (ConfigError, MethodError, ReadError, WriteError)
+from napari_txm_bgcorr.errors import ConfigError, MethodError, ReadError, WriteError
 from napari_txm_bgcorr.simulation.acquisition import simulate_mosaic
 
 SIDE, SIZE = 3, 64

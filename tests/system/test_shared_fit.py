@@ -18,7 +18,7 @@ from napari_txm_bgcorr.io.output.fit_file import FitPlace
 from napari_txm_bgcorr.io.output.shared_store import join_shards
 from napari_txm_bgcorr.workflows.cluster.sharding import fit_key
 from napari_txm_bgcorr.workflows.config import CorrectionConfig
-from napari_txm_bgcorr.workflows.prepare import (method_of, open_scan)
+from napari_txm_bgcorr.workflows.prepare import method_of, open_scan
 from tests.system.test_distributed import content, start
 from tests.workflows.runs import correct_paths
 

@@ -9,7 +9,12 @@ import pytest
 import tifffile
 
 from napari_txm_bgcorr import io
-from napari_txm_bgcorr.simulation.acquisition import (SimulatedScan, simulate_mosaic, simulate_series, simulate_tile)
+from napari_txm_bgcorr.simulation.acquisition import (
+    SimulatedScan,
+    simulate_mosaic,
+    simulate_series,
+    simulate_tile,
+)
 from napari_txm_bgcorr.workflows.simulate import write_simulation
 
 MADE = {

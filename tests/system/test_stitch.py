@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import zarr
 
-from napari_txm_bgcorr.io.output.job import (DONE, JOB, LOCK)
+from napari_txm_bgcorr.io.output.job import DONE, JOB, LOCK
 from napari_txm_bgcorr.io.output.pyramid_reader import open_pyramid
 from tests.workflows import stitch_parts
 from tests.workflows.stitch_parts import make_result, run

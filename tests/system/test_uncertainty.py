@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 from napari_txm_bgcorr import io
 from napari_txm_bgcorr.backgrounds.drift.model import DriftModel
 from napari_txm_bgcorr.cli import app
-from napari_txm_bgcorr.core.background_method import (UNCERTAINTY_UNIT, StatesUncertainty)
+from napari_txm_bgcorr.core.background_method import UNCERTAINTY_UNIT, StatesUncertainty
 from napari_txm_bgcorr.errors import ConfigError
 from napari_txm_bgcorr.io.output.patch import open_finished
 from napari_txm_bgcorr.io.output.result import open_parts
 from napari_txm_bgcorr.workflows.config import CorrectionConfig
-from napari_txm_bgcorr.workflows.prepare import (method_of, open_scan)
+from napari_txm_bgcorr.workflows.prepare import method_of, open_scan
 from tests.workflows.runs import correct_paths
 
 JOINT = CorrectionConfig(

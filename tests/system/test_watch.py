@@ -15,10 +15,10 @@ import pytest
 import tifffile
 
 from napari_txm_bgcorr.errors import ReadError
-from napari_txm_bgcorr.io.folder_watcher import (Arrival, Watcher)
+from napari_txm_bgcorr.io.folder_watcher import Arrival, Watcher
 from napari_txm_bgcorr.io.output.xradia import write_xradia
 from napari_txm_bgcorr.workflows.config import CorrectionConfig
-from napari_txm_bgcorr.workflows.watch import (LOG, FolderCorrection, check_folders)
+from napari_txm_bgcorr.workflows.watch import LOG, FolderCorrection, check_folders
 from tests.workflows.runs import correct_paths
 
 COMMAND = [sys.executable, "-c", "from napari_txm_bgcorr.cli import main; main()", "watch"]

@@ -19,7 +19,7 @@ import torch
 
 from napari_txm_bgcorr.errors import TxmError
 from napari_txm_bgcorr.training.data import pairs
-from napari_txm_bgcorr.training.loop import (Trainer, fit, run_training)
+from napari_txm_bgcorr.training.loop import Trainer, fit, run_training
 from tests.training.toy import ToyPairs, toy_config
 
 STEPS, EVERY = 400, 5

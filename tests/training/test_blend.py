@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from napari_txm_bgcorr.models.checkpoint import (load_model, save_model)
+from napari_txm_bgcorr.models.checkpoint import load_model, save_model
 from napari_txm_bgcorr.models.networks import build_generator
 from napari_txm_bgcorr.models.tensors import Batch
 from napari_txm_bgcorr.training.blend import Blend

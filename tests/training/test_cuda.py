@@ -19,11 +19,16 @@ import torch
 from napari_txm_bgcorr.backgrounds import generator as predict
 from napari_txm_bgcorr.backgrounds.generator import Generator
 from napari_txm_bgcorr.core.correction import correct_tiles
-from napari_txm_bgcorr.core.scan import (Scan, Source)
-from napari_txm_bgcorr.evaluation.benchmark.training_step import (WARM_UP, Rig, Setting, make_networks)
+from napari_txm_bgcorr.core.scan import Scan, Source
+from napari_txm_bgcorr.evaluation.benchmark.training_step import (
+    WARM_UP,
+    Rig,
+    Setting,
+    make_networks,
+)
 from napari_txm_bgcorr.simulation.acquisition import simulate_mosaic
-from napari_txm_bgcorr.training.loop import (Trainer, fit, run_training)
-from napari_txm_bgcorr.training.run.folder import (RunFolder, read_checkpoint)
+from napari_txm_bgcorr.training.loop import Trainer, fit, run_training
+from napari_txm_bgcorr.training.run.folder import RunFolder, read_checkpoint
 from napari_txm_bgcorr.workflows.simulate import write_simulation
 from tests.training.toy import toy_config
 

@@ -8,7 +8,7 @@ import torch
 
 from napari_txm_bgcorr.errors import ConfigError
 from napari_txm_bgcorr.models.tensors import Batch
-from napari_txm_bgcorr.training.distributed import (ALONE, World, join)
+from napari_txm_bgcorr.training.distributed import ALONE, World, join
 from napari_txm_bgcorr.training.loop import run_training
 from napari_txm_bgcorr.training.run.folder import RunFolder
 from tests.training import kill_server

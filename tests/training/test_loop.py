@@ -8,11 +8,11 @@ import torch
 
 from napari_txm_bgcorr.errors import ConfigError
 from napari_txm_bgcorr.models.checkpoint import load_model
-from napari_txm_bgcorr.training.config import (load_config, preset_names)
-from napari_txm_bgcorr.training.data.pairs import (batches, build_pairs, to_batch)
-from napari_txm_bgcorr.training.loop import (Trainer, TrainError, fit, run_training)
+from napari_txm_bgcorr.training.config import load_config, preset_names
+from napari_txm_bgcorr.training.data.pairs import batches, build_pairs, to_batch
+from napari_txm_bgcorr.training.loop import Trainer, TrainError, fit, run_training
 from napari_txm_bgcorr.training.losses import LOSSES
-from napari_txm_bgcorr.training.run.folder import (RunFolder, read_checkpoint)
+from napari_txm_bgcorr.training.run.folder import RunFolder, read_checkpoint
 from tests.training.toy import ToyPairs, toy_config
 
 GAN = {"l1": 1.0, "fft_l1": 0.1, "adversarial": 0.01}

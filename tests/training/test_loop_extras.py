@@ -17,11 +17,11 @@ import torch
 
 from napari_txm_bgcorr.errors import ConfigError
 from napari_txm_bgcorr.training import energy
-from napari_txm_bgcorr.training.energy import (EnergyConfig, EnergyMeter, describe)
+from napari_txm_bgcorr.training.energy import EnergyConfig, EnergyMeter, describe
 from napari_txm_bgcorr.training.loop import run_training
 from napari_txm_bgcorr.training.profiling import PHASES
-from napari_txm_bgcorr.training.run.folder import (KEEP_PREVIEWS, RunFolder)
-from napari_txm_bgcorr.training.run.status import (Heartbeat, RunStatus, read_status)
+from napari_txm_bgcorr.training.run.folder import KEEP_PREVIEWS, RunFolder
+from napari_txm_bgcorr.training.run.status import Heartbeat, RunStatus, read_status
 from tests.training.test_loop import GAN, assert_same, newest, weights
 from tests.training.toy import toy_config
 

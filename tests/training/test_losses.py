@@ -4,7 +4,18 @@ from monai.losses import JukeboxLoss
 
 from napari_txm_bgcorr.models.networks import build_discriminator
 from napari_txm_bgcorr.training.config import LossWeights
-from napari_txm_bgcorr.training.losses import (BACKGROUND_LOSSES, LOSSES, discriminator_loss, fft_amplitude, fft_l1, frc, generator_adversarial_loss, l1, level, split_level)
+from napari_txm_bgcorr.training.losses import (
+    BACKGROUND_LOSSES,
+    LOSSES,
+    discriminator_loss,
+    fft_amplitude,
+    fft_l1,
+    frc,
+    generator_adversarial_loss,
+    l1,
+    level,
+    split_level,
+)
 
 MODES = ["least_squares", "hinge", "vanilla"]
 

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from napari_txm_bgcorr.errors import ConfigError
-from napari_txm_bgcorr.models.checkpoint import (load_model, resolve_model, save_model)
-from napari_txm_bgcorr.models.networks import (FIRST_SD, NETWORKS, build_generator)
-from napari_txm_bgcorr.models.tensors import (LEAST_SD, UNKNOWN, Batch, free_truth)
+from napari_txm_bgcorr.models.checkpoint import load_model, resolve_model, save_model
+from napari_txm_bgcorr.models.networks import FIRST_SD, NETWORKS, build_generator
+from napari_txm_bgcorr.models.tensors import LEAST_SD, UNKNOWN, Batch, free_truth
 from napari_txm_bgcorr.models.warm_start import start_from
 from napari_txm_bgcorr.simulation.specimens import free_of_sample
-from napari_txm_bgcorr.training.config import (NetworkConfig, load_config)
+from napari_txm_bgcorr.training.config import NetworkConfig, load_config
 from napari_txm_bgcorr.training.data.simulated import SimulatedPairs
-from napari_txm_bgcorr.training.losses import (LOSSES, OUTPUT_LOSSES, free, likelihood)
-from napari_txm_bgcorr.training.validation import (split_figures, validate)
+from napari_txm_bgcorr.training.losses import LOSSES, OUTPUT_LOSSES, free, likelihood
+from napari_txm_bgcorr.training.validation import split_figures, validate
 
 SMALL = {"field_px": 32, "scaled": True}
 PLAIN = NetworkConfig(name="subpixel4-unet", features=(8, 8), **SMALL)

@@ -6,11 +6,11 @@ import math
 import pytest
 import torch
 
-from napari_txm_bgcorr.errors import (ConfigError, DeviceError)
-from napari_txm_bgcorr.training.data.pairs import (build_pairs, to_batch)
-from napari_txm_bgcorr.training.loop import (Trainer, TrainError, fit, run_training)
+from napari_txm_bgcorr.errors import ConfigError, DeviceError
+from napari_txm_bgcorr.training.data.pairs import build_pairs, to_batch
+from napari_txm_bgcorr.training.loop import Trainer, TrainError, fit, run_training
 from napari_txm_bgcorr.training.run.folder import RunFolder
-from napari_txm_bgcorr.training.watchdog import (CHANCE, Diverged, Watchdog, WatchdogConfig)
+from napari_txm_bgcorr.training.watchdog import CHANCE, Diverged, Watchdog, WatchdogConfig
 from tests.training.test_loop import GAN, assert_same, newest, weights
 from tests.training.toy import ToyPairs, toy_config
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from napari_txm_bgcorr.models.tensors import Pairs
-from napari_txm_bgcorr.training.config import (DataConfig, NetworkConfig, TrainConfig)
+from napari_txm_bgcorr.training.config import DataConfig, NetworkConfig, TrainConfig
 
 
 class ToyPairs:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import zarr
 
-from napari_txm_bgcorr.errors import (ReadError, WriteError)
-from napari_txm_bgcorr.io.reference_library import (JOURNAL, can_read, open_library)
+from napari_txm_bgcorr.errors import ReadError, WriteError
+from napari_txm_bgcorr.io.reference_library import JOURNAL, can_read, open_library
 from napari_txm_bgcorr.io.training_images import read_training_data
 from napari_txm_bgcorr.workflows import reference_harvest as module
-from napari_txm_bgcorr.workflows.reference_harvest import (HarvestOptions, harvest)
+from napari_txm_bgcorr.workflows.reference_harvest import HarvestOptions, harvest
 from tests.helpers.ole2 import write_xradia
 
 PX = 64

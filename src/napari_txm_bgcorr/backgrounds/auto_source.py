@@ -8,16 +8,20 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.background_method import TilePrediction
-from napari_txm_bgcorr.core.correction import BackgroundMethod
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
-from napari_txm_bgcorr.core.reference_matching import (match_references, with_matching_references)
-from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core import (
+    SILENT,
+    BackgroundMethod,
+    Progress,
+    Scan,
+    TilePrediction,
+    match_references,
+    with_matching_references,
+)
 from napari_txm_bgcorr.errors import MethodError
 
 from .captured import Captured
 from .eigen_flats import LevelledEigenFlats
-from .embedded_matching import (Recall, recall)
+from .embedded_matching import Recall, recall
 from .generator import Generator
 
 __all__ = ["AutoSource"]

@@ -9,10 +9,16 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
-from napari_txm_bgcorr.core.reference_matching import (ReferenceMatch, match_references)
-from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.core.smooth_fields import (log_beam, spread_indices, to_counts)
+from napari_txm_bgcorr.core import (
+    SILENT,
+    Progress,
+    ReferenceMatch,
+    Scan,
+    log_beam,
+    match_references,
+    spread_indices,
+    to_counts,
+)
 from napari_txm_bgcorr.errors import MethodError
 
 __all__ = ["COMBINE", "Captured", "Combine", "combine_logs", "flats_of", "tiles_alike", "visits"]

@@ -15,14 +15,21 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.parallel import one_algebra_thread
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
-from napari_txm_bgcorr.core.reference_matching import match_references
-from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.core.smooth_fields import (Coarse, log_beam, spread_indices, to_counts, upper)
+from napari_txm_bgcorr.core import (
+    SILENT,
+    Coarse,
+    Progress,
+    Scan,
+    log_beam,
+    match_references,
+    one_algebra_thread,
+    spread_indices,
+    to_counts,
+    upper,
+)
 from napari_txm_bgcorr.errors import MethodError
 
-from .captured import (Captured, flats_of, tiles_alike)
+from .captured import Captured, flats_of, tiles_alike
 
 __all__ = ["EigenFlats", "LevelledEigenFlats"]
 

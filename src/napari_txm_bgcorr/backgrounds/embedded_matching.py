@@ -15,11 +15,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_txm_bgcorr.core.reference_matching import match_references
-from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.core.smooth_fields import spread_indices
-from napari_txm_bgcorr.models.embedded_references import Carried
-from napari_txm_bgcorr.models.tensors import log_field
+from napari_txm_bgcorr.core import Scan, match_references, spread_indices
+from napari_txm_bgcorr.models import Carried, log_field
 
 __all__ = ["Recall", "likeness", "mismatch", "recall"]
 

@@ -10,15 +10,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_txm_bgcorr.core.background_method import TilePrediction
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
-from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.errors import (DeviceError, MethodError)
-from napari_txm_bgcorr.models.checkpoint import resolve_model
-from napari_txm_bgcorr.models.devices import (choose_device, cpu_cores, guard, has_bf16, is_out_of_memory, one_thread)
-from napari_txm_bgcorr.models.prediction import (Blind, Prediction, stated_sd)
-from napari_txm_bgcorr.models.tensors import (level_of, log_field, network_input, upsample)
-from napari_txm_bgcorr.models.weights_cache import (release, resident)
+from napari_txm_bgcorr.core import SILENT, Progress, Scan, TilePrediction
+from napari_txm_bgcorr.errors import DeviceError, MethodError
+from napari_txm_bgcorr.models import (
+    Blind,
+    Prediction,
+    choose_device,
+    guard,
+    has_bf16,
+    is_out_of_memory,
+    level_of,
+    log_field,
+    network_input,
+    one_thread,
+    release,
+    resident,
+    resolve_model,
+    stated_sd,
+    upsample,
+)
+from napari_txm_bgcorr.models.devices import cpu_cores
 
 __all__ = ["Generator", "Prediction", "release"]
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from napari_txm_bgcorr.core.correction import BackgroundMethod
+from napari_txm_bgcorr.core import BackgroundMethod
 from napari_txm_bgcorr.errors import MethodError
 
 from .drift.model import DriftModel

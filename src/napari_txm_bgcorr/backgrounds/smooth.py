@@ -12,10 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_txm_bgcorr.core.correction import BackgroundMethod
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
-from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.core.smooth_fields import (Coarse, close_corners, to_counts)
+from napari_txm_bgcorr.core import (
+    SILENT,
+    BackgroundMethod,
+    Coarse,
+    Progress,
+    Scan,
+    close_corners,
+    to_counts,
+)
 from napari_txm_bgcorr.errors import MethodError
 
 from .captured import Captured

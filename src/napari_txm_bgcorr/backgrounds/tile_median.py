@@ -8,11 +8,20 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.parallel import (cpu_cores, spread)
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
-from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.core.smooth_fields import (Coarse, log_beam, spread_indices, to_counts, upper)
-from napari_txm_bgcorr.core.stack_statistics import (masked_median, median_of)
+from napari_txm_bgcorr.core import (
+    SILENT,
+    Coarse,
+    Progress,
+    Scan,
+    cpu_cores,
+    log_beam,
+    masked_median,
+    median_of,
+    spread,
+    spread_indices,
+    to_counts,
+    upper,
+)
 from napari_txm_bgcorr.errors import MethodError
 
 __all__ = ["TileMedian", "robust_median", "scaled_backgrounds"]

@@ -12,20 +12,22 @@ import typer
 from napari_txm_bgcorr import __version__
 from napari_txm_bgcorr.errors import TxmError
 
-from . import bench
-from . import correct
-from . import doctor
-from . import evaluate
-from . import harvest
-from . import info
-from . import models
-from . import quality
-from . import redo
-from . import simulate
-from . import stitch
-from . import train
-from . import watch
-from .options import (expanded, many_values)
+from . import (
+    bench,
+    correct,
+    doctor,
+    evaluate,
+    harvest,
+    info,
+    models,
+    quality,
+    redo,
+    simulate,
+    stitch,
+    train,
+    watch,
+)
+from .options import expanded, many_values
 
 __all__ = ["app", "main"]
 

@@ -13,12 +13,11 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_txm_bgcorr.errors import (ConfigError, TxmError)
-from napari_txm_bgcorr.workflows.simulate import write_simulation
+from napari_txm_bgcorr.errors import ConfigError, TxmError
+from napari_txm_bgcorr.workflows import write_simulation
 
-from . import bench_mosaic
-from . import bench_train
-from .options import (Device, JsonFlag)
+from . import bench_mosaic, bench_train
+from .options import Device, JsonFlag
 
 __all__ = ["app"]
 
@@ -93,7 +92,7 @@ def correct(
 def _bench_correct(
     folder: Path, tiles: int, size: int, format: str, options: list[str]
 ) -> dict[str, Any]:
-    from napari_txm_bgcorr.simulation.acquisition import simulate_mosaic
+    from napari_txm_bgcorr.simulation import simulate_mosaic
 
     side = max(1, round(math.sqrt(tiles)))
     if side * side != tiles:

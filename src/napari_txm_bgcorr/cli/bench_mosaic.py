@@ -16,9 +16,9 @@ from typing import Annotated, Any
 import psutil
 import typer
 
-from napari_txm_bgcorr.errors import (ConfigError, TxmError)
+from napari_txm_bgcorr.errors import ConfigError, TxmError
 
-from .options import (Device, JsonFlag, parse_grid)
+from .options import Device, JsonFlag, parse_grid
 
 __all__ = ["mosaic"]
 
@@ -141,8 +141,8 @@ def _write_mosaic(work: Path, shape: tuple[int, int], size: int, seed: int) -> f
     import numpy as np
     import tifffile
 
-    from napari_txm_bgcorr.io.readers.tile_layout import tile_configuration_text
-    from napari_txm_bgcorr.simulation.acquisition import simulate_mosaic
+    from napari_txm_bgcorr.io.readers import tile_configuration_text
+    from napari_txm_bgcorr.simulation import simulate_mosaic
 
     scan = simulate_mosaic(*shape, size=size, references=2, seed=seed).scan
     for kind, names, stack in (

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .options import (Device, JsonFlag)
+from .options import Device, JsonFlag
 
 __all__ = ["train"]
 
@@ -52,11 +52,17 @@ def train(
 
     Ratios are of one run; a machine busy with other work slows all rows.
     """
-    from napari_txm_bgcorr.evaluation.benchmark.learning_curve import (bench_curves, equal_error_table)
-    from napari_txm_bgcorr.evaluation.benchmark.report import chart as draw_chart
-    from napari_txm_bgcorr.evaluation.benchmark.report import (curve_chart, require_matplotlib, text_table)
-    from napari_txm_bgcorr.evaluation.benchmark.training import (BenchOptions, bench_train)
-    from napari_txm_bgcorr.training.energy import EnergyConfig
+    from napari_txm_bgcorr.evaluation.benchmark import (
+        BenchOptions,
+        bench_curves,
+        bench_train,
+        curve_chart,
+        equal_error_table,
+        require_matplotlib,
+        text_table,
+    )
+    from napari_txm_bgcorr.evaluation.benchmark import chart as draw_chart
+    from napari_txm_bgcorr.training import EnergyConfig
 
     options = BenchOptions(
         device=device,

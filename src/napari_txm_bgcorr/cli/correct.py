@@ -10,11 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from napari_txm_bgcorr.errors import ConfigError
-from napari_txm_bgcorr.workflows.correction import correct as run_correction
-from napari_txm_bgcorr.workflows.config import (JOIN, CorrectionConfig, load_config)
+from napari_txm_bgcorr.workflows import JOIN, Bars, CorrectionConfig, load_config
+from napari_txm_bgcorr.workflows import correct as run_correction
 
-from .options import (Device, Grid, JsonFlag, PixelNm, on_command_line, parse_grid, split_parts)
-from .progress_bars import Bars
+from .options import Device, Grid, JsonFlag, PixelNm, on_command_line, parse_grid, split_parts
 
 __all__ = ["correct"]
 

@@ -80,7 +80,7 @@ def _devices() -> dict[str, Any]:
     try:
         import torch
 
-        from napari_txm_bgcorr.models.devices import list_devices
+        from napari_txm_bgcorr.models import list_devices
     except (ImportError, OSError) as error:  # a library that torch needs: what the report is for
         return {"torch": _not_loaded(error)}
     cuda = torch.version.cuda or torch.version.hip
@@ -99,7 +99,7 @@ def _not_loaded(error: Exception) -> str:
 
 def _models() -> dict[str, Any]:
     try:
-        from napari_txm_bgcorr.models.checkpoint import list_models
+        from napari_txm_bgcorr.models import list_models
     except (ImportError, OSError) as error:
         return {"torch": _not_loaded(error)}
     return {name: str(path) for name, path in list_models().items()}

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from napari_txm_bgcorr.errors import ConfigError
 
-from .options import (Device, JsonFlag)
+from .options import Device, JsonFlag
 
 if TYPE_CHECKING:
     from napari_txm_bgcorr.evaluation.real_suite import Row
@@ -178,7 +178,7 @@ def _real(
 
 def _page(path: Path | None, rows: list[Row]) -> str:
     """Page with the table in its place."""
-    from napari_txm_bgcorr.evaluation.real_suite import (markdown_text, place_between_marks)
+    from napari_txm_bgcorr.evaluation.real_suite import markdown_text, place_between_marks
 
     old = "" if path is None or not path.exists() else path.read_text("utf-8")
     try:
@@ -188,7 +188,7 @@ def _page(path: Path | None, rows: list[Row]) -> str:
 
 
 def _write(files: dict[Path, str]) -> None:
-    from napari_txm_bgcorr.io.guard import writing
+    from napari_txm_bgcorr.io import writing
 
     for path, text in files.items():
         with writing(path):

@@ -13,7 +13,7 @@ from napari_txm_bgcorr.errors import ConfigError
 from .options import JsonFlag
 
 if TYPE_CHECKING:
-    from napari_txm_bgcorr.workflows.reference_harvest import Harvest
+    from napari_txm_bgcorr.workflows import Harvest
 
 __all__ = ["harvest"]
 
@@ -56,7 +56,8 @@ def harvest(
     reason; unreadable files too. The same command goes on after an interruption, and adds
     what is new in the archive.
     """
-    from napari_txm_bgcorr.workflows.reference_harvest import HarvestOptions, harvest as gather
+    from napari_txm_bgcorr.workflows import HarvestOptions
+    from napari_txm_bgcorr.workflows import harvest as gather
 
     if workers < 1:
         raise ConfigError(f"--workers {workers}: give at least 1")

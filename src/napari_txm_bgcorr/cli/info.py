@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import (Grid, JsonFlag, PixelNm, parse_grid)
+from .options import Grid, JsonFlag, PixelNm, parse_grid
 
 __all__ = ["info"]
 

@@ -26,8 +26,7 @@ Model = Annotated[
 @app.command("list")
 def list_(as_json: JsonFlag = False) -> None:
     """List all models: those that ship with the program, and your own."""
-    from napari_txm_bgcorr.models.checkpoint import models_folder
-    from napari_txm_bgcorr.models.store import (ModelRow, model_rows)
+    from napari_txm_bgcorr.models import ModelRow, model_rows, models_folder
 
     rows = model_rows()
     if as_json:
@@ -51,8 +50,7 @@ def list_(as_json: JsonFlag = False) -> None:
 @app.command("show")
 def show(model: Model, as_json: JsonFlag = False) -> None:
     """Show a model's card: what it is for, its range, figures and limits."""
-    from napari_txm_bgcorr.models.card import (carries, fits, without_places)
-    from napari_txm_bgcorr.models.store import find_model
+    from napari_txm_bgcorr.models import carries, find_model, fits, without_places
 
     path, card = find_model(model)
     card = without_places(card)
@@ -89,7 +87,7 @@ def rename(
     name: Name, new: Annotated[str, typer.Argument(metavar="NEW", help="The new name.")]
 ) -> None:
     """Rename one of your models."""
-    from napari_txm_bgcorr.models.store import rename_model
+    from napari_txm_bgcorr.models import rename_model
 
     typer.echo(f"{name} is now {new}: {rename_model(name, new)}")
 
@@ -105,7 +103,7 @@ def import_(
     ] = None,
 ) -> None:
     """Check a model and copy it to your own, so that its name is enough."""
-    from napari_txm_bgcorr.models.store import import_model
+    from napari_txm_bgcorr.models import import_model
 
     path = import_model(source, name)
     typer.echo(f"{path.stem}: use it with --model {path.stem}")
@@ -123,7 +121,7 @@ def export(
     as_json: JsonFlag = False,
 ) -> None:
     """Write a model for another program; what was written is checked."""
-    from napari_txm_bgcorr.models.export.formats import export_model
+    from napari_txm_bgcorr.models.export import export_model
 
     done = export_model(model, out)
     if as_json:
@@ -144,7 +142,7 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete one of your models for good."""
-    from napari_txm_bgcorr.models.store import remove_model
+    from napari_txm_bgcorr.models import remove_model
 
     if not yes and not typer.confirm(f"Delete {name} for good?"):
         raise ConfigError(f"{name}: kept")

@@ -10,10 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from napari_txm_bgcorr.errors import WriteError
-from napari_txm_bgcorr.workflows.quality_report import (make_report, measure_output, summarise)
+from napari_txm_bgcorr.workflows import Bars, make_report, measure_output, summarise
 
 from .options import JsonFlag
-from .progress_bars import Bars
 
 __all__ = ["DarkPaths", "quality"]
 
@@ -60,14 +59,14 @@ def quality(
         )
     table = gauge.table()
     if csv is not None:
-        from napari_txm_bgcorr.io.report import write_csv
+        from napari_txm_bgcorr.io import write_csv
 
         write_csv(csv, table)
     if html is not None:
-        from napari_txm_bgcorr.io.report import write_html
+        from napari_txm_bgcorr.io import write_html
 
         write_html(html, make_report(output, gauge, table))
-    summary = summarise(output, table)
+    summary = summarise(str(output.path), table)
     if as_json:
         typer.echo(json.dumps(summary, allow_nan=False))
         return

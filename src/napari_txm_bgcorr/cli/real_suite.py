@@ -15,15 +15,13 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.errors import (ConfigError, MethodError, ReadError, TxmError)
-from napari_txm_bgcorr.workflows.config import CorrectionConfig
-from napari_txm_bgcorr.workflows.prepare import open_scan
+from napari_txm_bgcorr.errors import ConfigError, MethodError, ReadError, TxmError
+from napari_txm_bgcorr.workflows import CorrectionConfig, open_scan
 
-from . import correct
-from . import train
+from . import correct, train
 
 if TYPE_CHECKING:
-    from napari_txm_bgcorr.evaluation.real_suite import (FineTune, RealCase, Row, Scene)
+    from napari_txm_bgcorr.evaluation.real_suite import FineTune, RealCase, Row, Scene
 
 __all__ = ["COMPARED", "SuiteOptions", "corrected_backgrounds", "read_scene", "run_suite"]
 
@@ -151,7 +149,7 @@ def read_scene(case: RealCase, data: Path) -> Scene:
     ConfigError
         If images differ in size, or a tile has no place.
     """
-    from napari_txm_bgcorr.evaluation.real_suite import (Scene, area_mask, mean_truth)
+    from napari_txm_bgcorr.evaluation.real_suite import Scene, area_mask, mean_truth
 
     tiles = _tiles(case, data)
     raws = {Path(tile).name: image for tile, image in tiles.items()}
@@ -194,7 +192,7 @@ def _images(path: Path) -> list[NDArray[Any]]:
 
 
 def _places(table: Path, raws: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    from napari_txm_bgcorr.io.readers.tile_layout import parse_tile_configuration
+    from napari_txm_bgcorr.io.readers import parse_tile_configuration
 
     rows = {Path(name).stem: place for name, place in parse_tile_configuration(table).items()}
     missing = next((name for name in raws if name not in rows), None)
@@ -229,7 +227,7 @@ def corrected_backgrounds(
     TxmError
         As ``correct``.
     """
-    from napari_txm_bgcorr.backgrounds.registry import LEARNED
+    from napari_txm_bgcorr.backgrounds import LEARNED
 
     name, *more = method.split()
     learned = name in LEARNED
@@ -317,7 +315,7 @@ def _tuned(wanted: FineTune, options: SuiteOptions, folder: Path, runs: dict[str
 
 
 def _draw(folder: Path, method: str, scene: Scene, backgrounds: Backgrounds) -> None:
-    from napari_txm_bgcorr.io.case_pictures import write_pictures
+    from napari_txm_bgcorr.io import write_pictures
 
     name = "".join(c if c.isalnum() else "-" for c in method)
     write_pictures(folder, name, scene.raws, backgrounds, scene.truth, scene.lit, scene.places)

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from napari_txm_bgcorr.errors import ConfigError
-from napari_txm_bgcorr.workflows.redo import (flagged_tiles, redo_output)
+from napari_txm_bgcorr.workflows import flagged_tiles, redo_output
 
-from .options import (Device, JsonFlag)
+from .options import Device, JsonFlag
 from .quality import DarkPaths
 
 __all__ = ["parse_tiles", "redo"]

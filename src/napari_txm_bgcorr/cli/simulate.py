@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_txm_bgcorr.errors import (ConfigError, WriteError)
-from napari_txm_bgcorr.simulation.illumination import FAMILIES
-from napari_txm_bgcorr.simulation.specimens import SPECIMENS
-from napari_txm_bgcorr.workflows.simulate import (SETTINGS, part_of, write_simulation)
+from napari_txm_bgcorr.errors import ConfigError, WriteError
+from napari_txm_bgcorr.simulation import FAMILIES, SPECIMENS
+from napari_txm_bgcorr.workflows import SETTINGS, part_of, write_simulation
 
 from .options import parse_grid
 
 if TYPE_CHECKING:
-    from napari_txm_bgcorr.simulation.acquisition import SimulatedScan
+    from napari_txm_bgcorr.simulation import SimulatedScan
 
 __all__ = ["simulate"]
 

@@ -9,10 +9,9 @@ from typing import Annotated
 
 import typer
 
-from napari_txm_bgcorr.workflows.stitch import stitch_path
+from napari_txm_bgcorr.workflows import Bars, stitch_path
 
 from .options import JsonFlag
-from .progress_bars import Bars
 
 __all__ = ["stitch"]
 

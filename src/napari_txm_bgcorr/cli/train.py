@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from napari_txm_bgcorr.errors import ConfigError
+from napari_txm_bgcorr.workflows import data_overrides, find_data
 
 from .options import Device
 
 if TYPE_CHECKING:
-    from napari_txm_bgcorr.core.training_images import TrainingData
-    from napari_txm_bgcorr.training.config import (DataConfig, TrainConfig)
-    from napari_txm_bgcorr.training.loop import TrainStep
+    from napari_txm_bgcorr.core import TrainingData
+    from napari_txm_bgcorr.training import TrainConfig, TrainStep
 
-__all__ = ["MANY", "data_overrides", "find_data", "train"]
+__all__ = ["MANY", "train"]
 
 MANY = ("--references", "--samples", "--darks", "--pairs")
 """Options that take several values; the settings' own name is first of all."""
@@ -90,7 +89,7 @@ def train(
     A file named `stop` in the folder ends the run after the current step, one named `pause`
     makes it wait until it is removed. Several processes: torchrun --no-python -- txm-bgcorr train.
     """
-    from napari_txm_bgcorr.training.config import load_config
+    from napari_txm_bgcorr.training import load_config
 
     if run is None:
         raise ConfigError("--run: missing; name the folder of the run")
@@ -105,8 +104,8 @@ def _train(settings: TrainConfig, run: Path, *, resume: bool, device: str, profi
     data = find_data(settings.data)
     for sentence in (*data.notes, *_told(settings, data)):
         typer.echo(sentence)
-    from napari_txm_bgcorr.training.loop import run_training
-    from napari_txm_bgcorr.training.run.status import read_status
+    from napari_txm_bgcorr.training import run_training
+    from napari_txm_bgcorr.training.run import read_status
 
     model = run_training(
         settings, run, resume=resume, device=device, on_step=_show, data=data, profile=profile
@@ -133,7 +132,7 @@ def _told(settings: TrainConfig, data: TrainingData) -> tuple[str, ...]:
     """What the validation can tell, where the user's images are learned from."""
     if not any(data.counts().values()):
         return ()
-    from napari_txm_bgcorr.training.data.mixed import validation_tells
+    from napari_txm_bgcorr.training.data import validation_tells
 
     return validation_tells(settings, data)
 
@@ -151,53 +150,6 @@ def _source(config: str | None, run: Path, resume: bool) -> str:
 
 
 def _is_preset(config: str) -> bool:
-    from napari_txm_bgcorr.training.config import preset_names
+    from napari_txm_bgcorr.training import preset_names
 
     return config in preset_names()
-
-
-def data_overrides(
-    references: Sequence[str] | None,
-    samples: Sequence[str] | None,
-    pairs: Sequence[str] | None,
-    darks: Sequence[str] | None,
-) -> list[str]:
-    """Settings ``data.references=[...]`` and so on, with absolute paths.
-
-    Raises
-    ------
-    ConfigError
-        If a path does not exist, or a raw path has no background.
-    """
-    import json
-
-    found = []
-    for name, paths in (
-        ("references", references), ("samples", samples), ("pairs", pairs), ("darks", darks)
-    ):  # fmt: skip
-        if not paths:
-            continue
-        absolute = [os.path.abspath(path) for path in paths]
-        for path, given in zip(absolute, paths, strict=True):
-            if not os.path.exists(path):
-                raise ConfigError(f"--{name} {given}: no such file or folder; check the path")
-        value: list[str] | list[list[str]] = absolute
-        if name == "pairs":
-            if len(absolute) % 2:
-                raise ConfigError(f"--pairs {paths[-1]}: has no background; give RAW BACKGROUND")
-            value = [absolute[k : k + 2] for k in range(0, len(absolute), 2)]
-        found.append(f"data.{name}={json.dumps(value)}")
-    return found
-
-
-def find_data(data: DataConfig) -> TrainingData:
-    """Read what the settings name.
-
-    Raises
-    ------
-    ReadError
-        If a path cannot be read.
-    """
-    from napari_txm_bgcorr.io.training_images import read_training_data
-
-    return read_training_data(data.references, data.samples, data.pairs, data.darks)

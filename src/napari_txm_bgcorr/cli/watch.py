@@ -8,13 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_txm_bgcorr.core.progress import Progress
-from napari_txm_bgcorr.io.folder_watcher import Watcher
-from napari_txm_bgcorr.workflows.config import CorrectionConfig
-from napari_txm_bgcorr.workflows.watch import (FolderCorrection, check_folders)
+from napari_txm_bgcorr.core import Progress
+from napari_txm_bgcorr.io import Watcher
+from napari_txm_bgcorr.workflows import CorrectionConfig, FolderCorrection, check_folders
 
-from .correct import (DARK_HELP, METHOD_HELP, REFERENCE_HELP, SAVE_HELP)
-from .options import (Device, Grid, PixelNm, parse_grid, split_parts)
+from .correct import DARK_HELP, METHOD_HELP, REFERENCE_HELP, SAVE_HELP
+from .options import Device, Grid, PixelNm, parse_grid, split_parts
 
 __all__ = ["watch"]
 

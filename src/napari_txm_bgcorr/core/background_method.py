@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from .progress import (SILENT, Progress)
+from .progress import SILENT, Progress
 from .reference_matching import match_references
 from .scan import Scan
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
@@ -16,18 +16,15 @@ from numpy.typing import NDArray
 from napari_txm_bgcorr.errors import MethodError
 
 from . import pixels
-from .background_method import (BackgroundMethod, StatesUncertainty)
-from .provenance import (Provenance, make_provenance, refuse_if_corrected)
-from .scan import (LazyTiles, Scan)
+from .background_method import BackgroundMethod, StatesUncertainty
+from .scan import Scan
 
 __all__ = [
     "BackgroundMethod",
-    "Correction",
     "DivideOptions",
     "Divided",
     "TileResult",
     "correct_tiles",
-    "correction",
     "divide",
     "optical_density",
 ]
@@ -321,66 +318,3 @@ def _in_order(
         finally:
             for future in waiting:
                 future.cancel()
-
-
-@dataclass(frozen=True, eq=False)
-class Correction:
-    """A whole scan corrected lazily.
-
-    Attributes
-    ----------
-    raw : Scan
-    background : (T, Y, X) lazy float32, counts
-    corrected : (T, Y, X) lazy float32, transmission
-    provenance : Provenance
-    """
-
-    raw: Scan
-    background: LazyTiles
-    corrected: LazyTiles
-    provenance: Provenance
-
-
-def correction(
-    scan: Scan,
-    method: BackgroundMethod,
-    *,
-    device: str = "cpu",
-    force: bool = False,
-    options: DivideOptions = DEFAULT,
-) -> Correction:
-    """Fit a method to a scan and offer its result tile by tile.
-
-    Parameters
-    ----------
-    scan : Scan
-    method : BackgroundMethod
-        Not fitted yet.
-    device : str
-        What the method runs on, for the provenance.
-    force : bool
-        Correct even what is a corrected result already.
-    options : DivideOptions
-
-    Raises
-    ------
-    AlreadyCorrectedError
-        If the scan is a corrected result and `force` is not set.
-    MethodError
-        If the method cannot work on this scan.
-    """
-    refuse_if_corrected(scan, force=force)
-    fitted = method.fit(scan)
-
-    @lru_cache(maxsize=2)  # background and corrected of one tile are asked for together
-    def result(i: int) -> TileResult:
-        return next(correct_tiles(scan, fitted, indices=[i], options=options))
-
-    count, rows, columns = scan.tiles.shape
-    shape = (int(count), int(rows), int(columns))
-    return Correction(
-        scan,
-        LazyTiles(shape, np.float32, lambda i: result(i).background),
-        LazyTiles(shape, np.float32, lambda i: result(i).transmission),
-        make_provenance(scan, fitted, device),
-    )

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from .pixels import lit_in_tiles
-from .progress import (SILENT, Progress)
+from .progress import SILENT, Progress
 from .scan import Scan
 from .smooth_fields import spread_indices
 

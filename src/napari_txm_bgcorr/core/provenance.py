@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from napari_txm_bgcorr.errors import (AlreadyCorrectedError, ReadError)
+from napari_txm_bgcorr.errors import AlreadyCorrectedError, ReadError
 
-from .scan import (Scan, TileArray)
+from .scan import Scan
+from .tile_array import TileArray
 
 if TYPE_CHECKING:
     from .background_method import BackgroundMethod

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .references import (References, one_or_each)
-from .scan import (LazyTiles, Scan)
+from .references import References, one_or_each
+from .scan import Scan
+from .tile_array import LazyTiles
 
 __all__ = [
     "ENERGY_TOLERANCE",

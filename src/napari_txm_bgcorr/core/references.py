@@ -9,7 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .scan import (LazyTiles, Scan, TileArray)
+from .scan import Scan
+from .tile_array import LazyTiles, TileArray
 
 __all__ = [
     "References",

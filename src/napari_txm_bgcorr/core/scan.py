@@ -7,98 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.errors import ReadError
 
-__all__ = ["Kind", "LazyTiles", "Scan", "Source", "TileArray", "raster_cells", "raster_positions"]
+from .tile_array import TileArray, as_tiles
+
+__all__ = ["Kind", "Scan", "Source", "raster_cells", "raster_positions"]
 
 Kind = Literal["single", "mosaic", "series"]
-
-
-@runtime_checkable
-class TileArray(Protocol):
-    """A stack of tiles `(T, Y, X)` that is read piece by piece; NumPy arrays qualify."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Stack size `(T, Y, X)`."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of one pixel."""
-
-    def __getitem__(self, key: Any, /) -> Any:
-        """Read the addressed part as a NumPy array."""
-
-
-class LazyTiles:
-    """A `(T, Y, X)` stack whose tiles are read or computed when they are asked for.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        `(T, Y, X)`.
-    dtype : dtype-like
-        Type of one pixel.
-    read : callable
-        `read(i) -> (Y, X)` array for tile `0 <= i < T`. Must be safe to call from threads.
-    """
-
-    ndim = 3
-
-    def __init__(
-        self,
-        shape: tuple[int, int, int],
-        dtype: Any,
-        read: Callable[[int], NDArray[Any]],
-    ) -> None:
-        self.shape: tuple[int, int, int] = shape
-        self.dtype: np.dtype[Any] = np.dtype(dtype)
-        self._read = read
-
-    @property
-    def size(self) -> int:
-        """Number of pixels in the stack."""
-        return int(np.prod(self.shape, dtype=np.int64))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the whole stack if it were in memory."""
-        return self.size * self.dtype.itemsize
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        first, *rest = key if isinstance(key, tuple) else (key,)
-        if first is Ellipsis:
-            first, rest = slice(None), [Ellipsis, *rest]
-        inner = tuple(rest)
-        if isinstance(first, (int, np.integer)):
-            return np.asarray(self._tile(int(first))[inner], dtype=self.dtype)
-        index = np.arange(self.shape[0])[first]
-        if not index.size:
-            return np.empty((0, *self.shape[1:]), self.dtype)[(slice(None), *inner)]
-        return np.stack([np.asarray(self._tile(int(i))[inner], self.dtype) for i in index])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.asarray(self[:], dtype=dtype)
-
-    def _tile(self, i: int) -> NDArray[Any]:
-        count = self.shape[0]
-        if not -count <= i < count:
-            raise IndexError(f"tile {i} of a stack of {count} tiles")
-        tile = self._read(i % count)
-        if tile.shape != self.shape[1:]:
-            raise ReadError(
-                f"tile {i}: size {tile.shape} differs from the scan's {self.shape[1:]}; "
-                "remove the file or correct it on its own"
-            )
-        return tile
 
 
 @dataclass(frozen=True)
@@ -219,6 +139,59 @@ class Scan:
     angles_deg: NDArray[np.float64] | None = None
     provenance: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def from_array(
+        cls,
+        tiles: Any,
+        *,
+        flats: Any = None,
+        darks: Any = None,
+        grid: tuple[int, int] | None = None,
+        positions_px: Any = None,
+        name: str = "array",
+        **facts: Any,
+    ) -> Self:
+        """Make a scan of images in memory.
+
+        Parameters
+        ----------
+        tiles : (Y, X) or (T, Y, X) array-like, counts
+            NumPy, dask, or anything that is indexed like them; read tile by tile. Several
+            images are a mosaic where `grid` or `positions_px` is given, else a series.
+        flats, darks : (Y, X) or (N, Y, X) array-like, counts, optional
+            Images without sample, and without beam.
+        grid : (rows, columns), optional
+        positions_px : (T, 2) array-like, optional
+            Top left corners (y, x), y downwards.
+        name : str
+            Stands for the file in messages and in the record.
+        **facts
+            More attributes: ``pixel_nm``, ``energy_ev``, ``exposure_s``, ``times``, ...
+
+        Raises
+        ------
+        ReadError
+            If an argument is no image or stack of numbers, or they do not fit each other.
+        """
+        stack = as_tiles(tiles, "tiles")
+        count = int(stack.shape[0])
+        places = None if positions_px is None else np.array(positions_px, np.float64, ndmin=2)
+        if places is not None and places.shape == (count, 2):
+            places -= places.min(axis=0)
+        mosaic = count > 1 and (grid is not None or places is not None)
+        digits = len(str(count - 1))
+        return cls(
+            tiles=stack,
+            kind="single" if count == 1 else "mosaic" if mosaic else "series",
+            source=Source(Path(name), "array"),
+            names=(name,) if count == 1 else tuple(f"{name}_{k:0{digits}d}" for k in range(count)),
+            grid=None if grid is None else (int(grid[0]), int(grid[1])),
+            positions_px=places,
+            flats=None if flats is None else as_tiles(flats, "flats"),
+            darks=None if darks is None else as_tiles(darks, "darks"),
+            **facts,
+        )
 
     def __post_init__(self) -> None:
         """Refuse facts that contradict each other.

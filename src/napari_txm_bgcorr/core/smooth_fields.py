@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.interpolate import CubicSpline
 
-from .pixels import (level_of, lit_field)
+from .pixels import level_of, lit_field
 
 __all__ = [
     "CELLS",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.errors import ConfigError
 
-from .scan import TileArray
+from .tile_array import TileArray
 
 __all__ = ["ACQUISITION", "ImageStack", "TrainingData"]
 

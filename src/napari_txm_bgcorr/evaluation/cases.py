@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_txm_bgcorr.core.scan import (Scan, Source)
-from napari_txm_bgcorr.simulation.acquisition import (FAMILIES, Session, draw_session, draw_specimen)
+from napari_txm_bgcorr.core import Scan, Source
+from napari_txm_bgcorr.simulation import FAMILIES, Session, draw_session, draw_specimen
 
 __all__ = ["CASES", "EVALUATION", "Case", "SimulatedCase", "Truth", "draw_case", "families"]
 

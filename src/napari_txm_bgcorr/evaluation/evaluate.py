@@ -16,15 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_txm_bgcorr.backgrounds.registry import (make_method, method_names)
-from napari_txm_bgcorr.core import pixels
-from napari_txm_bgcorr.core.correction import (BackgroundMethod, TileResult, correct_tiles)
-from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.core.smooth_fields import spread_indices
-from napari_txm_bgcorr.errors import (ConfigError, MethodError, ModelError)
+from napari_txm_bgcorr.backgrounds import make_method, method_names
+from napari_txm_bgcorr.core import (
+    BackgroundMethod,
+    Scan,
+    TileResult,
+    correct_tiles,
+    pixels,
+    spread_indices,
+)
+from napari_txm_bgcorr.errors import ConfigError, MethodError, ModelError
 from napari_txm_bgcorr.quality import metrics as quality
 
-from .cases import (CASES, Case, SimulatedCase, draw_case, families)
+from .cases import CASES, Case, SimulatedCase, draw_case, families
 from .markdown_table import format_table
 
 __all__ = ["CASES", "GROUPS", "evaluate", "evaluate_real", "format_table"]

@@ -9,9 +9,9 @@ from typing import ClassVar
 
 from psygnal import SignalGroupDescriptor
 
-from napari_txm_bgcorr.backgrounds.captured import COMBINE
-from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.errors import (AlreadyCorrectedError, ConfigError)
+from napari_txm_bgcorr.backgrounds import COMBINE
+from napari_txm_bgcorr.core import Scan
+from napari_txm_bgcorr.errors import AlreadyCorrectedError, ConfigError
 
 __all__ = [
     "FORMATS",

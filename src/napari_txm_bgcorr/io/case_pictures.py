@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.smooth_fields import spread_indices
-from napari_txm_bgcorr.mosaic.assembly import blend
+from napari_txm_bgcorr.core import spread_indices
+from napari_txm_bgcorr.mosaic import blend
 
 from .guard import writing
-from .report_pictures import (grey_png, percentiles)
+from .report_pictures import grey_png, percentiles
 
 __all__ = ["sheet_png", "stitched_png", "write_pictures"]
 

@@ -15,7 +15,7 @@ from numcodecs.blosc import Blosc
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec
 
-from napari_txm_bgcorr.core.files import (discard, replace_file)
+from napari_txm_bgcorr.core import discard, replace_file
 
 __all__ = ["CODEC", "frame_reader", "read_chunk", "write_chunk"]
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from napari_txm_bgcorr.errors import (ReadError, TxmError)
+from napari_txm_bgcorr.errors import ReadError, TxmError
 
 from .readers.dispatch import read
-from .readers.filename_metadata import (is_dark, is_flat, natural_key)
+from .readers.filename_metadata import is_dark, is_flat, natural_key
 
 __all__ = ["SUFFIXES", "Arrival", "State", "Watcher", "readable"]
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from napari_txm_bgcorr.core.files import (is_busy, standing)
-from napari_txm_bgcorr.errors import (ReadError, TxmError, WriteError)
+from napari_txm_bgcorr.core import is_busy, standing
+from napari_txm_bgcorr.errors import ReadError, TxmError, WriteError
 
 __all__ = ["MAX_PIXELS", "check_frame", "one_line", "reading", "require_file", "writing"]
 

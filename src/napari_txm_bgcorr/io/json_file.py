@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from napari_txm_bgcorr.core.files import replace_file
+from napari_txm_bgcorr.core import replace_file
 from napari_txm_bgcorr.errors import ReadError
 
 from .guard import reading

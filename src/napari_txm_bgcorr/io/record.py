@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.background_method import UNCERTAINTY_UNIT
-from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core import UNCERTAINTY_UNIT, Scan
 
 from .guard import reading
 

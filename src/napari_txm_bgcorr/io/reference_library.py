@@ -19,12 +19,10 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
-from napari_txm_bgcorr.core.files import (remove_folder, replace_file)
-from napari_txm_bgcorr.core.scan import LazyTiles
-from napari_txm_bgcorr.core.training_images import (ACQUISITION, ImageStack)
-from napari_txm_bgcorr.errors import (ReadError, WriteError)
+from napari_txm_bgcorr.core import ACQUISITION, ImageStack, LazyTiles, remove_folder, replace_file
+from napari_txm_bgcorr.errors import ReadError, WriteError
 
-from .guard import (reading, writing)
+from .guard import reading, writing
 
 __all__ = ["JOURNAL", "KEY", "Library", "can_read", "open_library"]
 

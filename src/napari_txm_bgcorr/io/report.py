@@ -14,12 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.quality.flags import (Flag, flagged, raised, shown_flags)
-from napari_txm_bgcorr.quality.table import (COLUMNS, SIDES, TileQuality)
+from napari_txm_bgcorr.quality import (
+    COLUMNS,
+    SIDES,
+    Flag,
+    TileQuality,
+    flagged,
+    raised,
+    shown_flags,
+)
 
 from .guard import writing
 from .report_page import PAGE
-from .report_pictures import (data_uri, grey_png, grid_png, legend_png, percentiles)
+from .report_pictures import data_uri, grey_png, grid_png, legend_png, percentiles
 
 __all__ = ["Report", "csv_text", "html_text", "worst", "write_csv", "write_html"]
 

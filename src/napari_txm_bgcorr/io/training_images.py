@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.references import References
-from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.core.training_images import (ACQUISITION, ImageStack, TrainingData)
+from napari_txm_bgcorr.core import ACQUISITION, ImageStack, References, Scan, TrainingData
 from napari_txm_bgcorr.errors import ReadError
 
 from . import reference_library as library
-from .guard import (check_frame, reading)
-from .readers.dispatch import (read, read_references)
-from .readers.filename_metadata import (is_dark, is_flat, natural_key)
+from .guard import check_frame, reading
+from .readers.dispatch import read, read_references
+from .readers.filename_metadata import is_dark, is_flat, natural_key
 
 __all__ = ["read_training_data"]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_txm_bgcorr.core.training_images import ImageStack
-from napari_txm_bgcorr.simulation.illumination import FAMILIES
+from napari_txm_bgcorr.core import ImageStack
+from napari_txm_bgcorr.simulation import FAMILIES
 
 __all__ = [
     "INTENDED_USE",

@@ -20,11 +20,11 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from napari_txm_bgcorr import __version__
-from napari_txm_bgcorr.core.files import write_atomic
-from napari_txm_bgcorr.errors import (ConfigError, ModelError)
+from napari_txm_bgcorr.core import write_atomic
+from napari_txm_bgcorr.errors import ConfigError, ModelError
 
-from .card import (INTENDED_USE, LICENCE, joined_fits, training_facts, without_places)
-from .embedded_references import (PREFIX, Carried)
+from .card import INTENDED_USE, LICENCE, joined_fits, training_facts, without_places
+from .embedded_references import PREFIX, Carried
 from .network_config import NetworkConfig
 from .networks import build_generator
 

@@ -16,9 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_txm_bgcorr.core.references import (References, first_and_each, one_or_each)
-from napari_txm_bgcorr.core.smooth_fields import spread_indices
-from napari_txm_bgcorr.core.training_images import (ACQUISITION, ImageStack)
+from napari_txm_bgcorr.core import (
+    ACQUISITION,
+    ImageStack,
+    References,
+    first_and_each,
+    one_or_each,
+    spread_indices,
+)
 from napari_txm_bgcorr.errors import ModelError
 
 __all__ = ["PREFIX", "Carried", "choose_references"]

@@ -22,7 +22,7 @@ from torch.nn import functional
 from napari_txm_bgcorr.errors import ConfigError
 
 from .network_config import NetworkConfig
-from .tensors import (LEAST_SD, expected_rms)
+from .tensors import LEAST_SD, expected_rms
 
 __all__ = [
     "IN_CHANNELS",

@@ -21,16 +21,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from napari_txm_bgcorr.core.correction import TileResult
-from napari_txm_bgcorr.core.files import write_atomic
-from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.core.smooth_fields import spread_indices
+from napari_txm_bgcorr.core import Scan, TileResult, spread_indices, write_atomic
 from napari_txm_bgcorr.errors import ModelError
-from napari_txm_bgcorr.simulation.acquisition import simulate_tile
+from napari_txm_bgcorr.simulation import simulate_tile
 
-from .checkpoint import (Model, load_model, resolve_model)
+from .checkpoint import Model, load_model, resolve_model
 from .devices import one_thread
-from .tensors import (log_field, network_input)
+from .tensors import log_field, network_input
 
 __all__ = [
     "CARD_KEY",

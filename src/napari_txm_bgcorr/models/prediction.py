@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from .devices import (guard, one_thread)
-from .tensors import (level_of, log_field, network_input, upsample)
+from .devices import guard, one_thread
+from .tensors import level_of, log_field, network_input, upsample
 
 __all__ = ["Blind", "Prediction", "stated_sd"]
 

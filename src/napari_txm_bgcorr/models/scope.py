@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core import Scan
 
 from .card import fits
 

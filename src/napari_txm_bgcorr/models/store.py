@@ -9,11 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from napari_txm_bgcorr.core.files import remove_file
-from napari_txm_bgcorr.core.files import rename as rename_file
-from napari_txm_bgcorr.errors import (ModelError, WriteError)
+from napari_txm_bgcorr.core import remove_file
+from napari_txm_bgcorr.core import rename as rename_file
+from napari_txm_bgcorr.errors import ModelError, WriteError
 
-from .checkpoint import (list_models, load_model, models_folder, read_card, resolve_model, shipped_folder, write_model)
+from .checkpoint import (
+    list_models,
+    load_model,
+    models_folder,
+    read_card,
+    resolve_model,
+    shipped_folder,
+    write_model,
+)
 
 __all__ = [
     "ModelRow",

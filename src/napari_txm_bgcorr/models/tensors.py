@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_txm_bgcorr.simulation.specimens import FREE
+from napari_txm_bgcorr.simulation import FREE
 
 __all__ = [
     "LEAST_SD",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from napari_txm_bgcorr.errors import ConfigError
 
-from .checkpoint import (load_model, resolve_model)
+from .checkpoint import load_model, resolve_model
 
 __all__ = ["start_from"]
 

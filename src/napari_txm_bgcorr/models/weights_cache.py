@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .checkpoint import (Model, load_model)
+from .checkpoint import Model, load_model
 from .devices import guard
 
 __all__ = ["release", "resident"]

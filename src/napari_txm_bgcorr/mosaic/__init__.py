@@ -1,1 +1,8 @@
-"""mosaic."""
+"""Where the tiles of a mosaic lie, and how they become one picture.
+
+An overview of the scan, registration of neighbouring tiles, blending.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

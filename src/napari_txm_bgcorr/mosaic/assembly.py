@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.scan import (Scan, TileArray)
+from napari_txm_bgcorr.core import Scan, TileArray
 
 __all__ = ["blend", "registered"]
 

@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_txm_bgcorr.core.parallel import cpu_cores
-from napari_txm_bgcorr.core.smooth_fields import Coarse
-from napari_txm_bgcorr.core.stack_statistics import median_of
+from napari_txm_bgcorr.core import Coarse, cpu_cores, median_of
 
 __all__ = ["Smooth", "agreeing", "shared_pattern"]
 

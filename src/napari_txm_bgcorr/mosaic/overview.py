@@ -13,14 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.background_method import (PredictsTiles, TilePrediction)
-from napari_txm_bgcorr.core.correction import BackgroundMethod
-from napari_txm_bgcorr.core.parallel import (cpu_cores, spread)
-from napari_txm_bgcorr.core.pixels import lit_in_tiles
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
-from napari_txm_bgcorr.core.scan import (LazyTiles, Scan, TileArray)
-from napari_txm_bgcorr.core.smooth_fields import (Coarse, log_beam, spread_indices)
-from napari_txm_bgcorr.core.stack_statistics import median_of
+from napari_txm_bgcorr.core import (
+    SILENT,
+    BackgroundMethod,
+    Coarse,
+    LazyTiles,
+    PredictsTiles,
+    Progress,
+    Scan,
+    TileArray,
+    TilePrediction,
+    cpu_cores,
+    lit_in_tiles,
+    log_beam,
+    median_of,
+    spread,
+    spread_indices,
+)
 from napari_txm_bgcorr.errors import MethodError
 
 from .fixed_pattern import shared_pattern

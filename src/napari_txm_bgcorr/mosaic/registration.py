@@ -8,16 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.parallel import spread
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
-from napari_txm_bgcorr.core.scan import (Scan, TileArray)
+from napari_txm_bgcorr.core import SILENT, Progress, Scan, TileArray, spread
 from napari_txm_bgcorr.errors import MethodError
 
 from .lattice import Lattice
-from .matching import (Matcher, Scores)
-from .overview import (Overview, survey)
-from .placement import (Edge, Trust, reconcile)
-from .step_belief import (Belief, common_step, most_likely)
+from .matching import Matcher, Scores
+from .overview import Overview, survey
+from .placement import Edge, Trust, reconcile
+from .step_belief import Belief, common_step, most_likely
 
 __all__ = ["Edge", "Positions", "neighbours", "nominal_positions", "register"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .matching import (Scores, around)
+from .matching import Scores, around
 
 __all__ = ["Belief", "Found", "common_step", "most_likely"]
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .table import (COLUMNS, TileQuality)
+from .table import COLUMNS, TileQuality
 
 __all__ = ["FLAGS", "Flag", "Worth", "flagged", "raised", "reasons", "shown_flags", "worth"]
 

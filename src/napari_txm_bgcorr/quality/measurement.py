@@ -13,16 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.correction import TileResult
-from napari_txm_bgcorr.core.pixels import lit_field
-from napari_txm_bgcorr.core.scan import (Scan, TileArray)
+from napari_txm_bgcorr.core import Scan, TileArray, TileResult, lit_field
 from napari_txm_bgcorr.errors import MethodError
-from napari_txm_bgcorr.mosaic.overview import (Overview, bin_mean)
-from napari_txm_bgcorr.mosaic.registration import (Positions, register)
+from napari_txm_bgcorr.mosaic import Overview, Positions, bin_mean, register
 
 from .table import TileQuality
-from .tile_bins import (fine_band, log_bins)
-from .tile_metrics import (departures, ghosts, overlaps, picture, residues, sides_of, structure)
+from .tile_bins import fine_band, log_bins
+from .tile_metrics import departures, ghosts, overlaps, picture, residues, sides_of, structure
 
 __all__ = ["WORK_PX", "Gauge", "measure", "trusted"]
 

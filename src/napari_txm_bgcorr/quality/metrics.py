@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_txm_bgcorr.core.pixels import lit_field
+from napari_txm_bgcorr.core import lit_field
 
 __all__ = [
     "background_error",

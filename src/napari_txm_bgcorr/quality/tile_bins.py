@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_txm_bgcorr.mosaic.overview import bin_mean
+from napari_txm_bgcorr.mosaic import bin_mean
 
 __all__ = ["fine_band", "log_bins"]
 

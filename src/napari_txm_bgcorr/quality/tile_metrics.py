@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_txm_bgcorr.mosaic.assembly import blend
-from napari_txm_bgcorr.mosaic.registration import neighbours
+from napari_txm_bgcorr.mosaic import blend, neighbours
 
 from .metrics import LEAST_CONTRAST
 

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.scan import (Kind, LazyTiles, Scan, Source, raster_positions)
+from napari_txm_bgcorr.core import Kind, LazyTiles, Scan, Source, raster_positions
 from napari_txm_bgcorr.errors import ConfigError
 
-from .illumination import (FAMILIES, Family)
+from .illumination import FAMILIES, Family
 from .random_fields import Floats
-from .session import (Session, draw_session)
-from .specimen_canvas import (cut_out, once)
-from .specimens import (SPECIMENS, draw_specimen, free_of_sample)
+from .session import Session, draw_session
+from .specimen_canvas import cut_out, once
+from .specimens import SPECIMENS, draw_specimen, free_of_sample
 
 __all__ = [
     "FAMILIES",

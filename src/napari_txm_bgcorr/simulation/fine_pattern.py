@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .illumination import (Family, Range, Rng)
-from .random_fields import (Floats, Nodes, blurred, coloured, power_law, splat)
+from .illumination import Family, Range, Rng
+from .random_fields import Floats, Nodes, blurred, coloured, power_law, splat
 
 __all__ = ["fine_pattern"]
 

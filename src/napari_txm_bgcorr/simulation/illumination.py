@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .illumination_steep import (STEEP, steep_shape)
-from .random_fields import (Floats, coloured, power_law)
+from .illumination_steep import STEEP, steep_shape
+from .random_fields import Floats, coloured, power_law
 
 __all__ = ["FAMILIES", "SMOOTH", "Family", "Range", "Rng", "aperture_mask", "smooth_shape"]
 

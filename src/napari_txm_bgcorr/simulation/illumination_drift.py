@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import BSpline, make_interp_spline
 
 from .illumination import SMOOTH
-from .random_fields import (Floats, coloured)
+from .random_fields import Floats, coloured
 
 __all__ = ["MODE_RMS", "Drift", "draw_drift", "expected_drift", "growth"]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .random_fields import (Floats, coloured, power_law)
+from .random_fields import Floats, coloured, power_law
 
 __all__ = ["LIT", "MARGIN", "STEEP", "moved", "steep_shape"]
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from napari_txm_bgcorr.errors import ConfigError
 
 from .fine_pattern import fine_pattern
-from .illumination import (FAMILIES, Family, aperture_mask, smooth_shape)
-from .illumination_drift import (Drift, draw_drift)
-from .illumination_steep import (STEEP, moved)
-from .random_fields import (Floats, coloured, power_law)
+from .illumination import FAMILIES, Family, aperture_mask, smooth_shape
+from .illumination_drift import Drift, draw_drift
+from .illumination_steep import STEEP, moved
+from .random_fields import Floats, coloured, power_law
 
 __all__ = ["Session", "draw_session"]
 

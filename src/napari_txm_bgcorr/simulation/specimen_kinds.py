@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from .random_fields import (Floats, blurred, coloured, power_law, splat)
+from .random_fields import Floats, blurred, coloured, power_law, splat
 
 __all__ = ["MAKERS", "Rng", "Shape", "log_uniform"]
 

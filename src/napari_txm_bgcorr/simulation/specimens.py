@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from .random_fields import (Floats, blurred)
-from .specimen_kinds import (MAKERS, Rng, Shape, log_uniform)
+from .random_fields import Floats, blurred
+from .specimen_kinds import MAKERS, Rng, Shape, log_uniform
 
 __all__ = ["FREE", "SPECIMENS", "draw_specimen", "free_of_sample", "image_of"]
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from napari_txm_bgcorr.models.tensors import Batch
+from napari_txm_bgcorr.models import Batch
 
 from .config import TrainConfig
 from .validation import validate

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from napari_txm_bgcorr.errors import ConfigError
-from napari_txm_bgcorr.models.network_config import NetworkConfig
+from napari_txm_bgcorr.models import NetworkConfig
 
 from .energy import EnergyConfig
 from .watchdog import WatchdogConfig

@@ -19,8 +19,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from napari_txm_bgcorr.errors import ConfigError
-from napari_txm_bgcorr.models.devices import (choose_device, on_device)
-from napari_txm_bgcorr.models.tensors import Batch
+from napari_txm_bgcorr.models import Batch, choose_device, on_device
 
 __all__ = ["ALONE", "World", "join"]
 

@@ -11,22 +11,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.training_images import TrainingData
-from napari_txm_bgcorr.models.card import (acquisition_of, facts_of_images)
-from napari_txm_bgcorr.models.devices import guard
-from napari_txm_bgcorr.models.embedded_references import choose_references
-from napari_txm_bgcorr.models.tensors import Batch
+from napari_txm_bgcorr.core import TrainingData
+from napari_txm_bgcorr.models import (
+    Batch,
+    acquisition_of,
+    choose_references,
+    facts_of_images,
+    guard,
+)
 
 from .config import TrainConfig
-from .data.pairs import (batches, build_pairs, worker_count)
+from .data.pairs import batches, build_pairs, worker_count
 from .distributed import join
-from .profiling import (phase, profiled)
+from .profiling import phase, profiled
 from .run.folder import RunFolder
-from .run.recorder import (RunRecorder, StopSignals)
+from .run.recorder import RunRecorder, StopSignals
 from .step import TrainStep
 from .trainer import Trainer
-from .validation import (preview, split_figures, validation_cases)
-from .watchdog import (Diverged, TrainError)
+from .validation import preview, split_figures, validation_cases
+from .watchdog import Diverged, TrainError
 
 __all__ = ["TrainError", "TrainStep", "Trainer", "fit", "run_training"]
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_txm_bgcorr.models.tensors import (LEAST_SD, Batch)
+from napari_txm_bgcorr.models import LEAST_SD, Batch
 
 __all__ = [
     "BACKGROUND_LOSSES",

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
-from napari_txm_bgcorr.core.files import write_atomic
+from napari_txm_bgcorr.core import write_atomic
 
 __all__ = ["PHASES", "RECORDED", "SKIPPED", "phase", "profiled"]
 

@@ -10,18 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from napari_txm_bgcorr.errors import DeviceError
-from napari_txm_bgcorr.models.devices import (choose_device, is_out_of_memory, trains_in_bf16)
-from napari_txm_bgcorr.models.networks import (build_discriminator, build_generator)
-from napari_txm_bgcorr.models.tensors import Batch
-from napari_txm_bgcorr.models.warm_start import start_from
+from napari_txm_bgcorr.models import (
+    Batch,
+    build_discriminator,
+    build_generator,
+    choose_device,
+    is_out_of_memory,
+    start_from,
+    trains_in_bf16,
+)
 
 from .blend import blend_of
 from .config import TrainConfig
-from .distributed import (ALONE, World, unsynced)
-from .losses import (LOSSES, OUTPUT_LOSSES, discriminator_loss, generator_adversarial_loss)
+from .distributed import ALONE, World, unsynced
+from .losses import LOSSES, OUTPUT_LOSSES, discriminator_loss, generator_adversarial_loss
 from .profiling import phase
 from .validation import AT_ONCE
-from .watchdog import (TrainError, Watchdog)
+from .watchdog import TrainError, Watchdog
 
 __all__ = ["TrainError", "Trainer"]
 

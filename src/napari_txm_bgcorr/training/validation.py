@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from napari_txm_bgcorr.errors import ConfigError
-from napari_txm_bgcorr.models.tensors import (Batch, scale_free_rms)
+from napari_txm_bgcorr.models import Batch, scale_free_rms
 
-from .data.pairs import (PairSource, to_batch)
+from .data.pairs import PairSource, to_batch
 
 __all__ = ["preview", "split_figures", "validate", "validation_cases"]
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from napari_txm_bgcorr.backgrounds.captured import COMBINE
+from napari_txm_bgcorr.backgrounds import COMBINE
 from napari_txm_bgcorr.errors import ConfigError
 
 __all__ = ["FIT", "FORMATS", "JOIN", "PARTS", "CorrectionConfig", "load_config", "parse_shard"]
@@ -95,7 +95,7 @@ class CorrectionConfig(BaseModel):
         """Refuse to save what the method does not state."""
         if "uncertainty" not in self.save or self.is_joint:
             return self
-        from napari_txm_bgcorr.backgrounds.registry import JOINT_BY_DEFAULT
+        from napari_txm_bgcorr.backgrounds import JOINT_BY_DEFAULT
 
         by_default = self.method in JOINT_BY_DEFAULT
         method = f"{self.method} --no-joint" if by_default else self.method
@@ -130,7 +130,7 @@ class CorrectionConfig(BaseModel):
     @property
     def is_joint(self) -> bool:
         """Whether the backgrounds of the whole scan are solved together."""
-        from napari_txm_bgcorr.backgrounds.registry import JOINT_BY_DEFAULT
+        from napari_txm_bgcorr.backgrounds import JOINT_BY_DEFAULT
 
         return self.method in JOINT_BY_DEFAULT if self.joint is None else self.joint
 
@@ -246,7 +246,7 @@ def load_config(path: Path) -> CorrectionConfig:
     ReadError
         If the output cannot be read.
     """
-    from napari_txm_bgcorr.io.output.patch import (is_record, recorded_config)
+    from napari_txm_bgcorr.io.output import is_record, recorded_config
 
     if path.is_dir() or path.suffix.lower() == ".tif" or is_record(path):
         return _parsed(recorded_config(path), path)

@@ -8,19 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_txm_bgcorr.core.background_method import (method_notes, reference_notes)
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
-from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core import SILENT, Progress, Scan, method_notes, reference_notes
 from napari_txm_bgcorr.errors import ConfigError
-from napari_txm_bgcorr.mosaic.assembly import registered
+from napari_txm_bgcorr.mosaic import registered
 
-from .config import (FIT, JOIN, CorrectionConfig, parse_shard)
-from .inputs import (check_place, refuse_file_name, side_by_side, split_jobs)
+from .config import FIT, JOIN, CorrectionConfig, parse_shard
+from .inputs import check_place, refuse_file_name, side_by_side, split_jobs
 from .positions_table import write_positions
-from .prepare import (Shared, method_of, model_notes, open_scan)
+from .prepare import Shared, method_of, model_notes, open_scan
 from .resources import peak_rss_mb
-from .runners import (LocalRunner, TileRunner)
-from .stitch import (check_stitched_place, stitch_path, stitch_results, stitched_place)
+from .runners import LocalRunner, TileRunner
+from .stitch import check_stitched_place, stitch_path, stitch_results, stitched_place
 
 if TYPE_CHECKING:
     from napari_txm_bgcorr.io import OutputWriter
@@ -114,7 +112,7 @@ def _fit_only(jobs: Jobs, config: CorrectionConfig, progress: Progress) -> dict[
 
 def _complete(out: Path, config: CorrectionConfig, progress: Progress) -> dict[str, Any]:
     """Complete an output that shares have made, and stitch it where asked."""
-    from napari_txm_bgcorr.io.output.shared_store import join_shards
+    from napari_txm_bgcorr.io.output import join_shards
 
     if config.stitch:
         check_stitched_place(out, overwrite=config.overwrite)
@@ -137,7 +135,7 @@ def correct_scans(
     An interrupted run of the same job goes on where it stopped.
     """
     from napari_txm_bgcorr import io
-    from napari_txm_bgcorr.io.output.fit_file import remove_fits
+    from napari_txm_bgcorr.io.output import remove_fits
 
     started = time.perf_counter()
     blind: list[str] = []
@@ -194,7 +192,7 @@ def _open(
 
     shard = None if config.shard is None else parse_shard(config.shard)
     if shard is not None:
-        from napari_txm_bgcorr.io.output.shared_store import open_shard
+        from napari_txm_bgcorr.io.output import open_shard
 
         return open_shard(out, whole, provenance, shard=shard, save=config.parts)
     return io.open_output(

@@ -10,8 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.references import (concatenated, joined_facts, one_or_each)
-from napari_txm_bgcorr.core.scan import (LazyTiles, Scan, Source, TileArray)
+from napari_txm_bgcorr.core import (
+    LazyTiles,
+    Scan,
+    Source,
+    TileArray,
+    concatenated,
+    joined_facts,
+    one_or_each,
+)
 from napari_txm_bgcorr.errors import WriteError
 
 __all__ = ["check_place", "refuse_file_name", "side_by_side", "split_jobs"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core import Scan
 from napari_txm_bgcorr.errors import WriteError
 
 from .config import CorrectionConfig
@@ -43,7 +43,7 @@ def write_positions(
     WriteError
         If it cannot be written.
     """
-    from napari_txm_bgcorr.io.readers.tile_layout import tile_configuration_text
+    from napari_txm_bgcorr.io.readers import tile_configuration_text
 
     stage = described.get("joint")
     if not isinstance(stage, Mapping) or not stage.get("pairs_registered"):

@@ -7,10 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from napari_txm_bgcorr.core.background_method import BackgroundMethod
-from napari_txm_bgcorr.core.provenance import refuse_if_corrected
-from napari_txm_bgcorr.core.references import References
-from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core import BackgroundMethod, References, Scan, refuse_if_corrected
 
 from .config import CorrectionConfig
 
@@ -90,7 +87,7 @@ def method_of(config: CorrectionConfig) -> BackgroundMethod:
     MethodError, ModelError, DeviceError
         If there is no such method, model or device.
     """
-    from napari_txm_bgcorr.backgrounds.registry import (LEARNED, make_method)
+    from napari_txm_bgcorr.backgrounds import LEARNED, make_method
 
     learned = config.method in LEARNED
     given: dict[str, Any] = {"model": config.model, "device": config.device} if learned else {}
@@ -101,12 +98,11 @@ def method_of(config: CorrectionConfig) -> BackgroundMethod:
 
 def model_notes(scans: Sequence[Scan], config: CorrectionConfig) -> list[str]:
     """Tell what in the scans is outside the model's card."""
-    from napari_txm_bgcorr.backgrounds.registry import LEARNED
+    from napari_txm_bgcorr.backgrounds import LEARNED
 
     if config.method not in LEARNED:
         return []
-    from napari_txm_bgcorr.models.checkpoint import (read_card, resolve_model)
-    from napari_txm_bgcorr.models.scope import fitness
+    from napari_txm_bgcorr.models import fitness, read_card, resolve_model
 
     card, name = read_card(resolve_model(config.model)), f"model {Path(config.model).name}"
     return list(dict.fromkeys(s for scan in scans for s in fitness(card, scan, name)))

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
+from napari_txm_bgcorr.core import SILENT, Progress
 
 if TYPE_CHECKING:
-    from napari_txm_bgcorr.io.output.patch import FinishedOutput
-    from napari_txm_bgcorr.quality.measurement import Gauge
-    from napari_txm_bgcorr.quality.table import TileQuality
+    from napari_txm_bgcorr.io.output import FinishedOutput
+    from napari_txm_bgcorr.quality import Gauge, TileQuality
 
-__all__ = ["make_report", "measure_output", "summarise"]
+    from .corrected_scan import CorrectedScan
+
+__all__ = ["make_report", "measure_corrected", "measure_output", "summarise"]
 
 LISTED = 10  # the worst tiles
 
@@ -41,8 +42,8 @@ def measure_output(
         If it is no complete output.
     """
     from napari_txm_bgcorr import io
-    from napari_txm_bgcorr.io.output.patch import open_finished
-    from napari_txm_bgcorr.quality.measurement import measure
+    from napari_txm_bgcorr.io.output import open_finished
+    from napari_txm_bgcorr.quality import measure
 
     output = open_finished(path)
     if dark:
@@ -50,7 +51,7 @@ def measure_output(
         output = replace(output, scan=replace(output.scan, darks=darks))
     novelty = None
     if output.provenance.get("weights_sha256"):  # PyTorch takes a second to load
-        from napari_txm_bgcorr.models.novelty import novelty_of
+        from napari_txm_bgcorr.models import novelty_of
 
         novelty = novelty_of(output.scan, output.provenance)
 
@@ -70,9 +71,26 @@ def measure_output(
     return output, gauge
 
 
+def measure_corrected(corrected: CorrectedScan, progress: Progress = SILENT) -> Gauge:
+    """Measure every tile of a correction in memory."""
+    from napari_txm_bgcorr.quality import measure
+
+    def shown(done: int, total: int) -> None:
+        progress.step("measuring", done, total)
+
+    return measure(
+        corrected.scan,
+        corrected.background,
+        corrected.transmission,
+        corrected.valid,
+        progress=shown,
+        described=corrected.method.describe(),
+    )
+
+
 def make_report(output: FinishedOutput, gauge: Gauge, table: TileQuality) -> Any:
     """Everything that goes on the page."""
-    from napari_txm_bgcorr.io.report import (Report, worst)
+    from napari_txm_bgcorr.io import Report, worst
 
     scan = output.scan
     kind = str(scan.kind)
@@ -103,10 +121,17 @@ def make_report(output: FinishedOutput, gauge: Gauge, table: TileQuality) -> Any
     )
 
 
-def summarise(output: FinishedOutput, table: TileQuality) -> dict[str, Any]:
-    """Figures and flags, JSON-ready."""
-    from napari_txm_bgcorr.io.report import worst
-    from napari_txm_bgcorr.quality.flags import (FLAGS, raised)
+def summarise(name: str, table: TileQuality) -> dict[str, Any]:
+    """Figures and flags of all tiles, JSON-ready.
+
+    Parameters
+    ----------
+    name : str
+        Of the output.
+    table : TileQuality
+    """
+    from napari_txm_bgcorr.io import worst
+    from napari_txm_bgcorr.quality import FLAGS, raised
 
     found = raised(table)
     tiles = []
@@ -115,7 +140,7 @@ def summarise(output: FinishedOutput, table: TileQuality) -> dict[str, Any]:
         tiles.append({**table.row(i), "flags": flags})
     marked = [row["tile"] for row in tiles if row["flags"]]
     return {
-        "output": str(output.path),
+        "output": name,
         "tiles": tiles,
         "flagged": marked,
         "worst": [i for i in worst(table, LISTED) if i in marked],

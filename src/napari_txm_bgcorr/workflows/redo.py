@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from napari_txm_bgcorr.errors import ConfigError
 
-from .tile_redo import (nearby, redo_tiles, subset)
+from .tile_redo import nearby, redo_tiles, subset
 
 if TYPE_CHECKING:
-    from napari_txm_bgcorr.core.background_method import BackgroundMethod
-    from napari_txm_bgcorr.core.scan import Scan
-    from napari_txm_bgcorr.io.output.patch import FinishedOutput
+    from napari_txm_bgcorr.core import BackgroundMethod, Scan
+    from napari_txm_bgcorr.io.output import FinishedOutput
 
 __all__ = ["flagged_tiles", "redo_output"]
 
@@ -59,8 +58,8 @@ def redo_output(
     ConfigError
         If the dark is another than that of the other tiles.
     """
-    from napari_txm_bgcorr.backgrounds.registry import (LEARNED, make_method)
-    from napari_txm_bgcorr.io.output.patch import (Patch, open_finished)
+    from napari_txm_bgcorr.backgrounds import LEARNED, make_method
+    from napari_txm_bgcorr.io.output import Patch, open_finished
 
     output = open_finished(path)
     if not tiles:
@@ -83,7 +82,7 @@ def flagged_tiles(path: Path, darks: Sequence[Path] = ()) -> list[int]:
     """Tiles of a finished output that the quality flags raise, ascending."""
     import numpy as np
 
-    from napari_txm_bgcorr.quality.flags import flagged
+    from napari_txm_bgcorr.quality import flagged
 
     from .quality_report import measure_output
 
@@ -109,7 +108,7 @@ def _provenance(
     local: int | None,
 ) -> dict[str, Any]:
     """By what these tiles are made; refuses another dark than that of the other tiles."""
-    from napari_txm_bgcorr.core.provenance import make_provenance
+    from napari_txm_bgcorr.core import make_provenance
 
     part = scan if local is None else subset(scan, nearby(scan, tiles[0], max(1, local)))
     made = make_provenance(scan, method.fit(part)).to_dict()

@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.reference_matching import same_energy
-from napari_txm_bgcorr.core.references import References
+from napari_txm_bgcorr.core import References, same_energy
 from napari_txm_bgcorr.errors import ReadError
-from napari_txm_bgcorr.io.guard import reading
-from napari_txm_bgcorr.io.readers.dispatch import read
-from napari_txm_bgcorr.io.reference_library import (Library, Line)
-from napari_txm_bgcorr.quality.reference_checks import (fault_of, sample_score, thumbnail)
+from napari_txm_bgcorr.io import Library, Line, reading
+from napari_txm_bgcorr.io.readers import read
+from napari_txm_bgcorr.quality import fault_of, sample_score, thumbnail
 
 __all__ = ["PATTERN", "Harvest", "HarvestOptions", "harvest"]
 

@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from napari_txm_bgcorr.core.background_method import BackgroundMethod
-from napari_txm_bgcorr.core.correction import (TileResult, correct_tiles)
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
-from napari_txm_bgcorr.core.provenance import make_provenance
-from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core import (
+    SILENT,
+    BackgroundMethod,
+    Progress,
+    Scan,
+    TileResult,
+    correct_tiles,
+    make_provenance,
+)
 
 if TYPE_CHECKING:
     from napari_txm_bgcorr.io import OutputWriter

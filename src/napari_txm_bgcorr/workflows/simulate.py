@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_txm_bgcorr.core.files import (remove_folder, rename)
+from napari_txm_bgcorr.core import remove_folder, rename
 from napari_txm_bgcorr.errors import WriteError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_txm_bgcorr.core.scan import Scan
-    from napari_txm_bgcorr.simulation.acquisition import SimulatedScan
+    from napari_txm_bgcorr.core import Scan
+    from napari_txm_bgcorr.simulation import SimulatedScan
 
 __all__ = ["SETTINGS", "part_of", "write_simulation"]
 
@@ -100,7 +100,7 @@ def _write_tiff(scan: Scan, part: Path) -> None:
 
 
 def _write_xradia(scan: Scan, part: Path, kind: str) -> None:
-    from napari_txm_bgcorr.io.output.xradia import write_xradia
+    from napari_txm_bgcorr.io.output import write_xradia
 
     facts: dict[str, Any] = {
         "pixel_um": (scan.pixel_nm or 0) / 1000,
@@ -157,7 +157,7 @@ def _write(path: Path, image: Any, scan: Scan) -> None:
 
 
 def _write_table(folder: Path, scan: Scan, positions_px: NDArray[np.float64]) -> None:
-    from napari_txm_bgcorr.io.readers.tile_layout import tile_configuration_text
+    from napari_txm_bgcorr.io.readers import tile_configuration_text
 
     names = [f"{name}.tif" for name in scan.names]
     text = tile_configuration_text(names, positions_px)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
+from napari_txm_bgcorr.core import SILENT, Progress
 from napari_txm_bgcorr.errors import WriteError
 
 from .resources import peak_rss_mb
@@ -39,10 +39,9 @@ def stitch_path(
     WriteError
         If the place is taken or an option is unknown.
     """
-    from napari_txm_bgcorr.io.output.result import open_parts
-    from napari_txm_bgcorr.io.output.tile_positions import (begun_places, find_places)
+    from napari_txm_bgcorr.io.output import begun_places, find_places, open_parts
 
-    from .stitch_blocks import (StitchOptions, check_options, stitch_tiles)
+    from .stitch_blocks import StitchOptions, check_options, stitch_tiles
 
     started = time.perf_counter()
     if out.suffix.lower() in (".tif", ".tiff"):

@@ -15,15 +15,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.pixels import lit_in_tiles
+from napari_txm_bgcorr.core import lit_in_tiles
 from napari_txm_bgcorr.errors import WriteError
-from napari_txm_bgcorr.io.guard import writing
-from napari_txm_bgcorr.io.output.job import (DONE, claim, release, replace_output, resumed)
-from napari_txm_bgcorr.io.output.out_place import check_place
-from napari_txm_bgcorr.io.output.pyramid import (PYRAMIDS, PyramidJob, PyramidSink)
-from napari_txm_bgcorr.io.output.result import (DOMAINS, TileParts)
-from napari_txm_bgcorr.io.output.tile_positions import Places
-from napari_txm_bgcorr.mosaic.blending import (Box, Layout, Status, common_unlit, either_unlit, feather, halve, lay_out, mix, share_out)
+from napari_txm_bgcorr.io import writing
+from napari_txm_bgcorr.io.output import (
+    DOMAINS,
+    DONE,
+    PYRAMIDS,
+    Places,
+    PyramidJob,
+    PyramidSink,
+    TileParts,
+    check_place,
+    claim,
+    release,
+    replace_output,
+    resumed,
+)
+from napari_txm_bgcorr.mosaic import (
+    Box,
+    Layout,
+    Status,
+    common_unlit,
+    either_unlit,
+    feather,
+    halve,
+    lay_out,
+    mix,
+    share_out,
+)
 
 from .tile_cache import TileCache
 

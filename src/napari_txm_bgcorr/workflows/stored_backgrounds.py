@@ -8,9 +8,16 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.background_method import (BackgroundMethod, FromReferences, PredictsTiles, TilePrediction)
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
-from napari_txm_bgcorr.core.scan import (Scan, TileArray)
+from napari_txm_bgcorr.core import (
+    SILENT,
+    BackgroundMethod,
+    FromReferences,
+    PredictsTiles,
+    Progress,
+    Scan,
+    TileArray,
+    TilePrediction,
+)
 from napari_txm_bgcorr.errors import MethodError
 
 __all__ = ["StoredBackgrounds"]

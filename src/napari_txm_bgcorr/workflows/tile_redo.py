@@ -9,9 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.background_method import (BackgroundMethod, StatesUncertainty)
-from napari_txm_bgcorr.core.correction import (DivideOptions, TileResult, correct_tiles)
-from napari_txm_bgcorr.core.scan import (LazyTiles, Scan)
+from napari_txm_bgcorr.core import (
+    BackgroundMethod,
+    DivideOptions,
+    LazyTiles,
+    Scan,
+    StatesUncertainty,
+    TileResult,
+    correct_tiles,
+)
 from napari_txm_bgcorr.errors import MethodError
 
 __all__ = ["nearby", "redo_tiles", "subset"]

@@ -10,14 +10,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
-from napari_txm_bgcorr.errors import (ConfigError, TxmError)
-from napari_txm_bgcorr.io.folder_watcher import (Arrival, State, Watcher)
+from napari_txm_bgcorr.core import SILENT, Progress
+from napari_txm_bgcorr.errors import ConfigError, TxmError
+from napari_txm_bgcorr.io import Arrival, State, Watcher
 
 from .config import CorrectionConfig
 from .correction import correct_scans
 from .inputs import FILE_SUFFIX
-from .prepare import (method_of, open_scan)
+from .prepare import method_of, open_scan
 from .runners import LocalRunner
 
 __all__ = ["LOG", "FolderCorrection", "check_folders"]

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_txm_bgcorr.backgrounds.drift.types import (DriftFit, Frames, OverlapBlocks)
-from napari_txm_bgcorr.core.polynomials import (legendre, terms)
+from napari_txm_bgcorr.backgrounds.drift.types import DriftFit, Frames, OverlapBlocks
+from napari_txm_bgcorr.core.polynomials import legendre, terms
 
 Floats = NDArray[np.float64]
 SIZE = (32, 32)

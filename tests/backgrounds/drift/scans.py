@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core.polynomials import legendre
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
-from napari_txm_bgcorr.core.scan import (Scan, Source, TileArray, raster_positions)
+from napari_txm_bgcorr.core.progress import SILENT, Progress
+from napari_txm_bgcorr.core.scan import Scan, Source, raster_positions
+from napari_txm_bgcorr.core.tile_array import TileArray
 
 SIZE, STEP, GRID = 96, 76, (4, 4)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_txm_bgcorr.backgrounds.drift.fit import fit_drift
-from napari_txm_bgcorr.backgrounds.drift.types import (DriftFit, FitOptions, Frames)
+from napari_txm_bgcorr.backgrounds.drift.types import DriftFit, FitOptions, Frames
 from napari_txm_bgcorr.core.progress import Progress
 from napari_txm_bgcorr.errors import StoppedError
 from tests.backgrounds.drift.frames import SIZE, Known, blocks, known, reordered

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_txm_bgcorr.backgrounds.drift.model import (DriftModel, prior_error)
-from napari_txm_bgcorr.backgrounds.smooth import (Captured, Smooth)
+from napari_txm_bgcorr.backgrounds.drift.model import DriftModel, prior_error
+from napari_txm_bgcorr.backgrounds.smooth import Captured, Smooth
 from napari_txm_bgcorr.core.background_method import TilePrediction
 from napari_txm_bgcorr.core.progress import Progress
-from napari_txm_bgcorr.core.scan import (Kind, Scan, Source, raster_positions)
-from napari_txm_bgcorr.errors import (MethodError, StoppedError)
+from napari_txm_bgcorr.core.scan import Kind, Scan, Source, raster_positions
+from napari_txm_bgcorr.errors import MethodError, StoppedError
 from tests.backgrounds.drift.scans import Given
 
 NOON = np.datetime64("2024-03-01T12:00:00", "s")

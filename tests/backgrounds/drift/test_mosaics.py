@@ -12,13 +12,14 @@ import pytest
 from scipy import ndimage
 
 from napari_txm_bgcorr.backgrounds.drift.model import DriftModel
-from napari_txm_bgcorr.backgrounds.smooth import (Captured, Smooth, TileMedian)
-from napari_txm_bgcorr.core.correction import (BackgroundMethod, correct_tiles)
-from napari_txm_bgcorr.core.scan import (LazyTiles, Scan, Source, raster_positions)
+from napari_txm_bgcorr.backgrounds.smooth import Captured, Smooth, TileMedian
+from napari_txm_bgcorr.core.correction import BackgroundMethod, correct_tiles
+from napari_txm_bgcorr.core.scan import Scan, Source, raster_positions
+from napari_txm_bgcorr.core.tile_array import LazyTiles
 from napari_txm_bgcorr.errors import MethodError
 from napari_txm_bgcorr.mosaic.assembly import registered
 from napari_txm_bgcorr.quality import metrics as quality
-from napari_txm_bgcorr.simulation.acquisition import (SimulatedScan, simulate_mosaic)
+from napari_txm_bgcorr.simulation.acquisition import SimulatedScan, simulate_mosaic
 from tests.backgrounds.drift.scans import (
     GRID,
     SIZE,

@@ -11,7 +11,7 @@ from napari_txm_bgcorr.backgrounds.drift.overlap_blocks import find_overlaps
 from napari_txm_bgcorr.backgrounds.drift.types import OverlapBlocks
 from napari_txm_bgcorr.core.progress import Progress
 from napari_txm_bgcorr.errors import StoppedError
-from napari_txm_bgcorr.mosaic.overview import (MethodBackgrounds, Overview, bin_mean, survey)
+from napari_txm_bgcorr.mosaic.overview import MethodBackgrounds, Overview, bin_mean, survey
 from tests.backgrounds.drift.scans import GRID, SIZE, Given, make_scan, polynomial
 
 LEVELS = np.linspace(-0.1, 0.1, GRID[0] * GRID[1])

@@ -11,7 +11,7 @@ import pytest
 
 from napari_txm_bgcorr.backgrounds.drift.lazy_backgrounds import DriftBackgrounds
 from napari_txm_bgcorr.backgrounds.drift.model import DriftModel
-from napari_txm_bgcorr.backgrounds.drift.restore import (Restored, restored)
+from napari_txm_bgcorr.backgrounds.drift.restore import Restored, restored
 from napari_txm_bgcorr.backgrounds.smooth import Captured
 from napari_txm_bgcorr.backgrounds.tile_median import TileMedian
 from napari_txm_bgcorr.core.scan import Scan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_txm_bgcorr.backgrounds.drift.sample_probability import (free_probability, highest_mode)
+from napari_txm_bgcorr.backgrounds.drift.sample_probability import free_probability, highest_mode
 
 CELLS, WIDTH = 4096, 0.01
 

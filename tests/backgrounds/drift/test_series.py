@@ -9,11 +9,11 @@ import numpy as np
 from scipy import ndimage
 
 from napari_txm_bgcorr.backgrounds.drift.model import DriftModel
-from napari_txm_bgcorr.backgrounds.smooth import (Captured, Smooth)
+from napari_txm_bgcorr.backgrounds.smooth import Captured, Smooth
 from napari_txm_bgcorr.core.correction import BackgroundMethod
-from napari_txm_bgcorr.core.scan import (Scan, Source)
+from napari_txm_bgcorr.core.scan import Scan, Source
 from napari_txm_bgcorr.quality import metrics as quality
-from napari_txm_bgcorr.simulation.acquisition import (SimulatedScan, simulate_series)
+from napari_txm_bgcorr.simulation.acquisition import SimulatedScan, simulate_series
 
 SIZE, COUNT = 64, 31
 START = np.datetime64("2024-01-01T00:00:00", "s")

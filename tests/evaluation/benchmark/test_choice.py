@@ -2,9 +2,13 @@ import pytest
 import torch
 
 from napari_txm_bgcorr.evaluation.benchmark import choice
-from napari_txm_bgcorr.evaluation.benchmark.choice import (OPTIONAL, decide, settle)
+from napari_txm_bgcorr.evaluation.benchmark.choice import OPTIONAL, decide, settle
 from napari_txm_bgcorr.evaluation.benchmark.products import with_products
-from napari_txm_bgcorr.evaluation.benchmark.training_step import (Setting, make_networks, settings_for)
+from napari_txm_bgcorr.evaluation.benchmark.training_step import (
+    Setting,
+    make_networks,
+    settings_for,
+)
 
 ROWS = {
     "channels_last": "channels_last",

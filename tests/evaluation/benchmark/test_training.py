@@ -8,12 +8,27 @@ from torch.nn import functional
 
 from napari_txm_bgcorr.errors import ConfigError
 from napari_txm_bgcorr.evaluation.benchmark import training as bench
-from napari_txm_bgcorr.evaluation.benchmark.learning_curve import (bench_curves, equal_error_table)
-from napari_txm_bgcorr.evaluation.benchmark.report import (chart, curve_chart, text_table)
+from napari_txm_bgcorr.evaluation.benchmark.learning_curve import bench_curves, equal_error_table
+from napari_txm_bgcorr.evaluation.benchmark.report import chart, curve_chart, text_table
 from napari_txm_bgcorr.evaluation.benchmark.table import whole_run
-from napari_txm_bgcorr.evaluation.benchmark.training import (RECIPE_SAMPLES, BenchOptions, Timing, bench_train)
-from napari_txm_bgcorr.evaluation.benchmark.training_data import (SOURCES, Sources, _jitter_batch, write_pairs)
-from napari_txm_bgcorr.evaluation.benchmark.training_step import (Rig, Setting, make_networks, settings_for)
+from napari_txm_bgcorr.evaluation.benchmark.training import (
+    RECIPE_SAMPLES,
+    BenchOptions,
+    Timing,
+    bench_train,
+)
+from napari_txm_bgcorr.evaluation.benchmark.training_data import (
+    SOURCES,
+    Sources,
+    _jitter_batch,
+    write_pairs,
+)
+from napari_txm_bgcorr.evaluation.benchmark.training_step import (
+    Rig,
+    Setting,
+    make_networks,
+    settings_for,
+)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,15 @@ import math
 
 import pytest
 
-from napari_txm_bgcorr.gui.common.plots import (DARK_GROUND, LIGHT_GROUND, MOST_POINTS, Curves, Series, nice_ticks, theme_colours)
+from napari_txm_bgcorr.gui.common.plots import (
+    DARK_GROUND,
+    LIGHT_GROUND,
+    MOST_POINTS,
+    Curves,
+    Series,
+    nice_ticks,
+    theme_colours,
+)
 
 
 def test_a_series_never_grows_and_keeps_its_mean():

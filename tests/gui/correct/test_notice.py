@@ -10,8 +10,8 @@ from qtpy.QtCore import Qt
 
 from napari_txm_bgcorr.core.scan import Source
 from napari_txm_bgcorr.gui.correct import tasks
-from napari_txm_bgcorr.gui.correct.model_warning import (doubts, in_one, references)
-from napari_txm_bgcorr.gui.session import (Job, JobInput)
+from napari_txm_bgcorr.gui.correct.model_warning import doubts, in_one, references
+from napari_txm_bgcorr.gui.session import Job, JobInput
 from napari_txm_bgcorr.gui.train import widget as train_widget
 from napari_txm_bgcorr.gui.train.widget import TrainWidget
 from tests.gui.helpers import make_scan

@@ -16,8 +16,8 @@ from napari_txm_bgcorr.gui.common.throttle import Throttle
 from napari_txm_bgcorr.gui.correct.messages import Finished
 from napari_txm_bgcorr.gui.correct.tasks import correct_job
 from napari_txm_bgcorr.gui.layers.canvas import Layout
-from napari_txm_bgcorr.gui.session import (Job, JobInput)
-from napari_txm_bgcorr.models.checkpoint import (load_model, resolve_model, save_model)
+from napari_txm_bgcorr.gui.session import Job, JobInput
+from napari_txm_bgcorr.models.checkpoint import load_model, resolve_model, save_model
 from napari_txm_bgcorr.models.embedded_references import Carried
 from napari_txm_bgcorr.mosaic.assembly import registered
 from napari_txm_bgcorr.simulation.acquisition import simulate_mosaic

@@ -8,12 +8,12 @@ import pytest
 
 from napari_txm_bgcorr.backgrounds.registry import make_method
 from napari_txm_bgcorr.core.correction import correct_tiles
-from napari_txm_bgcorr.errors import (AlreadyCorrectedError, DeviceError, ReadError)
+from napari_txm_bgcorr.errors import AlreadyCorrectedError, DeviceError, ReadError
 from napari_txm_bgcorr.gui.common.errors import errors_in_words
-from napari_txm_bgcorr.gui.common.messages import (Advanced, Failed, Preparing, Saved)
-from napari_txm_bgcorr.gui.correct.messages import (Finished, Opened, Reopened, Started)
-from napari_txm_bgcorr.gui.correct.tasks import (correct_job, read_paths, save_results)
-from napari_txm_bgcorr.gui.session import (Job, JobInput)
+from napari_txm_bgcorr.gui.common.messages import Advanced, Failed, Preparing, Saved
+from napari_txm_bgcorr.gui.correct.messages import Finished, Opened, Reopened, Started
+from napari_txm_bgcorr.gui.correct.tasks import correct_job, read_paths, save_results
+from napari_txm_bgcorr.gui.session import Job, JobInput
 from tests.gui.helpers import make_scan
 
 

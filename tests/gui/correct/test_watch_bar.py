@@ -11,7 +11,7 @@ import tifffile
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
-from napari_txm_bgcorr.gui.correct.watch_bar import (KEPT, Arrived, Waits, watch_folder)
+from napari_txm_bgcorr.gui.correct.watch_bar import KEPT, Arrived, Waits, watch_folder
 from napari_txm_bgcorr.io.folder_watcher import Watcher
 
 WAIT = 30_000

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QApplication, QComboBox, QFileDialog, QMessageBox, QP
 
 from napari_txm_bgcorr.backgrounds.registry import make_method
 from napari_txm_bgcorr.core.correction import correct_tiles
-from napari_txm_bgcorr.core.pedestal import (ASKED, with_pedestal)
+from napari_txm_bgcorr.core.pedestal import ASKED, with_pedestal
 from napari_txm_bgcorr.gui.common import worker
 from napari_txm_bgcorr.gui.layers.convert import owner_of
 from napari_txm_bgcorr.io import from_aperture
@@ -449,7 +449,7 @@ def test_the_view_follows_the_registered_places_unless_it_was_moved(
     from dataclasses import replace
 
     from napari_txm_bgcorr.gui.correct import tasks
-    from napari_txm_bgcorr.gui.layers.view import (camera_of, view_of)
+    from napari_txm_bgcorr.gui.layers.view import camera_of, view_of
 
     def refine(result, *ignored):
         result.relocate(replace(result.scan, positions_px=result.scan.positions_px * 2))

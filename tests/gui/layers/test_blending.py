@@ -12,16 +12,16 @@ from napari_txm_bgcorr.core.correction import TileResult
 from napari_txm_bgcorr.gui.correct.messages import Finished
 from napari_txm_bgcorr.gui.correct.tasks import correct_job
 from napari_txm_bgcorr.gui.layers import canvas
-from napari_txm_bgcorr.gui.layers.blending import (Blend, BlendedArray, own_part)
+from napari_txm_bgcorr.gui.layers.blending import Blend, BlendedArray, own_part
 from napari_txm_bgcorr.gui.layers.canvas import MosaicArray
 from napari_txm_bgcorr.gui.layers.convert import scan_layer
-from napari_txm_bgcorr.gui.layers.result import (Pyramid, Result)
+from napari_txm_bgcorr.gui.layers.result import Pyramid, Result
 from napari_txm_bgcorr.gui.layers.saved_result import open_result
 from napari_txm_bgcorr.gui.layers.stitched import _stitch
-from napari_txm_bgcorr.gui.session import (Job, JobInput)
+from napari_txm_bgcorr.gui.session import Job, JobInput
 from napari_txm_bgcorr.io import read
 from napari_txm_bgcorr.io.output.pyramid_reader import open_pyramid
-from napari_txm_bgcorr.mosaic.blending import (VALID, Box, feather, mix, share_out)
+from napari_txm_bgcorr.mosaic.blending import VALID, Box, feather, mix, share_out
 from napari_txm_bgcorr.mosaic.blending import Layout as Places
 from napari_txm_bgcorr.simulation.acquisition import simulate_mosaic
 from tests.gui.helpers import make_scan

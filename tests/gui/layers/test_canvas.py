@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_txm_bgcorr.core.scan import LazyTiles
+from napari_txm_bgcorr.core.tile_array import LazyTiles
 from napari_txm_bgcorr.gui.layers import canvas
-from napari_txm_bgcorr.gui.layers.canvas import (CachedTiles, Layout, MosaicArray, StackArray)
-from napari_txm_bgcorr.gui.layers.result import (Pyramid, raw_picture)
+from napari_txm_bgcorr.gui.layers.canvas import CachedTiles, Layout, MosaicArray, StackArray
+from napari_txm_bgcorr.gui.layers.result import Pyramid, raw_picture
 from tests.gui.helpers import make_scan
 
 places = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=6)

@@ -6,9 +6,17 @@ from napari.layers import Image, Labels, Layer
 
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.errors import ReadError
-from napari_txm_bgcorr.gui.hooks import (get_reader, read_layers)
+from napari_txm_bgcorr.gui.hooks import get_reader, read_layers
 from napari_txm_bgcorr.gui.layers import canvas
-from napari_txm_bgcorr.gui.layers.convert import (contrast_limits, describe_scan, input_info, owner_of, placement, result_layers, scan_layer)
+from napari_txm_bgcorr.gui.layers.convert import (
+    contrast_limits,
+    describe_scan,
+    input_info,
+    owner_of,
+    placement,
+    result_layers,
+    scan_layer,
+)
 from napari_txm_bgcorr.gui.layers.result import Result
 from tests.gui.helpers import make_scan
 

@@ -12,8 +12,8 @@ from napari_txm_bgcorr.core.correction import TileResult
 from napari_txm_bgcorr.errors import WriteError
 from napari_txm_bgcorr.gui.layers import canvas
 from napari_txm_bgcorr.gui.layers import result as results
-from napari_txm_bgcorr.gui.layers.canvas import (Layout, MosaicArray)
-from napari_txm_bgcorr.gui.layers.result import (Result, allocate)
+from napari_txm_bgcorr.gui.layers.canvas import Layout, MosaicArray
+from napari_txm_bgcorr.gui.layers.result import Result, allocate
 from tests.gui.helpers import make_scan
 
 

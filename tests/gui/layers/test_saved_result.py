@@ -12,13 +12,13 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_txm_bgcorr.core.correction import correct_tiles
 from napari_txm_bgcorr.core.provenance import make_provenance
-from napari_txm_bgcorr.gui.correct.messages import (Opened, Reopened)
+from napari_txm_bgcorr.gui.correct.messages import Opened, Reopened
 from napari_txm_bgcorr.gui.correct.tasks import read_paths
-from napari_txm_bgcorr.gui.hooks import (get_reader, read_layers)
+from napari_txm_bgcorr.gui.hooks import get_reader, read_layers
 from napari_txm_bgcorr.gui.layers import saved_result as opened_module
 from napari_txm_bgcorr.gui.layers.convert import owner_of
-from napari_txm_bgcorr.gui.layers.saved_result import (OpenedResult, Revised, open_result)
-from napari_txm_bgcorr.gui.quality.overlays import (CELLS, shown_results)
+from napari_txm_bgcorr.gui.layers.saved_result import OpenedResult, Revised, open_result
+from napari_txm_bgcorr.gui.quality.overlays import CELLS, shown_results
 from napari_txm_bgcorr.gui.quality.widget import QualityWidget
 from napari_txm_bgcorr.io import open_output
 from tests.gui.correct.test_widget import drop

@@ -5,7 +5,12 @@ import pytest
 from napari.layers import Layer
 
 from napari_txm_bgcorr.gui.layers.canvas import Layout
-from napari_txm_bgcorr.gui.layers.tile_overlay import (cell_picture, cells_layer, outlines_layer, tile_at)
+from napari_txm_bgcorr.gui.layers.tile_overlay import (
+    cell_picture,
+    cells_layer,
+    outlines_layer,
+    tile_at,
+)
 from tests.gui.helpers import make_scan
 
 PLACE = {"scale": (0.03, 0.03), "translate": (1.0, 2.0)}

@@ -7,7 +7,7 @@ import pytest
 from qtpy.QtCore import Qt
 
 from napari_txm_bgcorr.errors import ConfigError
-from napari_txm_bgcorr.gui.layers.convert import (owner_of, role_of)
+from napari_txm_bgcorr.gui.layers.convert import owner_of, role_of
 from napari_txm_bgcorr.gui.layers.saved_result import open_result
 from napari_txm_bgcorr.gui.layers.uncertainty import StatedUncertainty
 from napari_txm_bgcorr.gui.session import resolve

@@ -11,8 +11,8 @@ from qtpy.QtCore import Qt
 from napari_txm_bgcorr.core.provenance import make_provenance
 from napari_txm_bgcorr.gui.layers.convert import result_layers
 from napari_txm_bgcorr.gui.layers.result import Result
-from napari_txm_bgcorr.gui.quality.overlays import (CELLS, CHOSEN, OUTLINES, _camera)
-from napari_txm_bgcorr.gui.quality.widget import (DEFAULT_COLOUR, QualityWidget)
+from napari_txm_bgcorr.gui.quality.overlays import CELLS, CHOSEN, OUTLINES, _camera
+from napari_txm_bgcorr.gui.quality.widget import DEFAULT_COLOUR, QualityWidget
 from tests.gui.helpers import Steady, make_scan
 
 WAIT = 30_000
@@ -22,7 +22,7 @@ ODD = 4  # the tile in the middle, whose background is wrong
 
 def corrected(kind="mosaic", name="sample"):
     """A result whose middle tile has a tilted background."""
-    from napari_txm_bgcorr.core.correction import (TileResult, divide)
+    from napari_txm_bgcorr.core.correction import TileResult, divide
 
     scan = make_scan(kind, grid=(3, 3), size=64, overlap=16, name=name)
     result = Result(scan, name)

@@ -6,8 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_txm_bgcorr.gui.train.data_scan import (THUMB_PX, THUMBS_EACH, Level, look_at, looks_wrong)
-from napari_txm_bgcorr.gui.train.messages import (Complaint, Found)
+from napari_txm_bgcorr.gui.train.data_scan import (
+    THUMB_PX,
+    THUMBS_EACH,
+    Level,
+    look_at,
+    looks_wrong,
+)
+from napari_txm_bgcorr.gui.train.messages import Complaint, Found
 from napari_txm_bgcorr.gui.train.session import DataItem
 from napari_txm_bgcorr.io.reference_library import Library
 from tests.gui.train.helpers import save_images

@@ -8,7 +8,7 @@ import pytest
 from qtpy.QtWidgets import QFileDialog, QInputDialog, QMessageBox
 
 from napari_txm_bgcorr.gui.common import worker
-from napari_txm_bgcorr.gui.train.models_dialog import (COLUMNS, ModelsDialog)
+from napari_txm_bgcorr.gui.train.models_dialog import COLUMNS, ModelsDialog
 from napari_txm_bgcorr.gui.train.use_model import use_model
 from napari_txm_bgcorr.models.checkpoint import save_model
 from napari_txm_bgcorr.models.embedded_references import Carried

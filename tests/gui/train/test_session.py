@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from napari_txm_bgcorr.errors import ConfigError
-from napari_txm_bgcorr.gui.train.session import (DataItem, TrainSession, job_arguments, new_run_folder, resolve_training, resume_arguments)
+from napari_txm_bgcorr.gui.train.session import (
+    DataItem,
+    TrainSession,
+    job_arguments,
+    new_run_folder,
+    resolve_training,
+    resume_arguments,
+)
 
 
 def item(name, role="references", **more):

@@ -11,14 +11,21 @@ import numpy as np
 import psutil
 import pytest
 
-from napari_txm_bgcorr.errors import (DeviceError, WriteError)
+from napari_txm_bgcorr.errors import DeviceError, WriteError
 from napari_txm_bgcorr.gui.train import process as train_process
 from napari_txm_bgcorr.gui.train import tasks as train_tasks
-from napari_txm_bgcorr.gui.train.messages import (Complaint, Launched)
-from napari_txm_bgcorr.gui.train.process import (RunProcess, train_command)
+from napari_txm_bgcorr.gui.train.messages import Complaint, Launched
+from napari_txm_bgcorr.gui.train.process import RunProcess, train_command
 from napari_txm_bgcorr.gui.train.run_control import describe
-from napari_txm_bgcorr.gui.train.session import (DataItem, TrainJob)
-from napari_txm_bgcorr.gui.train.tasks import (MOST_LINES, is_run, launch, live_run, start_run, watch_run)
+from napari_txm_bgcorr.gui.train.session import DataItem, TrainJob
+from napari_txm_bgcorr.gui.train.tasks import (
+    MOST_LINES,
+    is_run,
+    launch,
+    live_run,
+    start_run,
+    watch_run,
+)
 from napari_txm_bgcorr.training.run.folder import RunFolder
 from tests.gui.train.helpers import GONE_PID, FakeRun
 

@@ -15,7 +15,7 @@ from napari_txm_bgcorr.gui.common import worker
 from napari_txm_bgcorr.gui.train import widget as train_widget
 from napari_txm_bgcorr.gui.train.closing import ask_before_closing
 from napari_txm_bgcorr.gui.train.data_step import LAYER_MIME
-from napari_txm_bgcorr.gui.train.messages import (Offers, Thumb)
+from napari_txm_bgcorr.gui.train.messages import Offers, Thumb
 from napari_txm_bgcorr.gui.train.session import DataItem
 from napari_txm_bgcorr.gui.train.validation_layers import tile_images
 from napari_txm_bgcorr.simulation.acquisition import draw_session

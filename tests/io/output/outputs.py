@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from napari_txm_bgcorr.core.correction import TileResult
-from napari_txm_bgcorr.core.scan import (Scan, Source, raster_positions)
+from napari_txm_bgcorr.core.scan import Scan, Source, raster_positions
 from napari_txm_bgcorr.io import open_output
 
 PROVENANCE = {

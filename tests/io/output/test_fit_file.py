@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_txm_bgcorr.io.output.fit_file import (Fit, FitPlace, FitRefusedError, remove_fits)
+from napari_txm_bgcorr.io.output.fit_file import Fit, FitPlace, FitRefusedError, remove_fits
 
 KEY = "0123456789abcdef" * 4
 FIT = Fit(

@@ -12,9 +12,9 @@ import pytest
 
 from napari_txm_bgcorr import io
 from napari_txm_bgcorr.core.correction import TileResult
-from napari_txm_bgcorr.errors import (ReadError, WriteError)
+from napari_txm_bgcorr.errors import ReadError, WriteError
 from napari_txm_bgcorr.io.output import patch as finished_output
-from napari_txm_bgcorr.io.output.patch import (Patch, open_finished)
+from napari_txm_bgcorr.io.output.patch import Patch, open_finished
 
 from .outputs import make_scan, result, write_all
 

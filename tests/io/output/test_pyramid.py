@@ -16,16 +16,16 @@ import yaozarrs
 import zarr
 
 from napari_txm_bgcorr.core.provenance import refuse_if_corrected
-from napari_txm_bgcorr.errors import (AlreadyCorrectedError, ReadError, TxmError, WriteError)
+from napari_txm_bgcorr.errors import AlreadyCorrectedError, ReadError, TxmError, WriteError
 from napari_txm_bgcorr.io import read
 from napari_txm_bgcorr.io.output import pyramid as write_pyramid
 from napari_txm_bgcorr.io.output.job import DONE
 from napari_txm_bgcorr.io.output.pyramid_reader import open_pyramid
 from napari_txm_bgcorr.io.output.result import open_parts
-from napari_txm_bgcorr.io.output.tile_positions import (Places, begun_places, find_places)
+from napari_txm_bgcorr.io.output.tile_positions import Places, begun_places, find_places
 from napari_txm_bgcorr.mosaic.blending import halve
 from napari_txm_bgcorr.workflows import stitch_blocks as stitching
-from napari_txm_bgcorr.workflows.stitch_blocks import (StitchOptions, stitch_tiles)
+from napari_txm_bgcorr.workflows.stitch_blocks import StitchOptions, stitch_tiles
 from tests.workflows.stitch_parts import (
     LIT,
     PROVENANCE,

@@ -13,10 +13,10 @@ import yaozarrs
 import zarr
 
 from napari_txm_bgcorr.core.correction import correct_tiles
-from napari_txm_bgcorr.core.provenance import (Provenance, make_provenance, refuse_if_corrected)
-from napari_txm_bgcorr.core.scan import (Scan, Source)
-from napari_txm_bgcorr.errors import (AlreadyCorrectedError, ReadError, WriteError)
-from napari_txm_bgcorr.io import (WRITERS, open_output, read)
+from napari_txm_bgcorr.core.provenance import Provenance, make_provenance, refuse_if_corrected
+from napari_txm_bgcorr.core.scan import Scan, Source
+from napari_txm_bgcorr.errors import AlreadyCorrectedError, ReadError, WriteError
+from napari_txm_bgcorr.io import WRITERS, open_output, read
 from napari_txm_bgcorr.io.output import tiff as write_tiff
 from napari_txm_bgcorr.io.readers.tile_layout import parse_tile_configuration
 

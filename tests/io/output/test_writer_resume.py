@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 
 from napari_txm_bgcorr.errors import WriteError
-from napari_txm_bgcorr.io import guard
-from napari_txm_bgcorr.io import (WRITERS, open_output, read)
+from napari_txm_bgcorr.io import WRITERS, guard, open_output, read
 from napari_txm_bgcorr.io.output import job as job_module
-from napari_txm_bgcorr.io.output.job import (JOB, LOCK)
+from napari_txm_bgcorr.io.output.job import JOB, LOCK
 
 from . import outputs
 from .outputs import PROVENANCE, make_scan, result, write_all

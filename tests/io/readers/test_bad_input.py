@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from napari_txm_bgcorr.errors import ReadError
-from napari_txm_bgcorr.io import (READERS, read)
+from napari_txm_bgcorr.io import READERS, read
 from tests.io.output.outputs import make_scan, write_all
 
 REAL = "bl01b_sb_2x2/20230222_Sb_m6-1-b2-60s-0.88V_0001.tif"

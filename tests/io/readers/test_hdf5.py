@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from napari_txm_bgcorr.errors import ReadError
-from napari_txm_bgcorr.io import (read, read_references)
+from napari_txm_bgcorr.io import read, read_references
 
 RNG = np.random.default_rng(3)
 STACK = RNG.integers(0, 60000, (9, 12, 14)).astype(np.uint16)

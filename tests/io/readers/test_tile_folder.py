@@ -14,9 +14,17 @@ from hypothesis import strategies as st
 
 from napari_txm_bgcorr.core.scan import raster_cells
 from napari_txm_bgcorr.errors import ReadError
-from napari_txm_bgcorr.io import (read, read_references)
-from napari_txm_bgcorr.io.readers.filename_metadata import (acquisition_numbers, name_facts, natural_key)
-from napari_txm_bgcorr.io.readers.tile_layout import (order_on_grid, parse_tile_configuration, tile_configuration_text)
+from napari_txm_bgcorr.io import read, read_references
+from napari_txm_bgcorr.io.readers.filename_metadata import (
+    acquisition_numbers,
+    name_facts,
+    natural_key,
+)
+from napari_txm_bgcorr.io.readers.tile_layout import (
+    order_on_grid,
+    parse_tile_configuration,
+    tile_configuration_text,
+)
 from tests.helpers.ole2 import write_ole2, write_xradia
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from napari_txm_bgcorr.errors import ReadError
-from napari_txm_bgcorr.io.readers.xradia import (DTYPES, can_read, read)
+from napari_txm_bgcorr.io.readers.xradia import DTYPES, can_read, read
 from tests.helpers.ole2 import CODES, write_ole2, write_xradia
 
 RNG = np.random.default_rng(7)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from napari_txm_bgcorr.core.scan import Scan
 from napari_txm_bgcorr.errors import ReadError
 from napari_txm_bgcorr.io.readers.ole_container import open_container
-from napari_txm_bgcorr.io.readers.xradia import (can_read, read)
+from napari_txm_bgcorr.io.readers.xradia import can_read, read
 from tests.helpers.ole2 import write_ole2, write_xradia
 
 TILES = np.random.default_rng(1).integers(1, 60_000, (6, 40, 48)).astype("u2")

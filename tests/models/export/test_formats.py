@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from napari_txm_bgcorr.backgrounds.generator import Generator
-from napari_txm_bgcorr.errors import (ConfigError, ModelError, WriteError)
-from napari_txm_bgcorr.models.checkpoint import (load_model, save_model)
+from napari_txm_bgcorr.errors import ConfigError, ModelError, WriteError
+from napari_txm_bgcorr.models.checkpoint import load_model, save_model
 from napari_txm_bgcorr.models.export import onnx as export
 from napari_txm_bgcorr.models.export.formats import export_model
-from napari_txm_bgcorr.models.export.graph import (BlindBackground, CountsToBackground)
+from napari_txm_bgcorr.models.export.graph import BlindBackground, CountsToBackground
 from napari_txm_bgcorr.models.export.onnx import check_onnx
 from napari_txm_bgcorr.models.networks import build_generator
-from napari_txm_bgcorr.models.tensors import (log_field, upsample)
+from napari_txm_bgcorr.models.tensors import log_field, upsample
 from napari_txm_bgcorr.simulation.acquisition import simulate_tile
 from napari_txm_bgcorr.training.config import NetworkConfig
 
@@ -49,7 +49,7 @@ def onnx_file(path):
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 96), (45, 33), (20, 60), (12, 18)])
 def test_the_graph_resamples_as_the_program_does(size):
-    from napari_txm_bgcorr.models.export.graph import (_cubic, _log_field)
+    from napari_txm_bgcorr.models.export.graph import _cubic, _log_field
 
     counts = 500 + 5000 * torch.rand(2, 1, *size, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(_log_field(counts, 32), log_field(counts, 32), atol=1e-5, rtol=0)

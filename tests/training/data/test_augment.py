@@ -9,7 +9,7 @@ import torch
 from napari_txm_bgcorr.simulation.acquisition import draw_session
 from napari_txm_bgcorr.simulation.illumination_drift import growth
 from napari_txm_bgcorr.training.config import AugmentConfig
-from napari_txm_bgcorr.training.data.augment import (drift_of, expose, low_passed, varied_specimens)
+from napari_txm_bgcorr.training.data.augment import drift_of, expose, low_passed, varied_specimens
 
 OFF = {"defocus_px": 0.0, "crop": 1.0, "turn": False, "flip": False, "thickness": (1.0, 1.0)}
 

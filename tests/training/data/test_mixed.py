@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from napari_txm_bgcorr.core.scan import LazyTiles
-from napari_txm_bgcorr.core.training_images import (ImageStack, TrainingData)
-from napari_txm_bgcorr.errors import (ConfigError, ReadError)
-from napari_txm_bgcorr.models.tensors import (log_field, scale_free_rms)
+from napari_txm_bgcorr.core.tile_array import LazyTiles
+from napari_txm_bgcorr.core.training_images import ImageStack, TrainingData
+from napari_txm_bgcorr.errors import ConfigError, ReadError
+from napari_txm_bgcorr.models.tensors import log_field, scale_free_rms
 from napari_txm_bgcorr.simulation.illumination_drift import expected_drift
 from napari_txm_bgcorr.training.config import TrainConfig
-from napari_txm_bgcorr.training.data.mixed import (MixedPairs, Shares, active_mix)
-from napari_txm_bgcorr.training.data.pairs import (batches, build_pairs, to_batch)
+from napari_txm_bgcorr.training.data.mixed import MixedPairs, Shares, active_mix
+from napari_txm_bgcorr.training.data.pairs import batches, build_pairs, to_batch
 from napari_txm_bgcorr.training.data.split import split
 from napari_txm_bgcorr.training.data.storage import hold
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from napari_txm_bgcorr.training.config import load_config
-from napari_txm_bgcorr.training.data.simulated import (Pool, SimulatedPairs, varied)
+from napari_txm_bgcorr.training.data.simulated import Pool, SimulatedPairs, varied
 
 
 def numbered(rng: np.random.Generator) -> float:

@@ -10,7 +10,7 @@ from napari_txm_bgcorr.core.training_images import ImageStack
 from napari_txm_bgcorr.models.tensors import floored_log
 from napari_txm_bgcorr.training.config import DataConfig
 from napari_txm_bgcorr.training.data.session_pattern import SharedPattern
-from napari_txm_bgcorr.training.data.storage import (Images, hold)
+from napari_txm_bgcorr.training.data.storage import Images, hold
 
 PX = 64
 NOISE = 0.01

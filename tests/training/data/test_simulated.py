@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from napari_txm_bgcorr.models.tensors import (scale_free_rms, staleness_value)
+from napari_txm_bgcorr.models.tensors import scale_free_rms, staleness_value
 from napari_txm_bgcorr.training.config import TrainConfig
 from napari_txm_bgcorr.training.data import simulated
-from napari_txm_bgcorr.training.data.pairs import (batches, build_pairs, to_batch)
-from napari_txm_bgcorr.training.data.simulated import (CASES, Pool, SimulatedPairs, _Shots, varied)
+from napari_txm_bgcorr.training.data.pairs import batches, build_pairs, to_batch
+from napari_txm_bgcorr.training.data.simulated import CASES, Pool, SimulatedPairs, _Shots, varied
 
 
 def config(**data):

@@ -17,14 +17,13 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.polynomials import (legendre, terms)
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
+from napari_txm_bgcorr.core import SILENT, Progress, legendre, terms
 
 from .block_system import BlockSystem
 from .first_levels import first_levels
 from .gaussian_field import SmoothField
-from .sample_probability import (free_probability, highest_mode)
-from .types import (LEVEL_SD, DriftFit, FitOptions, Frames, OverlapBlocks)
+from .sample_probability import free_probability, highest_mode
+from .types import LEVEL_SD, DriftFit, FitOptions, Frames, OverlapBlocks
 
 __all__ = ["DriftProblem", "fit_drift", "run_rounds"]
 

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_txm_bgcorr.core.scan import LazyTiles
-from napari_txm_bgcorr.core.smooth_fields import (Coarse, to_counts)
+from napari_txm_bgcorr.core import Coarse, LazyTiles, to_counts
 
 __all__ = ["DriftBackgrounds", "closed_field"]
 

@@ -12,17 +12,21 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.background_method import (BackgroundMethod, FromReferences)
-from napari_txm_bgcorr.core.parallel import (cpu_cores, one_algebra_thread)
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
-from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core import (
+    SILENT,
+    BackgroundMethod,
+    FromReferences,
+    Progress,
+    Scan,
+    cpu_cores,
+    one_algebra_thread,
+)
 from napari_txm_bgcorr.errors import MethodError
-from napari_txm_bgcorr.mosaic.overview import (MethodBackgrounds, Overview, survey)
-from napari_txm_bgcorr.mosaic.registration import (Positions, register)
+from napari_txm_bgcorr.mosaic import MethodBackgrounds, Overview, Positions, register, survey
 
 from .lazy_backgrounds import DriftBackgrounds
 from .prior_error import prior_error
-from .scan_fit import (ScanFit, ScanLevel, best_fit)
+from .scan_fit import ScanFit, ScanLevel, best_fit
 from .types import DriftFit
 
 __all__ = ["DriftModel"]

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.parallel import spread
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
-from napari_txm_bgcorr.mosaic.overview import (FEW, Overview, bin_mean)
-from napari_txm_bgcorr.mosaic.registration import neighbours
+from napari_txm_bgcorr.core import SILENT, Progress, spread
+from napari_txm_bgcorr.mosaic import FEW, Overview, bin_mean, neighbours
 
 from .types import OverlapBlocks
 

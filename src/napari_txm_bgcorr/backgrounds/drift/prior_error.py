@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core import Scan
 
 from .types import FitOptions
 

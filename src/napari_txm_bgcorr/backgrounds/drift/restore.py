@@ -8,8 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
-from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core import SILENT, Progress, Scan
 from napari_txm_bgcorr.errors import MethodError
 
 from .lazy_backgrounds import DriftBackgrounds

@@ -9,18 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.backgrounds.tile_median import robust_median
-from napari_txm_bgcorr.core.parallel import cpu_cores
-from napari_txm_bgcorr.core.progress import Progress
-from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.mosaic.overview import (FEW, Overview, bin_mean)
-from napari_txm_bgcorr.mosaic.registration import Positions
+from napari_txm_bgcorr.core import Progress, Scan, cpu_cores
+from napari_txm_bgcorr.mosaic import FEW, Overview, Positions, bin_mean
 
-from .fit import (DriftProblem, run_rounds)
-from .lazy_backgrounds import (DriftBackgrounds, closed_field)
+from .fit import DriftProblem, run_rounds
+from .lazy_backgrounds import DriftBackgrounds, closed_field
 from .overlap_blocks import find_overlaps
-from .prior_error import (PriorError, tile_hours)
+from .prior_error import PriorError, tile_hours
 from .static_pattern import static_pattern
-from .types import (LEVEL_SD, DriftFit, FitOptions, Frames)
+from .types import LEVEL_SD, DriftFit, FitOptions, Frames
 
 __all__ = ["ScanFit", "ScanLevel", "best_fit"]
 

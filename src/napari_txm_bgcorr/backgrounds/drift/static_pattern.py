@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_txm_bgcorr.core.parallel import spread
+from napari_txm_bgcorr.core import spread
 
 __all__ = ["static_pattern"]
 

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from .training_data import Sources
-from .training_step import (Rig, Setting)
+from .training_step import Rig, Setting
 
 __all__ = ["OPTIONAL", "decide", "settle"]
 

@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 
-from napari_txm_bgcorr.models.devices import (choose_device, guard, list_devices, on_device)
-from napari_txm_bgcorr.models.tensors import scale_free_rms
+from napari_txm_bgcorr.models import choose_device, guard, list_devices, on_device, scale_free_rms
 
 from .choice import settle
-from .training import (BenchOptions, network_name)
-from .training_data import (Sources, normalised, simulate_pairs)
-from .training_step import (Rig, Setting, make_networks, settings_for)
+from .training import BenchOptions, network_name
+from .training_data import Sources, normalised, simulate_pairs
+from .training_step import Rig, Setting, make_networks, settings_for
 
 __all__ = ["bench_curves", "equal_error_table"]
 

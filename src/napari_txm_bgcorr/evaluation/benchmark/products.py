@@ -12,7 +12,7 @@ import copy
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_txm_bgcorr.models.networks import UNet256
+from napari_txm_bgcorr.models import UNet256
 
 __all__ = ["COARSE", "ConvProduct", "TransposedProduct", "with_products"]
 

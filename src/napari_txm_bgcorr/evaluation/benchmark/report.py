@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from napari_txm_bgcorr.errors import (ConfigError, WriteError)
+from napari_txm_bgcorr.errors import ConfigError, WriteError
 
 __all__ = ["chart", "curve_chart", "require_matplotlib", "text_table"]
 

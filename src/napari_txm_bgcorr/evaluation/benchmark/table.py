@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from napari_txm_bgcorr.training.energy import (EnergyConfig, describe)
+from napari_txm_bgcorr.training import EnergyConfig, describe
 
 from .training_step import Setting
 

@@ -19,13 +19,13 @@ import torch
 from torch import nn
 
 from napari_txm_bgcorr.errors import ConfigError
-from napari_txm_bgcorr.models.devices import (choose_device, guard, list_devices, on_device)
-from napari_txm_bgcorr.training.energy import (EnergyConfig, EnergyMeter)
+from napari_txm_bgcorr.models import choose_device, guard, list_devices, on_device
+from napari_txm_bgcorr.training import EnergyConfig, EnergyMeter
 
 from .choice import settle
-from .table import (RECIPE_SAMPLES, Seen, Timing, fft_costs, table)
-from .training_data import (Source, Sources, simulate_pairs)
-from .training_step import (Rig, Setting, make_networks, settings_for)
+from .table import RECIPE_SAMPLES, Seen, Timing, fft_costs, table
+from .training_data import Source, Sources, simulate_pairs
+from .training_step import Rig, Setting, make_networks, settings_for
 
 __all__ = [
     "PUBLISHED",

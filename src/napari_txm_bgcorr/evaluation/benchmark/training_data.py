@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from napari_txm_bgcorr.models.tensors import (median, network_input)
-from napari_txm_bgcorr.simulation.acquisition import (draw_session, draw_specimen)
+from napari_txm_bgcorr.models import median, network_input
+from napari_txm_bgcorr.simulation import draw_session, draw_specimen
 
 __all__ = ["SOURCES", "Source", "Sources", "normalised", "simulate_pairs", "write_pairs"]
 

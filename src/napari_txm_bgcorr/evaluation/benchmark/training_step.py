@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_txm_bgcorr.models.networks import (UNet256, build_discriminator)
-from napari_txm_bgcorr.training.losses import fft_l1
+from napari_txm_bgcorr.models import UNet256, build_discriminator
+from napari_txm_bgcorr.training import fft_l1
 
 from .products import with_products
 from .training_data import Source

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from napari_txm_bgcorr.errors import ConfigError
 
-from .areas import (Area, check_area)
+from .areas import Area, check_area
 
 __all__ = ["MANIFEST", "FineTune", "RealCase", "load_manifest"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from napari_txm_bgcorr.backgrounds.registry import LEARNED
+from napari_txm_bgcorr.backgrounds import LEARNED
 
 from .metrics import Figures
 

@@ -11,7 +11,7 @@ from typing import Any
 from napari_txm_bgcorr.errors import ConfigError
 
 from .metrics import Figures
-from .ranking import (MARGIN, Comparison, Row, best_figures, by_case, no_harm)
+from .ranking import MARGIN, Comparison, Row, best_figures, by_case, no_harm
 
 __all__ = [
     "csv_text",

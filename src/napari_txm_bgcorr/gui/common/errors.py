@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from napari_txm_bgcorr.errors import (DeviceError, ReadError)
+from napari_txm_bgcorr.errors import DeviceError, ReadError
 
 __all__ = ["errors_in_words"]
 

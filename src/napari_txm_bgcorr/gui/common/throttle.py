@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from threading import Event
 
-from napari_txm_bgcorr.core.progress import Progress
+from napari_txm_bgcorr.core import Progress
 
-from .messages import (Advanced, Preparing, Tell)
+from .messages import Advanced, Preparing, Tell
 
 __all__ = ["Pace", "Throttle", "telling"]
 

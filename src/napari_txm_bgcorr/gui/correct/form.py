@@ -18,10 +18,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_txm_bgcorr.backgrounds.captured import COMBINE
-from napari_txm_bgcorr.backgrounds.registry import (JOINT_BY_DEFAULT, LEARNED)
-from napari_txm_bgcorr.gui.common.drop_zone import (FILE_FILTER, local_paths)
-from napari_txm_bgcorr.gui.session import (Session, model_label)
+from napari_txm_bgcorr.backgrounds import COMBINE, JOINT_BY_DEFAULT, LEARNED
+from napari_txm_bgcorr.gui.common.drop_zone import FILE_FILTER, local_paths
+from napari_txm_bgcorr.gui.session import Session, model_label
 from napari_txm_bgcorr.io import APERTURE
 
 from .messages import Choices

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.gui.common.messages import (Advanced, Failed, Preparing, Saved, Shown)
+from napari_txm_bgcorr.core import Scan
+from napari_txm_bgcorr.gui.common.messages import Advanced, Failed, Preparing, Saved, Shown
 from napari_txm_bgcorr.gui.layers.result import Result
 
 __all__ = [

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_txm_bgcorr.core.background_method import reference_doubts
-from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core import Scan, reference_doubts
 from napari_txm_bgcorr.errors import MethodError
-from napari_txm_bgcorr.gui.session import (Job, model_label)
+from napari_txm_bgcorr.gui.session import Job, model_label
 
 __all__ = ["doubts", "in_one", "references", "refuse_no_counts"]
 
@@ -24,14 +23,12 @@ def doubts(job: Job, scan: Scan) -> list[str]:
 
     What has a remedy of its own is a further sentence, as are references of another energy.
     """
-    from napari_txm_bgcorr.backgrounds.registry import LEARNED
+    from napari_txm_bgcorr.backgrounds import LEARNED
 
     apart = reference_doubts(job.method, scan)
     if job.method not in LEARNED:
         return apart
-    from napari_txm_bgcorr.models.checkpoint import (read_card, resolve_model)
-    from napari_txm_bgcorr.models.novelty import unlike_training
-    from napari_txm_bgcorr.models.scope import fitness
+    from napari_txm_bgcorr.models import fitness, read_card, resolve_model, unlike_training
 
     name = f"Model {model_label(job.model)}"
     found = fitness(read_card(resolve_model(job.model)), scan, name)

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_txm_bgcorr.gui.common.dock import open_panel
 from napari_txm_bgcorr.gui.common.plots import theme_colours
-from napari_txm_bgcorr.gui.common.widgets import (named_button, wrapped_label)
+from napari_txm_bgcorr.gui.common.widgets import named_button, wrapped_label
 
 __all__ = ["Notice", "open_training"]
 

@@ -10,7 +10,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QWidget
 
 from napari_txm_bgcorr.gui.layers.result import Result
-from napari_txm_bgcorr.gui.session import (FORMATS, Session)
+from napari_txm_bgcorr.gui.session import FORMATS, Session
 
 from .form import narrow_combo
 

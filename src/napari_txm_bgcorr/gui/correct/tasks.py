@@ -10,24 +10,28 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from napari_txm_bgcorr.backgrounds.captured import Captured
-from napari_txm_bgcorr.core.background_method import method_notes
-from napari_txm_bgcorr.core.correction import (BackgroundMethod, correct_tiles)
-from napari_txm_bgcorr.core.provenance import (make_provenance, refuse_if_corrected)
-from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.errors import (StoppedError, TxmError, WriteError)
+from napari_txm_bgcorr.backgrounds import Captured
+from napari_txm_bgcorr.core import (
+    BackgroundMethod,
+    Scan,
+    correct_tiles,
+    make_provenance,
+    method_notes,
+    refuse_if_corrected,
+)
+from napari_txm_bgcorr.errors import StoppedError, TxmError, WriteError
 from napari_txm_bgcorr.gui.common.errors import errors_in_words
-from napari_txm_bgcorr.gui.common.messages import (Failed, Preparing, Saved, Shown, Tell)
-from napari_txm_bgcorr.gui.common.throttle import (Pace, telling)
-from napari_txm_bgcorr.gui.layers.outputs import (parts, saved_path)
+from napari_txm_bgcorr.gui.common.messages import Failed, Preparing, Saved, Shown, Tell
+from napari_txm_bgcorr.gui.common.throttle import Pace, telling
+from napari_txm_bgcorr.gui.layers.outputs import parts, saved_path
 from napari_txm_bgcorr.gui.layers.overview import draw_overview
 from napari_txm_bgcorr.gui.layers.result import Result
-from napari_txm_bgcorr.gui.layers.saved_result import (OpenedResult, saved_result)
+from napari_txm_bgcorr.gui.layers.saved_result import OpenedResult, saved_result
 from napari_txm_bgcorr.gui.layers.stitched import read_stitched
-from napari_txm_bgcorr.gui.session import (Job, JobInput)
+from napari_txm_bgcorr.gui.session import Job, JobInput
 
-from .messages import (Choices, Doubted, Finished, Message, Opened, Reopened, Started)
-from .model_warning import (doubts, references, refuse_no_counts)
+from .messages import Choices, Doubted, Finished, Message, Opened, Reopened, Started
+from .model_warning import doubts, references, refuse_no_counts
 from .refine import refine
 
 __all__ = [
@@ -180,7 +184,7 @@ def _correct_one(run: _Run, item: JobInput, method: BackgroundMethod) -> Iterato
 
 
 def _joint_name(name: str) -> str | None:
-    from napari_txm_bgcorr.backgrounds.registry import JOINT_BY_DEFAULT
+    from napari_txm_bgcorr.backgrounds import JOINT_BY_DEFAULT
 
     return name if name in JOINT_BY_DEFAULT else None
 
@@ -230,7 +234,7 @@ def _refuse_corrected_file(path: Path) -> None:
 
 
 def _make_method(job: Job) -> BackgroundMethod:
-    from napari_txm_bgcorr.backgrounds.registry import (LEARNED, make_method)
+    from napari_txm_bgcorr.backgrounds import LEARNED, make_method
 
     given = {"model": job.model, "device": job.device} if job.method in LEARNED else {}
     if job.method == Captured.name:
@@ -316,8 +320,7 @@ def find_choices(stop: Event) -> Iterator[Message]:
     """Look for models and devices; loads PyTorch, which takes seconds."""
     try:
         with errors_in_words("devices"):
-            from napari_txm_bgcorr.models.checkpoint import list_models
-            from napari_txm_bgcorr.models.devices import list_devices
+            from napari_txm_bgcorr.models import list_devices, list_models
 
             yield Choices(
                 tuple((name, name) for name in list_models()),

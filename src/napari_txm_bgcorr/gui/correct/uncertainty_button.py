@@ -9,10 +9,16 @@ import numpy as np
 from napari.layers import Layer
 from qtpy.QtWidgets import QToolButton
 
-from napari_txm_bgcorr.gui.layers.canvas import (CachedTiles, Layout, StackArray)
-from napari_txm_bgcorr.gui.layers.convert import (METADATA_KEY, metadata, owner_of, placement, role_of)
+from napari_txm_bgcorr.gui.layers.canvas import CachedTiles, Layout, StackArray
+from napari_txm_bgcorr.gui.layers.convert import (
+    METADATA_KEY,
+    metadata,
+    owner_of,
+    placement,
+    role_of,
+)
 from napari_txm_bgcorr.gui.layers.overview_loader import fill_in
-from napari_txm_bgcorr.gui.layers.result import (Pyramid, Result)
+from napari_txm_bgcorr.gui.layers.result import Pyramid, Result
 
 __all__ = ["ROLE", "UncertaintyButton"]
 

@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QWidget
 from napari_txm_bgcorr.errors import TxmError
 from napari_txm_bgcorr.gui.common.widgets import wrapped_label
 from napari_txm_bgcorr.gui.common.worker import Runner
-from napari_txm_bgcorr.io.folder_watcher import (Arrival, Watcher)
+from napari_txm_bgcorr.io import Arrival, Watcher
 
 __all__ = ["Arrived", "Waits", "WatchBar", "watch_folder"]
 

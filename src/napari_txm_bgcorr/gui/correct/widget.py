@@ -16,23 +16,23 @@ from napari_txm_bgcorr.errors import TxmError
 from napari_txm_bgcorr.gui.common.dock import Docked
 from napari_txm_bgcorr.gui.common.drop_zone import DropZone
 from napari_txm_bgcorr.gui.common.event_queue import Steps
-from napari_txm_bgcorr.gui.common.messages import (Advanced, Failed, Preparing, Saved, Shown)
+from napari_txm_bgcorr.gui.common.messages import Advanced, Failed, Preparing, Saved, Shown
 from napari_txm_bgcorr.gui.common.preferences import preferences
-from napari_txm_bgcorr.gui.common.widgets import (TallArea, wrapped_label)
+from napari_txm_bgcorr.gui.common.widgets import TallArea, wrapped_label
 from napari_txm_bgcorr.gui.common.worker import Runner
 from napari_txm_bgcorr.gui.layers.convert import warm_up
 from napari_txm_bgcorr.gui.layers.manager import LayerBook
 from napari_txm_bgcorr.gui.layers.outputs import saved_path
-from napari_txm_bgcorr.gui.layers.stitched import (stitch_results, stitched_path)
+from napari_txm_bgcorr.gui.layers.stitched import stitch_results, stitched_path
 from napari_txm_bgcorr.gui.layers.view import view_of
-from napari_txm_bgcorr.gui.session import (Session, resolve)
+from napari_txm_bgcorr.gui.session import Session, resolve
 
 from .compare import CompareBar
 from .form import ChoicesForm
-from .messages import (Choices, Doubted, Finished, Message, Opened, Reopened, Started)
+from .messages import Choices, Doubted, Finished, Message, Opened, Reopened, Started
 from .notice import Notice
 from .save_bar import SaveBar
-from .tasks import (correct_job, find_choices, read_paths, save_results)
+from .tasks import correct_job, find_choices, read_paths, save_results
 from .uncertainty_button import UncertaintyButton
 from .watch_bar import WatchBar
 from .work_bar import WorkBar
@@ -59,7 +59,7 @@ class CorrectWidget(Docked, TallArea):
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
-        from napari_txm_bgcorr.backgrounds.registry import method_names
+        from napari_txm_bgcorr.backgrounds import method_names
 
         warm_up()
 

@@ -8,7 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QVBoxLayout, QWidget
 
 from napari_txm_bgcorr.gui.common.messages import Advanced
-from napari_txm_bgcorr.gui.common.widgets import (named_button, time_left, wrapped_label)
+from napari_txm_bgcorr.gui.common.widgets import named_button, time_left, wrapped_label
 
 __all__ = ["WorkBar"]
 

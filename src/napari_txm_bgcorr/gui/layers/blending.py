@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.mosaic.blending import (Box, Image)
+from napari_txm_bgcorr.mosaic import Box, Image
 
-from .canvas import (Layout, MosaicArray, Shown, Valid, reduce_mask, reduce_tile)
+from .canvas import Layout, MosaicArray, Shown, Valid, reduce_mask, reduce_tile
 from .corners import Corners
 
 __all__ = ["Blend", "BlendedArray", "Growing", "mix"]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.scan import (Scan, TileArray, raster_positions)
+from napari_txm_bgcorr.core import Scan, TileArray, raster_positions
 from napari_txm_bgcorr.errors import TxmError
 
 __all__ = [

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from napari_txm_bgcorr.core.scan import (LazyTiles, Scan, Source, TileArray)
+from napari_txm_bgcorr.core import LazyTiles, Scan, Source, TileArray
 from napari_txm_bgcorr.gui.session import InputInfo
 
 from .canvas import Picture
-from .result import (Pyramid, Result, raw_picture, saved_picture)
+from .result import Pyramid, Result, raw_picture, saved_picture
 
 __all__ = [
     "CORRECTED_LIMITS",

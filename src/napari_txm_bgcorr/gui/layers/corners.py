@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.pixels import lit_in_tiles
+from napari_txm_bgcorr.core import lit_in_tiles
 from napari_txm_bgcorr.errors import TxmError
-from napari_txm_bgcorr.io.output.result import TileParts
-from napari_txm_bgcorr.mosaic.blending import (Image, Mask, common_unlit, either_unlit, feather)
+from napari_txm_bgcorr.io.output import TileParts
+from napari_txm_bgcorr.mosaic import Image, Mask, common_unlit, either_unlit, feather
 
 __all__ = ["LOOKS", "Corners"]
 

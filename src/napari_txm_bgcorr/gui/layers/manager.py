@@ -9,11 +9,20 @@ from typing import Any
 
 from napari.layers import Layer
 
-from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core import Scan
 from napari_txm_bgcorr.errors import TxmError
-from napari_txm_bgcorr.gui.session import (InputInfo, Job)
+from napari_txm_bgcorr.gui.session import InputInfo, Job
 
-from .convert import (describe_scan, draw_thumbnail, input_info, metadata, owner_of, placement, result_layers, role_of)
+from .convert import (
+    describe_scan,
+    draw_thumbnail,
+    input_info,
+    metadata,
+    owner_of,
+    placement,
+    result_layers,
+    role_of,
+)
 from .result import Result
 from .saved_result import OpenedResult
 

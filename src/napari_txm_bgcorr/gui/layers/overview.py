@@ -7,7 +7,7 @@ from threading import Event
 
 from napari_txm_bgcorr.errors import TxmError
 from napari_txm_bgcorr.gui.common.errors import errors_in_words
-from napari_txm_bgcorr.gui.common.messages import (Advanced, Failed)
+from napari_txm_bgcorr.gui.common.messages import Advanced, Failed
 from napari_txm_bgcorr.gui.common.throttle import Pace
 
 __all__ = ["draw_overview"]

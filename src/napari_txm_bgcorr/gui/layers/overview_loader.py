@@ -15,7 +15,7 @@ from napari_txm_bgcorr.gui.common.blocking_call import somebody_looks
 from napari_txm_bgcorr.gui.common.messages import Failed
 from napari_txm_bgcorr.gui.common.worker import Runner
 
-from .convert import (draw_thumbnail, owner_of)
+from .convert import draw_thumbnail, owner_of
 from .overview import draw_overview
 
 __all__ = ["FillIn", "fill_in"]

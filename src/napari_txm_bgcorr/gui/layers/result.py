@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from napari_txm_bgcorr.core.correction import (BackgroundMethod, TileResult)
-from napari_txm_bgcorr.core.scan import (LazyTiles, Scan)
+from napari_txm_bgcorr.core import BackgroundMethod, LazyTiles, Scan, TileResult
 from napari_txm_bgcorr.errors import WriteError
-from napari_txm_bgcorr.io.output.result import TileParts
-from napari_txm_bgcorr.mosaic.blending import VALID
+from napari_txm_bgcorr.io.output import TileParts
+from napari_txm_bgcorr.mosaic import VALID
 
-from .blending import (Blend, BlendedArray, Growing)
-from .canvas import (LAZY_STEPS, CachedTiles, Layout, MosaicArray, StackArray, paste, reduce_tile)
-from .corners import (LOOKS, Corners)
+from .blending import Blend, BlendedArray, Growing
+from .canvas import LAZY_STEPS, CachedTiles, Layout, MosaicArray, StackArray, paste, reduce_tile
+from .corners import LOOKS, Corners
 from .uncertainty import StatedUncertainty
 
 __all__ = ["IN_MEMORY_BYTES", "Pyramid", "Result", "allocate", "raw_picture", "saved_picture"]

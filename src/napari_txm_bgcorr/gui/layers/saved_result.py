@@ -10,17 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.correction import TileResult
-from napari_txm_bgcorr.core.provenance import pixels_sha256
-from napari_txm_bgcorr.core.scan import (LazyTiles, TileArray)
-from napari_txm_bgcorr.errors import (ReadError, TxmError)
-from napari_txm_bgcorr.io.output.patch import (FinishedOutput, open_finished)
-from napari_txm_bgcorr.quality.measurement import trusted
+from napari_txm_bgcorr.core import LazyTiles, TileArray, TileResult, pixels_sha256
+from napari_txm_bgcorr.errors import ReadError, TxmError
+from napari_txm_bgcorr.io.output import FinishedOutput, open_finished
+from napari_txm_bgcorr.quality import trusted
 
 from .canvas import CachedTiles
-from .convert import (LayerTuple, result_layers, scan_layer)
-from .outputs import (parts, result_name)
-from .result import (IN_MEMORY_BYTES, Result, allocate)
+from .convert import LayerTuple, result_layers, scan_layer
+from .outputs import parts, result_name
+from .result import IN_MEMORY_BYTES, Result, allocate
 
 __all__ = ["OpenedResult", "Revised", "open_result", "saved_result"]
 

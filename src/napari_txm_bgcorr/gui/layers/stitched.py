@@ -8,13 +8,13 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from napari_txm_bgcorr.core.scan import (LazyTiles, Scan)
-from napari_txm_bgcorr.errors import (ReadError, TxmError, WriteError)
+from napari_txm_bgcorr.core import LazyTiles, Scan
+from napari_txm_bgcorr.errors import ReadError, TxmError, WriteError
 from napari_txm_bgcorr.gui.common.errors import errors_in_words
-from napari_txm_bgcorr.gui.common.messages import (Failed, Preparing, Saved, Shown, Tell)
+from napari_txm_bgcorr.gui.common.messages import Failed, Preparing, Saved, Shown, Tell
 from napari_txm_bgcorr.gui.common.throttle import Pace
 
-from .convert import (CORRECTED_LIMITS, METADATA_KEY, LayerTuple)
+from .convert import CORRECTED_LIMITS, METADATA_KEY, LayerTuple
 from .result import Result
 
 __all__ = ["STITCHED", "read_stitched", "stitch_results", "stitched_layers", "stitched_path"]
@@ -51,9 +51,8 @@ def stitch_results(
 
 
 def _stitch(result: Result, target: Path, overwrite: bool, stop: Event, tell: Tell) -> bool:
-    from napari_txm_bgcorr.io.output.result import TileParts
-    from napari_txm_bgcorr.io.output.tile_positions import (Places, find_places)
-    from napari_txm_bgcorr.workflows.stitch_blocks import (StitchOptions, stitch_tiles)
+    from napari_txm_bgcorr.io.output import Places, TileParts, find_places
+    from napari_txm_bgcorr.workflows import StitchOptions, stitch_tiles
 
     if not result.complete or result.provenance is None:
         raise WriteError(
@@ -92,7 +91,7 @@ def _parts(result: Result) -> dict[str, Scan]:
 
 def read_stitched(path: Path) -> list[LayerTuple]:
     """Layers of a stitched mosaic; none where the path is something else."""
-    from napari_txm_bgcorr.io.output.pyramid_reader import open_pyramid
+    from napari_txm_bgcorr.io.output import open_pyramid
 
     try:
         return stitched_layers(path, open_pyramid(path))

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.background_method import (BackgroundMethod, StatesUncertainty)
-from napari_txm_bgcorr.core.scan import (LazyTiles, TileArray)
+from napari_txm_bgcorr.core import BackgroundMethod, LazyTiles, StatesUncertainty, TileArray
 
 __all__ = ["StatedUncertainty"]
 

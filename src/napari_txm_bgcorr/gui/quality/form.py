@@ -19,10 +19,10 @@ from qtpy.QtWidgets import (
 )
 
 from napari_txm_bgcorr.gui.common.drop_zone import local_paths
-from napari_txm_bgcorr.gui.common.widgets import (named_button, wrapped_label)
-from napari_txm_bgcorr.gui.correct.form import (PathsField, narrow_combo)
+from napari_txm_bgcorr.gui.common.widgets import named_button, wrapped_label
+from napari_txm_bgcorr.gui.correct.form import PathsField, narrow_combo
 
-from .table_model import (QualityModel, SortedTiles)
+from .table_model import QualityModel, SortedTiles
 
 __all__ = ["JOINT_TIP", "REDO_TIP", "RESULT_TIP", "QualityForm"]
 

@@ -9,12 +9,12 @@ from napari.layers import Layer
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.gui.layers.canvas import Layout
-from napari_txm_bgcorr.gui.layers.convert import (owner_of, placement, role_of)
+from napari_txm_bgcorr.gui.layers.convert import owner_of, placement, role_of
 from napari_txm_bgcorr.gui.layers.result import Result
 from napari_txm_bgcorr.gui.layers.saved_result import OpenedResult
-from napari_txm_bgcorr.gui.layers.tile_overlay import (cells_layer, outlines_layer, tile_at)
+from napari_txm_bgcorr.gui.layers.tile_overlay import cells_layer, outlines_layer, tile_at
 from napari_txm_bgcorr.gui.layers.view import camera_of
-from napari_txm_bgcorr.quality.table import (COLUMNS, TileQuality)
+from napari_txm_bgcorr.quality import COLUMNS, TileQuality
 
 __all__ = ["QualityLayers", "result_label", "shown_results"]
 

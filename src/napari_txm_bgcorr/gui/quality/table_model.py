@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSortFilterProxyModel, Qt
 from qtpy.QtGui import QBrush, QColor
 
-from napari_txm_bgcorr.quality.flags import (FLAGS, raised)
-from napari_txm_bgcorr.quality.table import (COLUMNS, TileQuality)
+from napari_txm_bgcorr.quality import COLUMNS, FLAGS, TileQuality, raised
 
 __all__ = ["SORT_ROLE", "QualityModel", "SortedTiles"]
 

@@ -10,22 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from napari_txm_bgcorr.backgrounds.drift.model import DriftModel
-from napari_txm_bgcorr.core.correction import (BackgroundMethod, TileResult, correct_tiles)
-from napari_txm_bgcorr.core.progress import Progress
-from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.errors import (StoppedError, TxmError)
+from napari_txm_bgcorr.backgrounds.drift import DriftModel
+from napari_txm_bgcorr.core import BackgroundMethod, Progress, Scan, TileResult, correct_tiles
+from napari_txm_bgcorr.errors import StoppedError, TxmError
 from napari_txm_bgcorr.gui.common.errors import errors_in_words
-from napari_txm_bgcorr.gui.common.messages import (Advanced, Failed, Preparing, Tell)
-from napari_txm_bgcorr.gui.common.throttle import (Pace, telling)
+from napari_txm_bgcorr.gui.common.messages import Advanced, Failed, Preparing, Tell
+from napari_txm_bgcorr.gui.common.throttle import Pace, telling
 from napari_txm_bgcorr.gui.correct.messages import Message
-from napari_txm_bgcorr.gui.correct.tasks import (reopen, with_references)
+from napari_txm_bgcorr.gui.correct.tasks import reopen, with_references
 from napari_txm_bgcorr.gui.layers.result import Result
 from napari_txm_bgcorr.gui.layers.saved_result import open_result
-from napari_txm_bgcorr.quality.measurement import Gauge
-from napari_txm_bgcorr.quality.table import TileQuality
-from napari_txm_bgcorr.workflows.tile_redo import redo_tiles as corrected_again
-from napari_txm_bgcorr.workflows.stored_backgrounds import StoredBackgrounds
+from napari_txm_bgcorr.quality import Gauge, TileQuality
+from napari_txm_bgcorr.workflows import StoredBackgrounds
+from napari_txm_bgcorr.workflows import redo_tiles as corrected_again
 
 __all__ = [
     "Exported",
@@ -126,7 +123,7 @@ def _novelty(result: Result) -> Callable[[TileResult], float]:
     """What tells the novelty of a tile, where a network made it."""
     told = None
     if (result.provenance or {}).get("weights_sha256"):
-        from napari_txm_bgcorr.models.novelty import novelty_of
+        from napari_txm_bgcorr.models import novelty_of
 
         told = novelty_of(result.scan, result.provenance)
     return told or (lambda tile: float("nan"))
@@ -185,7 +182,7 @@ def _stored(result: Result) -> StoredBackgrounds:
 
 
 def _make(redo: Redo) -> BackgroundMethod:
-    from napari_txm_bgcorr.backgrounds.registry import (LEARNED, make_method)
+    from napari_txm_bgcorr.backgrounds import LEARNED, make_method
 
     learned = {"model": redo.model, "device": redo.device} if redo.method in LEARNED else {}
     return make_method(redo.method, joint=False, **learned)

@@ -12,21 +12,31 @@ from qtpy.QtCore import QItemSelectionModel
 from qtpy.QtWidgets import QFileDialog
 
 from napari_txm_bgcorr.errors import TxmError
-from napari_txm_bgcorr.gui.common.dock import (Docked, find_panel)
+from napari_txm_bgcorr.gui.common.dock import Docked, find_panel
 from napari_txm_bgcorr.gui.common.event_queue import Steps
-from napari_txm_bgcorr.gui.common.messages import (Advanced, Failed, Preparing)
+from napari_txm_bgcorr.gui.common.messages import Advanced, Failed, Preparing
 from napari_txm_bgcorr.gui.common.preferences import preferences
 from napari_txm_bgcorr.gui.common.widgets import time_left
 from napari_txm_bgcorr.gui.common.worker import Runner
 from napari_txm_bgcorr.gui.correct.messages import Reopened
-from napari_txm_bgcorr.gui.layers.convert import (draw_thumbnail, owner_of)
+from napari_txm_bgcorr.gui.layers.convert import draw_thumbnail, owner_of
 from napari_txm_bgcorr.gui.layers.result import Result
 from napari_txm_bgcorr.gui.layers.saved_result import OpenedResult
-from napari_txm_bgcorr.quality.table import COLUMNS
+from napari_txm_bgcorr.quality import COLUMNS
 
-from .form import (JOINT_TIP, REDO_TIP, RESULT_TIP, QualityForm)
-from .overlays import (QualityLayers, shown_results)
-from .tasks import (Exported, Measured, QualityMessage, Redo, Redone, export_quality, measure_result, open_outputs, redo_tiles)
+from .form import JOINT_TIP, REDO_TIP, RESULT_TIP, QualityForm
+from .overlays import QualityLayers, shown_results
+from .tasks import (
+    Exported,
+    Measured,
+    QualityMessage,
+    Redo,
+    Redone,
+    export_quality,
+    measure_result,
+    open_outputs,
+    redo_tiles,
+)
 
 if TYPE_CHECKING:
     import napari
@@ -52,7 +62,7 @@ class QualityWidget(Docked, QualityForm):
     title = "Mosaic quality"
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
-        from napari_txm_bgcorr.backgrounds.registry import method_names
+        from napari_txm_bgcorr.backgrounds import method_names
 
         super().__init__(method_names())
         self.viewer = napari_viewer

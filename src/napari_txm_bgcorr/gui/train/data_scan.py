@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.training_images import ImageStack
+from napari_txm_bgcorr.core import ImageStack
 from napari_txm_bgcorr.errors import TxmError
 from napari_txm_bgcorr.gui.common.errors import errors_in_words
 
-from .messages import (Complaint, Found, Reading, Thumb)
+from .messages import Complaint, Found, Reading, Thumb
 from .session import DataItem
 
 __all__ = ["Level", "look_at", "looks_wrong"]
@@ -98,7 +98,7 @@ def _stacks(item: DataItem) -> tuple[Sequence[ImageStack], tuple[str, ...]]:
         count = int(item.array.shape[0])
         names = tuple(f"{item.name} {i + 1}" for i in range(count))
         return [ImageStack(item.array, names, (item.name,) * count)], ()
-    from napari_txm_bgcorr.io.training_images import read_training_data
+    from napari_txm_bgcorr.io import read_training_data
 
     path = [Path(item.path)]
     if item.role == "references":

@@ -17,13 +17,13 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_txm_bgcorr.gui.common.drop_zone import (ACTIVE_STYLE, IDLE_STYLE, DropZone, local_paths)
-from napari_txm_bgcorr.gui.common.widgets import (BoundedLabel, named_button)
+from napari_txm_bgcorr.gui.common.drop_zone import ACTIVE_STYLE, IDLE_STYLE, DropZone, local_paths
+from napari_txm_bgcorr.gui.common.widgets import BoundedLabel, named_button
 from napari_txm_bgcorr.gui.correct.form import narrow_combo
 
 from .data_scan import THUMB_PX
 from .messages import Thumb
-from .session import (ROLES, DataItem)
+from .session import ROLES, DataItem
 
 __all__ = ["DataDropZone", "DataStep"]
 

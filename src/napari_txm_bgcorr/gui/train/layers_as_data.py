@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core import Scan
 from napari_txm_bgcorr.errors import ConfigError
-from napari_txm_bgcorr.gui.layers.convert import (input_info, owner_of, role_of)
+from napari_txm_bgcorr.gui.layers.convert import input_info, owner_of, role_of
 from napari_txm_bgcorr.gui.layers.result import Result
 
 from .session import DataItem

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.errors import TxmError
-from napari_txm_bgcorr.training.run.status import RunStatus
+from napari_txm_bgcorr.training.run import RunStatus
 
 from .process import RunProcess
 from .session import DataItem

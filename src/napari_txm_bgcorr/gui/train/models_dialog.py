@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_txm_bgcorr.errors import TxmError
 from napari_txm_bgcorr.gui.common.errors import errors_in_words
-from napari_txm_bgcorr.gui.common.widgets import (button_row, named_button, wrapped_label)
+from napari_txm_bgcorr.gui.common.widgets import button_row, named_button, wrapped_label
 from napari_txm_bgcorr.gui.common.worker import Runner
 
 from .messages import Complaint
@@ -53,7 +53,7 @@ class Done:
 
 
 def _list_again(words: str = "") -> Iterator[Any]:
-    from napari_txm_bgcorr.models.store import model_rows
+    from napari_txm_bgcorr.models import model_rows
 
     yield Rows(tuple(model_rows()))
     if words:
@@ -208,20 +208,20 @@ class ModelsDialog(QDialog):
 
 
 def _renamed(old: str, new: str) -> str:
-    from napari_txm_bgcorr.models.store import rename_model
+    from napari_txm_bgcorr.models import rename_model
 
     rename_model(old, new)
     return f"{old} is now {new}"
 
 
 def _removed(name: str) -> str:
-    from napari_txm_bgcorr.models.store import remove_model
+    from napari_txm_bgcorr.models import remove_model
 
     return f"Removed {remove_model(name)}"
 
 
 def _imported(source: Path, name: str | None) -> str:
-    from napari_txm_bgcorr.models.store import (import_model, unused_name)
+    from napari_txm_bgcorr.models import import_model, unused_name
 
     if name is None:
         name = unused_name(source.stem)
@@ -236,7 +236,7 @@ def _with_suffix(path: Path, wanted: str) -> Path:
 
 
 def _exported(source: Path, target: Path) -> str:
-    from napari_txm_bgcorr.models.export.formats import export_model
+    from napari_txm_bgcorr.models.export import export_model
 
     export_model(source, target)
     return f"Written: {target}"

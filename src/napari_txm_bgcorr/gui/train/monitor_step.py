@@ -8,9 +8,9 @@ from typing import Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QProgressBar, QSplitter, QVBoxLayout, QWidget
 
-from napari_txm_bgcorr.gui.common.plots import (Curves, Theme)
-from napari_txm_bgcorr.gui.common.widgets import (BoundedLabel, button_row, named_button, time_left)
-from napari_txm_bgcorr.training.run.status import RunStatus
+from napari_txm_bgcorr.gui.common.plots import Curves, Theme
+from napari_txm_bgcorr.gui.common.widgets import BoundedLabel, button_row, named_button, time_left
+from napari_txm_bgcorr.training.run import RunStatus
 
 __all__ = ["RunStep", "figures", "loss_points", "quality_points"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from napari_txm_bgcorr.errors import (DeviceError, WriteError)
-from napari_txm_bgcorr.training.run.status import RunStatus
+from napari_txm_bgcorr.errors import DeviceError, WriteError
+from napari_txm_bgcorr.training.run import RunStatus
 
 __all__ = ["CONSOLE", "RunProcess", "train_command"]
 

@@ -12,17 +12,16 @@ from typing import Any
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_txm_bgcorr.errors import (DeviceError, TxmError)
+from napari_txm_bgcorr.errors import DeviceError, TxmError
 from napari_txm_bgcorr.gui.common.widgets import time_left
 from napari_txm_bgcorr.gui.common.worker import Runner
-from napari_txm_bgcorr.training.run.folder import RunFolder
-from napari_txm_bgcorr.training.run.status import (ACTIVE, RunStatus)
+from napari_txm_bgcorr.training.run import ACTIVE, RunFolder, RunStatus
 
-from .messages import (Complaint, Launched, RunNews)
+from .messages import Complaint, Launched, RunNews
 from .monitor_step import RunStep
 from .process import RunProcess
-from .session import (TrainJob, job_arguments, resume_arguments)
-from .tasks import (launch, start_run, watch_run)
+from .session import TrainJob, job_arguments, resume_arguments
+from .tasks import launch, start_run, watch_run
 from .validation_layers import TileLayers
 
 __all__ = ["RunControl", "describe"]

@@ -28,7 +28,7 @@ from qtpy.QtWidgets import (
 from napari_txm_bgcorr.gui.common.widgets import named_button
 from napari_txm_bgcorr.gui.correct.form import narrow_combo
 
-from .session import (PRESETS, TrainSession)
+from .session import PRESETS, TrainSession
 
 __all__ = ["TrainForm"]
 

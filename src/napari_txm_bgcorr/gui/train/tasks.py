@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from napari_txm_bgcorr.errors import (TxmError, WriteError)
+from napari_txm_bgcorr.errors import TxmError, WriteError
 from napari_txm_bgcorr.gui.common.errors import errors_in_words
 from napari_txm_bgcorr.gui.correct.tasks import device_label
-from napari_txm_bgcorr.training.run.folder import RunFolder
-from napari_txm_bgcorr.training.run.status import (ACTIVE, read_status)
+from napari_txm_bgcorr.training.run import ACTIVE, RunFolder, read_status
 
-from .messages import (Complaint, Launched, Offers, RunNews)
+from .messages import Complaint, Launched, Offers, RunNews
 from .process import RunProcess
-from .session import (PRESETS, TrainJob, job_arguments)
+from .session import PRESETS, TrainJob, job_arguments
 
 __all__ = ["find_offers", "is_run", "launch", "live_run", "runs_folder", "start_run", "watch_run"]
 
@@ -186,10 +185,8 @@ def find_offers(stop: Event, runs: Path) -> Iterator[Any]:
     yield Offers(live=live_run(runs))
     try:
         with errors_in_words("devices"):
-            from napari_txm_bgcorr.models.checkpoint import list_models
-            from napari_txm_bgcorr.models.devices import list_devices
-            from napari_txm_bgcorr.models.networks import NETWORKS
-            from napari_txm_bgcorr.training.config import load_config
+            from napari_txm_bgcorr.models import NETWORKS, list_devices, list_models
+            from napari_txm_bgcorr.training import load_config
 
             yield Offers(
                 devices=tuple((d.name, device_label(d)) for d in list_devices()),

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_txm_bgcorr.backgrounds.registry import LEARNED
+from napari_txm_bgcorr.backgrounds import LEARNED
 from napari_txm_bgcorr.errors import ModelError
-from napari_txm_bgcorr.gui.common.dock import (find_panel, open_panel)
+from napari_txm_bgcorr.gui.common.dock import find_panel, open_panel
 from napari_txm_bgcorr.gui.session import model_label
-from napari_txm_bgcorr.models.card import carries
+from napari_txm_bgcorr.models import carries
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer

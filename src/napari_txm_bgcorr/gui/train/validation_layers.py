@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.pixels import lit_field
+from napari_txm_bgcorr.core import lit_field
 
 if TYPE_CHECKING:
     import napari

@@ -17,25 +17,25 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_txm_bgcorr.errors import (ConfigError, TxmError)
+from napari_txm_bgcorr.errors import ConfigError, TxmError
 from napari_txm_bgcorr.gui.common.dock import Docked
 from napari_txm_bgcorr.gui.common.event_queue import Steps
 from napari_txm_bgcorr.gui.common.plots import theme_colours
 from napari_txm_bgcorr.gui.common.preferences import preferences
-from napari_txm_bgcorr.gui.common.widgets import (Column, TallArea)
+from napari_txm_bgcorr.gui.common.widgets import Column, TallArea
 from napari_txm_bgcorr.gui.common.worker import Runner
 
 from .closing import ask_before_closing
-from .data_scan import (Level, look_at)
+from .data_scan import Level, look_at
 from .data_step import DataStep
 from .layers_as_data import selected_items
-from .messages import (Complaint, Found, Offers, Reading)
+from .messages import Complaint, Found, Offers, Reading
 from .monitor_step import RunStep
 from .run_control import RunControl
-from .session import (DataItem, TrainSession, resolve_training)
+from .session import DataItem, TrainSession, resolve_training
 from .settings_step import TrainForm
-from .tasks import (find_offers, is_run, runs_folder)
-from .use_model import (correct_session, use_model)
+from .tasks import find_offers, is_run, runs_folder
+from .use_model import correct_session, use_model
 from .validation_layers import TileLayers
 
 if TYPE_CHECKING:

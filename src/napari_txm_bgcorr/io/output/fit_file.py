@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from napari_txm_bgcorr.core.files import replace_file
+from napari_txm_bgcorr.core import replace_file
 from napari_txm_bgcorr.errors import ReadError
 
 __all__ = ["NEW_FLAGS", "READ_FLAGS", "Fit", "FitPlace", "FitRefusedError", "remove_fits"]

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 import psutil
 
-from napari_txm_bgcorr.core.files import (discard, patiently, remove_file, remove_folder, rename)
-from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core import Scan, discard, patiently, remove_file, remove_folder, rename
 from napari_txm_bgcorr.errors import WriteError
 from napari_txm_bgcorr.io.guard import writing
 from napari_txm_bgcorr.io.json_file import write_json
-from napari_txm_bgcorr.io.record import (KEY, UNITS, make_block, scan_record)
+from napari_txm_bgcorr.io.record import KEY, UNITS, make_block, scan_record
 
 __all__ = [
     "DONE",

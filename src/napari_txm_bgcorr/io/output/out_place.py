@@ -6,12 +6,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from napari_txm_bgcorr.core.files import standing
-from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core import Scan, standing
 from napari_txm_bgcorr.errors import WriteError
 from napari_txm_bgcorr.io.guard import writing
 
-from .job import (JOB, ROLES, drop_notes, is_output)
+from .job import JOB, ROLES, drop_notes, is_output
 
 __all__ = ["check_place"]
 

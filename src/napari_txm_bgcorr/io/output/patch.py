@@ -13,15 +13,21 @@ import numpy as np
 from numcodecs.blosc import Blosc
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.correction import TileResult
-from napari_txm_bgcorr.core.files import (discard, replace_file)
-from napari_txm_bgcorr.core.pedestal import (ASKED, with_pedestal)
-from napari_txm_bgcorr.core.provenance import pixels_sha256
-from napari_txm_bgcorr.core.references import References
-from napari_txm_bgcorr.core.scan import (Scan, Source, TileArray)
-from napari_txm_bgcorr.errors import (ReadError, WriteError)
-from napari_txm_bgcorr.io.guard import (reading, writing)
-from napari_txm_bgcorr.io.json_file import (read_json, write_json)
+from napari_txm_bgcorr.core import (
+    ASKED,
+    References,
+    Scan,
+    Source,
+    TileArray,
+    TileResult,
+    discard,
+    pixels_sha256,
+    replace_file,
+    with_pedestal,
+)
+from napari_txm_bgcorr.errors import ReadError, WriteError
+from napari_txm_bgcorr.io.guard import reading, writing
+from napari_txm_bgcorr.io.json_file import read_json, write_json
 from napari_txm_bgcorr.io.readers.dispatch import read
 from napari_txm_bgcorr.io.record import KEY
 

@@ -17,10 +17,10 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.files import remove_file
-from napari_txm_bgcorr.io.chunk_file import (CODEC, read_chunk, write_chunk)
+from napari_txm_bgcorr.core import remove_file
+from napari_txm_bgcorr.io.chunk_file import CODEC, read_chunk, write_chunk
 from napari_txm_bgcorr.io.json_file import write_json
-from napari_txm_bgcorr.io.record import (KEY, make_block)
+from napari_txm_bgcorr.io.record import KEY, make_block
 
 from .job import Job
 

@@ -11,13 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_txm_bgcorr.core.correction import optical_density
-from napari_txm_bgcorr.core.pixels import (lit_field, saturated)
-from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core import Scan, lit_field, optical_density, saturated
 from napari_txm_bgcorr.errors import ReadError
 from napari_txm_bgcorr.io.guard import reading
 from napari_txm_bgcorr.io.readers.dispatch import read
-from napari_txm_bgcorr.mosaic.blending import (FILLED, UNKNOWN, VALID, Status)
+from napari_txm_bgcorr.mosaic import FILLED, UNKNOWN, VALID, Status
 
 __all__ = ["DOMAINS", "TileParts", "open_parts"]
 

@@ -18,20 +18,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from napari_txm_bgcorr.core.files import (discard, rename)
-from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core import Scan, discard, rename
 from napari_txm_bgcorr.errors import WriteError
 from napari_txm_bgcorr.io.guard import writing
 from napari_txm_bgcorr.io.json_file import write_json
 
 from .fit_file import remove_fits
-from .job import (DONE, JOB, NEW, Job, done_tiles)
+from .job import DONE, JOB, NEW, Job, done_tiles
 from .out_place import check_place
-from .writer import (OutputWriter, planes_of)
+from .writer import OutputWriter, planes_of
 from .zarr import ZarrSink
 
 if TYPE_CHECKING:
-    from napari_txm_bgcorr.core.correction import TileResult
+    from napari_txm_bgcorr.core import TileResult
 
 __all__ = ["ChunkWriter", "ShardWriter", "join_shards", "open_shard", "shard_tiles"]
 

@@ -16,7 +16,7 @@ from napari_txm_bgcorr.io.json_file import write_json
 from napari_txm_bgcorr.io.readers.tiff import inspect
 from napari_txm_bgcorr.io.readers.tile_layout import tile_configuration_text
 from napari_txm_bgcorr.io.record import KEY
-from napari_txm_bgcorr.mosaic.registration import nominal_positions
+from napari_txm_bgcorr.mosaic import nominal_positions
 
 from .job import Job
 

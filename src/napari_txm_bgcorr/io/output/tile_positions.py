@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.scan import LazyTiles
-from napari_txm_bgcorr.errors import (MethodError, ReadError)
+from napari_txm_bgcorr.core import LazyTiles
+from napari_txm_bgcorr.errors import MethodError, ReadError
 from napari_txm_bgcorr.io.readers.tile_layout import parse_tile_configuration
 from napari_txm_bgcorr.io.record import KEY
-from napari_txm_bgcorr.mosaic.registration import (nominal_positions, register)
+from napari_txm_bgcorr.mosaic import nominal_positions, register
 
 from .result import TileParts
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core import Scan
 from napari_txm_bgcorr.errors import WriteError
 from napari_txm_bgcorr.io.guard import writing
 
-from .job import (DONE, Job, claim, release, replace_output, resumed)
+from .job import DONE, Job, claim, release, replace_output, resumed
 from .out_place import check_place
 
 if TYPE_CHECKING:
-    from napari_txm_bgcorr.core.correction import TileResult
+    from napari_txm_bgcorr.core import TileResult
 
 __all__ = ["WRITERS", "OutputWriter", "Sink", "open_output", "planes_of"]
 

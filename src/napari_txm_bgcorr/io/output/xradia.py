@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .ole_writer import (Blocks, Content, write_ole2)
+from .ole_writer import Blocks, Content, write_ole2
 
 __all__ = ["CODES", "write_xradia", "xradia_streams"]
 

@@ -13,10 +13,10 @@ from numcodecs.blosc import Blosc
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
-from napari_txm_bgcorr.core.files import replace_file
+from napari_txm_bgcorr.core import replace_file
 from napari_txm_bgcorr.io.record import KEY
 
-from .job import (NEW, Job)
+from .job import NEW, Job
 
 __all__ = ["ZarrSink"]
 

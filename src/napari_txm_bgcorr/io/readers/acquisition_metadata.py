@@ -6,11 +6,11 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core import Scan
 from napari_txm_bgcorr.errors import ReadError
 
 from .filename_metadata import NameFacts
-from .tile_layout import (absent_cells, numbered_cells)
+from .tile_layout import absent_cells, numbered_cells
 
 __all__ = ["frame_names", "nanometres", "with_grid", "with_name_facts"]
 

@@ -9,11 +9,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from napari_txm_bgcorr.core.pedestal import (ASKED, with_pedestal)
-from napari_txm_bgcorr.core.references import References
-from napari_txm_bgcorr.core.scan import (Scan, TileArray)
+from napari_txm_bgcorr.core import ASKED, References, Scan, TileArray, with_pedestal
 from napari_txm_bgcorr.errors import ReadError
-from napari_txm_bgcorr.io.guard import (one_line, reading, require_file)
+from napari_txm_bgcorr.io.guard import one_line, reading, require_file
 
 from .acquisition_metadata import with_grid
 

@@ -13,12 +13,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.references import (References, first_and_each, one_or_each)
-from napari_txm_bgcorr.core.scan import (LazyTiles, Scan, Source)
+from napari_txm_bgcorr.core import LazyTiles, References, Scan, Source, first_and_each, one_or_each
 from napari_txm_bgcorr.errors import ReadError
-from napari_txm_bgcorr.io.guard import (check_frame, one_line, reading, require_file)
+from napari_txm_bgcorr.io.guard import check_frame, one_line, reading, require_file
 
-from .acquisition_metadata import (frame_names, nanometres, with_grid)
+from .acquisition_metadata import frame_names, nanometres, with_grid
 
 __all__ = ["can_read", "read"]
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.errors import ReadError
 
-from .byte_map import (ByteMap, fill)
+from .byte_map import ByteMap, fill
 
 __all__ = ["OLE_MAGIC", "Container", "open_container"]
 

@@ -13,13 +13,13 @@ import yaozarrs
 import zarr
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.scan import (LazyTiles, Scan, Source)
+from napari_txm_bgcorr.core import LazyTiles, Scan, Source
 from napari_txm_bgcorr.errors import ReadError
 from napari_txm_bgcorr.io.chunk_file import frame_reader
-from napari_txm_bgcorr.io.guard import (MAX_PIXELS, check_frame, one_line, reading)
-from napari_txm_bgcorr.io.record import (KEY, restore)
+from napari_txm_bgcorr.io.guard import MAX_PIXELS, check_frame, one_line, reading
+from napari_txm_bgcorr.io.record import KEY, restore
 
-from .acquisition_metadata import (frame_names, nanometres, with_grid)
+from .acquisition_metadata import frame_names, nanometres, with_grid
 
 __all__ = ["can_read", "read"]
 

@@ -13,12 +13,12 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.scan import (LazyTiles, Scan, Source)
+from napari_txm_bgcorr.core import LazyTiles, Scan, Source
 from napari_txm_bgcorr.errors import ReadError
-from napari_txm_bgcorr.io.guard import (MAX_PIXELS, check_frame, reading, require_file)
-from napari_txm_bgcorr.io.record import (KEY, find_block, restore)
+from napari_txm_bgcorr.io.guard import MAX_PIXELS, check_frame, reading, require_file
+from napari_txm_bgcorr.io.record import KEY, find_block, restore
 
-from .acquisition_metadata import (frame_names, nanometres, with_grid, with_name_facts)
+from .acquisition_metadata import frame_names, nanometres, with_grid, with_name_facts
 from .filename_metadata import name_facts
 
 __all__ = ["TiffStack", "can_read", "inspect", "read", "read_frame"]

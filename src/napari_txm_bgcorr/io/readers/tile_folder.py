@@ -12,17 +12,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.references import (References, first_and_each, joined_facts, joined_times)
-from napari_txm_bgcorr.core.scan import (LazyTiles, Scan, Source)
+from napari_txm_bgcorr.core import (
+    LazyTiles,
+    References,
+    Scan,
+    Source,
+    first_and_each,
+    joined_facts,
+    joined_times,
+)
 from napari_txm_bgcorr.errors import ReadError
 from napari_txm_bgcorr.io.guard import reading
 from napari_txm_bgcorr.io.json_file import read_json
-from napari_txm_bgcorr.io.record import (KEY, restore)
+from napari_txm_bgcorr.io.record import KEY, restore
 
 from . import tiff
-from .acquisition_metadata import (with_grid, with_name_facts)
-from .filename_metadata import (acquisition_numbers, is_dark, is_flat, name_facts, natural_key)
-from .tile_layout import (absent_cells, find_tile_configuration, order_on_grid, parse_tile_configuration)
+from .acquisition_metadata import with_grid, with_name_facts
+from .filename_metadata import acquisition_numbers, is_dark, is_flat, name_facts, natural_key
+from .tile_layout import (
+    absent_cells,
+    find_tile_configuration,
+    order_on_grid,
+    parse_tile_configuration,
+)
 
 __all__ = ["can_read", "read"]
 

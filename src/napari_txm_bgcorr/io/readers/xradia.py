@@ -14,15 +14,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.references import (References, first_and_each, one_or_each)
-from napari_txm_bgcorr.core.scan import (Kind, LazyTiles, Scan, Source, raster_positions)
+from napari_txm_bgcorr.core import (
+    Kind,
+    LazyTiles,
+    References,
+    Scan,
+    Source,
+    first_and_each,
+    one_or_each,
+    raster_positions,
+)
 from napari_txm_bgcorr.errors import ReadError
 
 from .acquisition_metadata import with_name_facts
 from .byte_map import ByteMap
 from .filename_metadata import name_facts
-from .ole_container import (OLE_MAGIC, Container, open_container)
-from .xradia_header import (Fields, stage_positions)
+from .ole_container import OLE_MAGIC, Container, open_container
+from .xradia_header import Fields, stage_positions
 
 __all__ = ["DTYPES", "SUFFIXES", "can_read", "read"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.scan import raster_cells
+from napari_txm_bgcorr.core import raster_cells
 from napari_txm_bgcorr.errors import ReadError
 
 from .ole_container import Container

@@ -11,12 +11,12 @@ import numpy as np
 import pydantic
 import torch
 
-from napari_txm_bgcorr.errors import (ConfigError, ModelError)
-from napari_txm_bgcorr.models.card import (INTENDED_USE, LICENCE, fits, left_out)
+from napari_txm_bgcorr.errors import ConfigError, ModelError
+from napari_txm_bgcorr.models.card import INTENDED_USE, LICENCE, fits, left_out
 from napari_txm_bgcorr.models.checkpoint import Model
 
 from .graph import BlindBackground
-from .onnx import (OPSET, check_onnx, needs, onnx_bytes, quiet, sample_tile, whole_file)
+from .onnx import OPSET, check_onnx, needs, onnx_bytes, quiet, sample_tile, whole_file
 
 __all__ = ["readme", "write_package"]
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from napari_txm_bgcorr.errors import (ConfigError, WriteError)
-from napari_txm_bgcorr.models.checkpoint import (load_model, resolve_model)
+from napari_txm_bgcorr.errors import ConfigError, WriteError
+from napari_txm_bgcorr.models.checkpoint import load_model, resolve_model
 from napari_txm_bgcorr.models.store import copy_model
 
-from .onnx import (OPSET, check_onnx, onnx_bytes, whole_file)
+from .onnx import OPSET, check_onnx, onnx_bytes, whole_file
 
 __all__ = ["EXPORTS", "export_model"]
 

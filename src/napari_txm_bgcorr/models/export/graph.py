@@ -13,7 +13,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from napari_txm_bgcorr.models.tensors import (FLOOR, despike, staleness_value)
+from napari_txm_bgcorr.models.tensors import FLOOR, despike, staleness_value
 
 __all__ = ["BlindBackground", "CountsToBackground"]
 

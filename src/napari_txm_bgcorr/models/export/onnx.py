@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.files import replace_file
-from napari_txm_bgcorr.errors import (ConfigError, ModelError)
-from napari_txm_bgcorr.models.card import (left_out, without_places)
+from napari_txm_bgcorr.core import replace_file
+from napari_txm_bgcorr.errors import ConfigError, ModelError
+from napari_txm_bgcorr.models.card import left_out, without_places
 from napari_txm_bgcorr.models.checkpoint import Model
-from napari_txm_bgcorr.simulation.acquisition import simulate_tile
+from napari_txm_bgcorr.simulation import simulate_tile
 
-from .graph import (BlindBackground, CountsToBackground)
+from .graph import BlindBackground, CountsToBackground
 
 __all__ = [
     "OPSET",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_txm_bgcorr.simulation.illumination_drift import (MODE_RMS, growth)
+from napari_txm_bgcorr.simulation import MODE_RMS, growth
 from napari_txm_bgcorr.training.config import AugmentConfig
 
 __all__ = [

@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_txm_bgcorr.models.tensors import (FLOOR, Pairs, floored_log, free_truth, median, scale_free_rms)
-from napari_txm_bgcorr.simulation.illumination_drift import expected_drift
+from napari_txm_bgcorr.models import FLOOR, Pairs, floored_log, free_truth, median, scale_free_rms
+from napari_txm_bgcorr.simulation import expected_drift
 from napari_txm_bgcorr.training.config import DataConfig
 
-from .augment import (drift_of, expose, log_uniform, low_passed, uniform, varied_specimens)
+from .augment import drift_of, expose, log_uniform, low_passed, uniform, varied_specimens
 from .session_pattern import SharedPattern
 from .storage import Images
 

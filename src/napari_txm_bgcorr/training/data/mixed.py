@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from napari_txm_bgcorr.core.training_images import TrainingData
+from napari_txm_bgcorr.core import TrainingData
 from napari_txm_bgcorr.errors import ConfigError
-from napari_txm_bgcorr.models.tensors import (UNKNOWN, Pairs)
-from napari_txm_bgcorr.simulation.specimens import draw_specimen
+from napari_txm_bgcorr.models import UNKNOWN, Pairs
+from napari_txm_bgcorr.simulation import draw_specimen
 from napari_txm_bgcorr.training.config import TrainConfig
 
-from .composed import (Composer, Draw, draw_cases)
+from .composed import Composer, Draw, draw_cases
 from .real_pairs import RealPairs
 from .session_pattern import SharedPattern
 from .simulated import SimulatedPairs
-from .split import (Split, split)
-from .storage import (Images, hold)
+from .split import Split, split
+from .storage import Images, hold
 
 __all__ = ["KINDS", "MixedPairs", "PartMaker", "Parts", "active_mix", "validation_tells"]
 

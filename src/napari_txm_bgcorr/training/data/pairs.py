@@ -19,13 +19,13 @@ import torch
 from monai.data import ThreadDataLoader
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from napari_txm_bgcorr.core.training_images import TrainingData
-from napari_txm_bgcorr.errors import (ConfigError, TxmError)
+from napari_txm_bgcorr.core import TrainingData
+from napari_txm_bgcorr.errors import ConfigError, TxmError
+from napari_txm_bgcorr.models import Batch, Pairs, network_input
 from napari_txm_bgcorr.models.devices import cpu_cores
-from napari_txm_bgcorr.models.tensors import (Batch, Pairs, network_input)
 from napari_txm_bgcorr.training.config import TrainConfig
 
-from .mixed import (KINDS, MixedPairs, PartMaker, Parts)
+from .mixed import KINDS, MixedPairs, PartMaker, Parts
 
 __all__ = ["PAIRS", "PairSource", "batches", "build_pairs", "to_batch", "worker_count"]
 

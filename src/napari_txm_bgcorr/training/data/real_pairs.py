@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_txm_bgcorr.models.tensors import (UNKNOWN, Pairs, floored_log)
+from napari_txm_bgcorr.models import UNKNOWN, Pairs, floored_log
 from napari_txm_bgcorr.training.config import DataConfig
 
-from .augment import (drift_of, log_uniform, low_passed)
-from .composed import (UNLIT_WEIGHT, Draw, told)
+from .augment import drift_of, log_uniform, low_passed
+from .composed import UNLIT_WEIGHT, Draw, told
 from .storage import Images
 
 __all__ = ["RealPairs"]

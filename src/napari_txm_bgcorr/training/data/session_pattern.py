@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
 
-from napari_txm_bgcorr.models.tensors import floored_log
+from napari_txm_bgcorr.models import floored_log
 
 from .augment import blurred
 from .storage import Images

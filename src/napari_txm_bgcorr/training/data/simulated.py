@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_txm_bgcorr.models.tensors import (Pairs, free_truth, log_field, scale_free_rms)
-from napari_txm_bgcorr.simulation.acquisition import (Session, draw_session, draw_specimen)
-from napari_txm_bgcorr.training.config import (DataConfig, TrainConfig)
+from napari_txm_bgcorr.models import Pairs, free_truth, log_field, scale_free_rms
+from napari_txm_bgcorr.simulation import Session, draw_session, draw_specimen
+from napari_txm_bgcorr.training.config import DataConfig, TrainConfig
 
 __all__ = ["CASES", "Pool", "SimulatedPairs", "varied"]
 

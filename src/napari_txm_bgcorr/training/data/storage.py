@@ -24,11 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from napari_txm_bgcorr.core.files import standing
-from napari_txm_bgcorr.core.pixels import lit_field
-from napari_txm_bgcorr.core.training_images import ImageStack
-from napari_txm_bgcorr.errors import (ConfigError, TxmError)
-from napari_txm_bgcorr.models.tensors import field_of
+from napari_txm_bgcorr.core import ImageStack, lit_field, standing
+from napari_txm_bgcorr.errors import ConfigError, TxmError
+from napari_txm_bgcorr.models import field_of
 from napari_txm_bgcorr.training.config import DataConfig
 
 __all__ = ["Images", "Taken", "choose_residency", "hold", "reduced"]

@@ -1,1 +1,8 @@
-"""run."""
+"""A training run on disk: settings, log, checkpoints, status.
+
+Reading one needs no torch.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -19,11 +19,11 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.core.files import (discard, remove_file, write_atomic)
-from napari_txm_bgcorr.errors import (ConfigError, ModelError, WriteError)
-from napari_txm_bgcorr.training.config import (TrainConfig, parse_config)
+from napari_txm_bgcorr.core import discard, remove_file, write_atomic
+from napari_txm_bgcorr.errors import ConfigError, ModelError, WriteError
+from napari_txm_bgcorr.training.config import TrainConfig, parse_config
 
-from .status import (RunStatus, read_status)
+from .status import RunStatus, read_status
 
 __all__ = ["RunFolder", "read_checkpoint", "write_atomic", "write_checkpoint"]
 

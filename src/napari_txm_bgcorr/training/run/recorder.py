@@ -13,17 +13,15 @@ from typing import Any
 import psutil
 import torch
 
-from napari_txm_bgcorr.errors import (TxmError, WriteError)
-from napari_txm_bgcorr.models.checkpoint import save_model
-from napari_txm_bgcorr.models.devices import list_devices
-from napari_txm_bgcorr.models.embedded_references import Carried
+from napari_txm_bgcorr.errors import TxmError, WriteError
+from napari_txm_bgcorr.models import Carried, list_devices, save_model
 from napari_txm_bgcorr.training.distributed import World
-from napari_txm_bgcorr.training.energy import (EnergyMeter, describe)
+from napari_txm_bgcorr.training.energy import EnergyMeter, describe
 from napari_txm_bgcorr.training.step import TrainStep
 from napari_txm_bgcorr.training.trainer import Trainer
 
 from .folder import RunFolder
-from .loggers import (Logger, build_loggers)
+from .loggers import Logger, build_loggers
 from .status import Heartbeat
 
 __all__ = ["RunRecorder", "StopSignals"]

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from napari_txm_bgcorr.core.files import (patiently, write_atomic)
+from napari_txm_bgcorr.core import patiently, write_atomic
 from napari_txm_bgcorr.errors import WriteError
 
 __all__ = ["ACTIVE", "STATES", "Heartbeat", "RunStatus", "read_status"]

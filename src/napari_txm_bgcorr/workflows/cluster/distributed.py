@@ -16,15 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_txm_bgcorr.core.correction import BackgroundMethod
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
-from napari_txm_bgcorr.core.scan import Scan
+from napari_txm_bgcorr.core import SILENT, BackgroundMethod, Progress, Scan
 from napari_txm_bgcorr.workflows.config import CorrectionConfig
 from napari_txm_bgcorr.workflows.inputs import side_by_side
-from napari_txm_bgcorr.workflows.prepare import (Shared, method_of, open_scan)
-from napari_txm_bgcorr.workflows.runners import (LocalRunner, Told, results_of)
+from napari_txm_bgcorr.workflows.prepare import Shared, method_of, open_scan
+from napari_txm_bgcorr.workflows.runners import LocalRunner, Told, results_of
 
-from .schedulers import (cluster_client, lost_contact)
+from .schedulers import cluster_client, lost_contact
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -124,7 +122,7 @@ def correct_tiles_of(work: Work, fitted: Fitted, tiles: Sequence[int]) -> list[t
     list of (int, bool)
         Tile, and whether any of its pixels is valid.
     """
-    from napari_txm_bgcorr.io.output.shared_store import ChunkWriter
+    from napari_txm_bgcorr.io.output import ChunkWriter
 
     held = _hold(work, fitted)
     writer = ChunkWriter(work.out, _whole(held.scans), work.config.parts)

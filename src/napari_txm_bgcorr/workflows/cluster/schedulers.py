@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from napari_txm_bgcorr.core.parallel import cpu_cores
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
-from napari_txm_bgcorr.errors import (ConfigError, DeviceError, TxmError)
+from napari_txm_bgcorr.core import SILENT, Progress, cpu_cores
+from napari_txm_bgcorr.errors import ConfigError, DeviceError, TxmError
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -233,7 +232,7 @@ def _gpus() -> int:
     """Number of NVIDIA devices; torch is not loaded where there is no driver."""
     if shutil.which("nvidia-smi") is None:
         return 0
-    from napari_txm_bgcorr.models.devices import list_devices
+    from napari_txm_bgcorr.models import list_devices
 
     return sum(device.name.startswith("cuda") for device in list_devices())
 

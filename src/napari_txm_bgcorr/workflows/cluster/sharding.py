@@ -8,17 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_txm_bgcorr.backgrounds.drift.model import DriftModel
-from napari_txm_bgcorr.backgrounds.drift.restore import restored
-from napari_txm_bgcorr.core.background_method import BackgroundMethod
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
-from napari_txm_bgcorr.core.provenance import make_provenance
-from napari_txm_bgcorr.core.scan import Scan
-from napari_txm_bgcorr.errors import (MethodError, WriteError)
-from napari_txm_bgcorr.io.output.fit_file import (Fit, FitPlace, FitRefusedError)
-from napari_txm_bgcorr.io.record import scan_record
-from napari_txm_bgcorr.workflows.config import (FIT, CorrectionConfig)
-from napari_txm_bgcorr.workflows.runners import (LocalRunner, Told)
+from napari_txm_bgcorr.backgrounds.drift import DriftModel, restored
+from napari_txm_bgcorr.core import SILENT, BackgroundMethod, Progress, Scan, make_provenance
+from napari_txm_bgcorr.errors import MethodError, WriteError
+from napari_txm_bgcorr.io import scan_record
+from napari_txm_bgcorr.io.output import Fit, FitPlace, FitRefusedError
+from napari_txm_bgcorr.workflows.config import FIT, CorrectionConfig
+from napari_txm_bgcorr.workflows.runners import LocalRunner, Told
 
 __all__ = ["SharedFit", "fit_key"]
 
@@ -112,11 +108,11 @@ def fit_key(scan: Scan, model: DriftModel, config: CorrectionConfig) -> str:
         Not fitted.
     config : CorrectionConfig
     """
-    from napari_txm_bgcorr.backgrounds.registry import LEARNED
+    from napari_txm_bgcorr.backgrounds import LEARNED
 
     card: Mapping[str, Any] = {}
     if config.method in LEARNED:
-        from napari_txm_bgcorr.models.checkpoint import (read_card, resolve_model)
+        from napari_txm_bgcorr.models import read_card, resolve_model
 
         card = read_card(resolve_model(config.model))
     # source, method, its parameters, weights, references, darks, versions, device

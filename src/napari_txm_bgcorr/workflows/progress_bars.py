@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-from napari_txm_bgcorr.core.progress import (SILENT, Progress)
+from napari_txm_bgcorr.core import SILENT, Progress
 
 __all__ = ["Bars"]
 

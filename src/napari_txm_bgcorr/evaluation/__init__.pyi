@@ -1,0 +1,3 @@
+from . import evaluate
+
+__all__ = ["evaluate"]

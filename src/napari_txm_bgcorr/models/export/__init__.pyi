@@ -1,0 +1,3 @@
+from .formats import export_model
+
+__all__ = ["export_model"]

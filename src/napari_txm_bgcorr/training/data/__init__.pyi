@@ -1,0 +1,3 @@
+from .mixed import validation_tells
+
+__all__ = ["validation_tells"]

@@ -1,0 +1,51 @@
+from .config import JOIN, CorrectionConfig, load_config
+from .corrected_scan import CorrectedScan, correct_scan
+from .correction import correct, correct_scans
+from .prepare import attach, method_of, model_notes, open_scan
+from .progress_bars import Bars
+from .quality_report import make_report, measure_corrected, measure_output, summarise
+from .redo import flagged_tiles, redo_output
+from .reference_harvest import Harvest, HarvestOptions, harvest
+from .simulate import SETTINGS, part_of, write_simulation
+from .stitch import stitch_path
+from .stitch_blocks import StitchOptions, stitch_tiles
+from .stored_backgrounds import StoredBackgrounds
+from .tile_redo import redo_tiles
+from .train import data_overrides, find_data
+from .watch import FolderCorrection, check_folders
+
+__all__ = [
+    "JOIN",
+    "SETTINGS",
+    "Bars",
+    "CorrectedScan",
+    "CorrectionConfig",
+    "FolderCorrection",
+    "Harvest",
+    "HarvestOptions",
+    "StitchOptions",
+    "StoredBackgrounds",
+    "attach",
+    "check_folders",
+    "correct",
+    "correct_scan",
+    "correct_scans",
+    "data_overrides",
+    "find_data",
+    "flagged_tiles",
+    "harvest",
+    "load_config",
+    "make_report",
+    "measure_corrected",
+    "measure_output",
+    "method_of",
+    "model_notes",
+    "open_scan",
+    "part_of",
+    "redo_output",
+    "redo_tiles",
+    "stitch_path",
+    "stitch_tiles",
+    "summarise",
+    "write_simulation",
+]

@@ -1,0 +1,236 @@
+"""A scan corrected in memory: tiles are computed when they are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_txm_bgcorr.core import (
+    SILENT,
+    BackgroundMethod,
+    LazyTiles,
+    Progress,
+    Scan,
+    StatesUncertainty,
+    TileArray,
+    TileResult,
+    correct_tiles,
+    make_provenance,
+    method_notes,
+)
+from napari_txm_bgcorr.errors import ConfigError
+from napari_txm_bgcorr.mosaic import registered
+
+from .config import CorrectionConfig
+from .prepare import attach, method_of, model_notes
+
+__all__ = ["CorrectedScan", "correct_scan"]
+
+KEPT = 4  # tiles: raw, background, transmission and mask of one are asked for together
+STITCHED = ("raw", "background", "corrected")
+
+
+def correct_scan(
+    scan: Scan, config: CorrectionConfig, progress: Progress = SILENT
+) -> CorrectedScan:
+    """Fit the method to a scan; its tiles are corrected when they are looked at.
+
+    Parameters
+    ----------
+    scan : Scan
+    config : CorrectionConfig
+        Its inputs and output are not used.
+    progress : Progress
+        Of the fit.
+
+    Raises
+    ------
+    AlreadyCorrectedError
+        If the scan is a corrected result and `force` is not set.
+    TxmError
+        If a reference cannot be read or the method cannot work on the scan.
+    """
+    ready = attach(scan, config)
+    unfit = model_notes([ready], config)
+    method = method_of(config).fit(ready, progress)
+    described = method.describe()
+    placed = registered(ready, described)
+    notes = dict.fromkeys([*placed.notes, *method_notes(described), *unfit])
+    return CorrectedScan(placed, method, config, tuple(notes))
+
+
+class CorrectedScan:
+    """What a correction came to, tile by tile.
+
+    Parameters
+    ----------
+    scan : Scan
+        With references, at registered places.
+    method : BackgroundMethod
+        Fitted to it.
+    config : CorrectionConfig
+    notes : tuple of str
+
+    Attributes
+    ----------
+    notes : tuple of str
+        What the user should know, a sentence each.
+    """
+
+    def __init__(
+        self,
+        scan: Scan,
+        method: BackgroundMethod,
+        config: CorrectionConfig,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self.scan, self.method, self.config, self.notes = scan, method, config, notes
+        self.tile = lru_cache(maxsize=KEPT)(self._tile)
+
+    def _tile(self, i: int) -> TileResult:
+        stated = isinstance(self.method, StatesUncertainty)
+        (done,) = correct_tiles(self.scan, self.method, indices=[i], uncertainty=stated)
+        return done
+
+    def __len__(self) -> int:
+        return len(self.scan)
+
+    def _lazy(self, dtype: Any, part: str) -> LazyTiles:
+        count, rows, columns = (int(n) for n in self.scan.tiles.shape)
+        return LazyTiles((count, rows, columns), dtype, lambda i: getattr(self.tile(i), part))
+
+    @property
+    def raw(self) -> TileArray:
+        """Raw tiles `(T, Y, X)`, counts."""
+        return self.scan.tiles
+
+    @property
+    def background(self) -> LazyTiles:
+        """Backgrounds `(T, Y, X)` float32, counts: what a reference would read."""
+        return self._lazy(np.float32, "background")
+
+    @property
+    def transmission(self) -> LazyTiles:
+        """Transmissions `(T, Y, X)` float32: 1 where nothing is in the beam."""
+        return self._lazy(np.float32, "transmission")
+
+    @property
+    def valid(self) -> LazyTiles:
+        """Pixels `(T, Y, X)` bool whose transmission can be trusted."""
+        return self._lazy(np.bool_, "valid")
+
+    @property
+    def uncertainty(self) -> LazyTiles | None:
+        """Standard deviation `(T, Y, X)` float32 of the log background; None: not stated."""
+        stated = isinstance(self.method, StatesUncertainty)
+        return self._lazy(np.float32, "uncertainty") if stated else None
+
+    def provenance(self, out: Path | None = None) -> dict[str, Any]:
+        """Record of how it was made, JSON-ready.
+
+        Parameters
+        ----------
+        out : Path, optional
+            Of the output that keeps it.
+        """
+        device = str(self.method.describe().get("device", "cpu"))
+        made = make_provenance(self.scan, self.method, device).to_dict()
+        source = self.scan.source
+        inputs = (source.path,) if source.files else self.config.inputs
+        own = self.config.replaced(inputs=inputs, output=out)
+        return made | {"config": own.record(), "command": own.command() if inputs else ""}
+
+    def save(
+        self,
+        out: Path,
+        *,
+        format: str = "omezarr",
+        parts: Sequence[str] = ("raw", "background", "corrected"),
+        overwrite: bool = False,
+        progress: Progress = SILENT,
+    ) -> Path:
+        """Write it; see `io.open_output`. An interrupted call goes on where it stopped.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such format or part.
+        WriteError
+            If the place is taken or cannot be written.
+        """
+        from napari_txm_bgcorr import io
+
+        config = self.config.replaced(format=format, save=tuple(parts), overwrite=overwrite)
+        provenance = self.provenance(out) | {"config": config.record()}
+        io.check_place(out, self.scan, config.parts, overwrite=True)
+        with io.open_output(
+            out, format, self.scan, provenance, save=config.parts, overwrite=overwrite
+        ) as writer:
+            done, total = len(writer.done), len(self)
+            stated = "uncertainty" in writer.save
+            for result in correct_tiles(
+                self.scan, self.method, indices=writer.todo, uncertainty=stated
+            ):
+                writer.write(result)
+                done += 1
+                progress.step("writing", done, total)
+            writer.close_complete()
+        return out
+
+    def stitch(
+        self,
+        out: Path,
+        *,
+        parts: Sequence[str] = ("corrected",),
+        domain: str = "transmission",
+        format: str = "omezarr",
+        overwrite: bool = False,
+        progress: Progress = SILENT,
+    ) -> Path:
+        """Blend the tiles of a mosaic into one picture that can be zoomed.
+
+        Raises
+        ------
+        ConfigError
+            If the scan is no mosaic.
+        WriteError
+            If the place is taken or cannot be written.
+        """
+        from napari_txm_bgcorr.io.output import Places, TileParts, find_places
+
+        from .stitch_blocks import StitchOptions, stitch_tiles
+
+        if self.scan.kind != "mosaic":
+            raise ConfigError(f"{self.scan.source.path}: a {self.scan.kind} scan is no mosaic")
+        source = TileParts(out, self._scans(), self.provenance())
+        described = self.method.describe().get("joint")
+        if isinstance(described, dict) and described.get("pairs_registered"):
+            where = np.asarray(self.scan.positions_px)
+            places = Places(where, "registered", "in the correction")
+        else:
+            places = find_places(source)
+
+        def report(done: int, total: int) -> None:
+            progress.step("stitching", done, total)
+
+        options = StitchOptions(tuple(parts), domain, format, overwrite=overwrite)
+        stitch_tiles(source, places, out, options, report=report)
+        return out
+
+    def _scans(self) -> dict[str, Scan]:
+        """Parts to be stitched."""
+        mask = LazyTiles(
+            self.background.shape, np.uint8, lambda i: self.tile(i).valid.astype(np.uint8)
+        )
+        stores: dict[str, TileArray] = {
+            "raw": self.raw,
+            "background": self.background,
+            "corrected": self.transmission,
+            "mask": mask,
+        }
+        return {part: replace(self.scan, tiles=tiles) for part, tiles in stores.items()}
