@@ -138,12 +138,14 @@ class CorrectedScan:
         out : Path, optional
             Of the output that keeps it.
         """
+        return self._provenance(self.config.replaced(output=out))
+
+    def _provenance(self, config: CorrectionConfig) -> dict[str, Any]:
         device = str(self.method.describe().get("device", "cpu"))
         made = make_provenance(self.scan, self.method, device).to_dict()
         source = self.scan.source
-        inputs = (source.path,) if source.files else self.config.inputs
-        own = self.config.replaced(inputs=inputs, output=out)
-        return made | {"config": own.record(), "command": own.command() if inputs else ""}
+        own = config.replaced(inputs=(source.path,)) if source.files else config
+        return made | {"config": own.record(), "command": own.command() if own.inputs else ""}
 
     def save(
         self,
@@ -165,8 +167,10 @@ class CorrectedScan:
         """
         from napari_txm_bgcorr import io
 
-        config = self.config.replaced(format=format, save=tuple(parts), overwrite=overwrite)
-        provenance = self.provenance(out) | {"config": config.record()}
+        config = self.config.replaced(
+            output=out, format=format, save=tuple(parts), overwrite=overwrite
+        )
+        provenance = self._provenance(config)
         io.check_place(out, self.scan, config.parts, overwrite=True)
         with io.open_output(
             out, format, self.scan, provenance, save=config.parts, overwrite=overwrite
