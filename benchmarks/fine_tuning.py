@@ -44,7 +44,7 @@ from napari_txm_bgcorr.models.checkpoint import save_model
 from napari_txm_bgcorr.models.embedded_references import choose_references
 from napari_txm_bgcorr.models.tensors import Batch, scale_free_rms
 from napari_txm_bgcorr.simulation.acquisition import FAMILIES, Session, draw_session, draw_specimen
-from napari_txm_bgcorr.training.blend import Blend
+from napari_txm_bgcorr.training.blend import WeightBlend
 from napari_txm_bgcorr.training.config import load_config
 from napari_txm_bgcorr.training.data.pairs import to_batch
 from napari_txm_bgcorr.training.data.simulated import SimulatedPairs
@@ -184,7 +184,7 @@ def run(family: str, count: int, seed: int, options: argparse.Namespace) -> Iter
             yield line | facts | told | tuned(best)
             spent_cpu += time.process_time() - before[0]  # less the check's own
             began += time.monotonic() - before[1]
-    every = Blend(trainer.average, ())
+    every = WeightBlend(trainer.average, ())
     every.start = trainer.blend.start
     for share in options.blend if every.start else ():
         yield line | {"blend": share} | tuned(every.of(trainer.average, share))

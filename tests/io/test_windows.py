@@ -14,7 +14,7 @@ from napari_txm_bgcorr.errors import WriteError
 from napari_txm_bgcorr.io import folder_watcher as watcher
 from napari_txm_bgcorr.io import guard, open_output
 from napari_txm_bgcorr.io.json_file import read_json, write_json
-from napari_txm_bgcorr.io.output.job import LOCK, Job
+from napari_txm_bgcorr.io.output.job import LOCK, OutputJob
 from napari_txm_bgcorr.io.output.out_place import check_place
 from tests.io.output.outputs import PROVENANCE, make_scan, result, write_all
 
@@ -83,7 +83,7 @@ def test_finished_work_is_not_lost_where_a_file_in_it_is_open(
 
 def test_names_that_windows_keeps_for_itself_get_another(tmp_path: Path) -> None:
     scan = replace(make_scan(), names=("con", "AUX.a", "nul", "com1.tif", "console", "end. "))
-    names = Job(tmp_path / "out", "tiff", scan, {}, ("raw",)).names
+    names = OutputJob(tmp_path / "out", "tiff", scan, {}, ("raw",)).names
     assert names == ("con_", "AUX_.a", "nul_", "com1_.tif", "console", "end")
 
 

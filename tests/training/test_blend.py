@@ -10,7 +10,7 @@ import torch
 from napari_txm_bgcorr.models.checkpoint import load_model, save_model
 from napari_txm_bgcorr.models.networks import build_generator
 from napari_txm_bgcorr.models.tensors import Batch
-from napari_txm_bgcorr.training.blend import Blend
+from napari_txm_bgcorr.training.blend import WeightBlend
 from napari_txm_bgcorr.training.data import pairs
 from napari_txm_bgcorr.training.loop import run_training
 from napari_txm_bgcorr.training.run.folder import RunFolder
@@ -38,7 +38,7 @@ def target(slope: float) -> dict[str, Batch]:
 @pytest.mark.parametrize(("slope", "best"), [(1.4, 0.4), (2.1, 1.0), (1.6, 0.7)])
 def test_the_share_with_the_least_error_is_taken(slope, best):
     network = Level(1.0)
-    blend = Blend(network, (0.4, 0.7, 1.0))
+    blend = WeightBlend(network, (0.4, 0.7, 1.0))
     with torch.no_grad():
         network.value.fill_(2.0)
     errors = blend.validate(network, target(slope), 4, step=1)
@@ -55,7 +55,7 @@ def test_the_cases_that_are_named_judge_where_there_are_any():
     cases = {"stale": target(1.4)["none"], "simulated-none": target(2.0)["none"]}
     for judged, best in ((("stale",), 0.4), (("simulated-none",), 1.0), (("pairs-stale",), None)):
         network = Level(1.0)
-        blend = Blend(network, (0.4, 0.7, 1.0), judged)
+        blend = WeightBlend(network, (0.4, 0.7, 1.0), judged)
         with torch.no_grad():
             network.value.fill_(2.0)
         errors = blend.validate(network, cases, 4, step=1)
@@ -68,7 +68,7 @@ def test_the_cases_that_are_named_judge_where_there_are_any():
 
 def test_without_shares_the_network_itself_is_exported():
     network = Level(1.0)
-    blend = Blend(network, ())
+    blend = WeightBlend(network, ())
     assert blend.of(network) is network
     assert not blend.start
     blend.validate(network, target(1.0), 4, step=5)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_txm_bgcorr.core import Scan, Source
-from napari_txm_bgcorr.simulation import FAMILIES, Session, draw_session, draw_specimen
+from napari_txm_bgcorr.simulation import FAMILIES, SimulatedSession, draw_session, draw_specimen
 
 __all__ = ["CASES", "EVALUATION", "Case", "SimulatedCase", "Truth", "draw_case", "families"]
 
@@ -125,7 +125,7 @@ def draw_case(case: Case, group: str, session: int, size: int, seed: int) -> Sim
 
 def _scan(
     case: Case,
-    instrument: Session,
+    instrument: SimulatedSession,
     lit: NDArray[np.bool_],
     dark: bool,
     rng: np.random.Generator,
@@ -159,7 +159,7 @@ def _scan(
 
 
 def _with_references(
-    scan: Scan, case: Case, instrument: Session, rng: np.random.Generator
+    scan: Scan, case: Case, instrument: SimulatedSession, rng: np.random.Generator
 ) -> Scan:
     if not case.ages_h:
         return scan

@@ -16,8 +16,8 @@ from napari_txm_bgcorr.errors import AlreadyCorrectedError, ConfigError
 __all__ = [
     "FORMATS",
     "FORMAT_SUFFIX",
+    "CorrectionJob",
     "InputInfo",
-    "Job",
     "JobInput",
     "Session",
     "model_label",
@@ -114,7 +114,7 @@ class JobInput:
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class CorrectionJob:
     """Everything a run needs; nothing in it changes while it runs."""
 
     inputs: tuple[JobInput, ...]
@@ -128,7 +128,7 @@ class Job:
     combine: str = COMBINE[0]
 
 
-def resolve(session: Session) -> Job:
+def resolve(session: Session) -> CorrectionJob:
     """Turn the choices into a job, or say why that cannot be.
 
     Raises
@@ -139,7 +139,7 @@ def resolve(session: Session) -> Job:
         If only corrected results are selected and `session.again` is not set.
     """
     wanted = _wanted(session.inputs, session.again)
-    return Job(
+    return CorrectionJob(
         inputs=tuple(_job_input(info, session.again) for info in wanted),
         method=session.method,
         model=session.model,

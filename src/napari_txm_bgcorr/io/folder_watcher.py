@@ -60,7 +60,7 @@ class Arrival:
 
 
 @dataclass
-class _Seen:
+class _SeenFile:
     state: State
     since: float
     judged: bool = False  # handed out in this state
@@ -116,8 +116,8 @@ class Watcher:
         self._ignore = frozenset(os.path.realpath(path) for path in ignore)
         self._whole_folders, self._clock = whole_folders, clock
         self._only_new, self._looked = only_new, False
-        self._seen: dict[Path, _Seen] = {
-            path: _Seen(state, clock(), judged=True) for path, state in (handled or {}).items()
+        self._seen: dict[Path, _SeenFile] = {
+            path: _SeenFile(state, clock(), judged=True) for path, state in (handled or {}).items()
         }
 
     def poll(self) -> Iterator[Arrival]:
@@ -135,7 +135,7 @@ class Watcher:
         for path in sorted(found, key=lambda p: natural_key(str(p))):
             state, seen = found[path], self._seen.get(path)
             if seen is None or seen.state != state:
-                seen = self._seen[path] = _Seen(state, now, judged=self._only_new and first)
+                seen = self._seen[path] = _SeenFile(state, now, judged=self._only_new and first)
             if seen.judged:
                 continue
             why = self._why_not(path, now - seen.since)

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from napari_txm_bgcorr.core import Coarse, cpu_cores, median_of
 
-__all__ = ["Smooth", "agreeing", "shared_pattern"]
+__all__ = ["SmoothedTile", "agreeing", "shared_pattern"]
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -68,7 +68,7 @@ def agreeing(
     """
     kept = np.zeros(len(BANDS))
     out = np.zeros(known.shape, np.float32)
-    smooths = [Smooth(known, share) for share in (*BANDS[1:], 1 / 8)]
+    smooths = [SmoothedTile(known, share) for share in (*BANDS[1:], 1 / 8)]
     parts = (_bands(image, smooths) for image in (one, two, whole))
     for band, (a, b, both) in enumerate(zip(*parts, strict=True)):
         signal = float(np.mean(a[known] * b[known]))
@@ -83,7 +83,7 @@ def agreeing(
     return out, kept
 
 
-def _bands(image: Image, smooths: Sequence[Smooth]) -> list[Image]:
+def _bands(image: Image, smooths: Sequence[SmoothedTile]) -> list[Image]:
     """Split a log image by scale; their sum is the image less its smooth part."""
     here = np.clip(image, -CLIP, CLIP)
     bands = []
@@ -94,7 +94,7 @@ def _bands(image: Image, smooths: Sequence[Smooth]) -> list[Image]:
     return bands
 
 
-class Smooth:
+class SmoothedTile:
     """Gaussian mean over the known pixels.
 
     Taken on cells of half its sigma, with what the cells blur taken off the sigma: nothing that

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from .fixed_pattern import Smooth
+from .fixed_pattern import SmoothedTile
 from .overview import Overview
 
 __all__ = ["Matcher", "Scores", "around"]
@@ -100,7 +100,7 @@ class Matcher:
         self._seen = self._lit.astype(np.float32)
         self._sigma = LOW_PASS * side
         self._mass = np.maximum(ndimage.gaussian_filter(self._seen, self._sigma), 1e-3)
-        self._coarse, self._even = (Smooth(self._lit, share) for share in (HIGH_PASS, EVEN))
+        self._coarse, self._even = (SmoothedTile(self._lit, share) for share in (HIGH_PASS, EVEN))
         self._least = LEAST_COMMON * self._lit.size
         self._kept: dict[int, Image] = {}
         self._windows: dict[tuple[int, ...], _Windows] = {}

@@ -304,7 +304,7 @@ def _spread_pairs(count: int, limit: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _SeenTile:
     raw: Image
     level: float
     cells: Image
@@ -328,7 +328,7 @@ class _Keeper:
     looked: frozenset[int]
     progress: Progress
 
-    def __call__(self, i: int) -> _Seen:
+    def __call__(self, i: int) -> _SeenTile:
         self.progress.check()  # here, too: threads are ahead of whoever counts
         counts = np.asarray(self.scan.tiles[i])
         log_raw = log_beam(counts, self.dark)
@@ -337,7 +337,7 @@ class _Keeper:
         level = float(np.median(small[::4, ::4]))
         small, cells = small - np.float32(level), coarse.mean(log_raw)
         if i not in self.asked:
-            return _Seen(small, level, cells)
+            return _SeenTile(small, level, cells)
         own = self.backgrounds if isinstance(self.backgrounds, MethodBackgrounds) else None
         told = None
         if own is None:
@@ -349,7 +349,7 @@ class _Keeper:
             background = own.of(i, counts)
         log_background = log_beam(background, self.dark, DARKEST)
         if i not in self.chosen:
-            return _Seen(small, level, cells, coarse.mean(log_background))
+            return _SeenTile(small, level, cells, coarse.mean(log_background))
         shared = np.empty((2, *log_raw.shape), np.float16)
         shared[0] = log_raw - np.float32(level)
         shared[1] = log_background - np.median(log_background[::4, ::4])
@@ -357,7 +357,7 @@ class _Keeper:
         knows = own is not None and own.knows_drift
         kept = np.exp(log_background if knows else log_raw) if i in self.looked else None
         free, sd = (None, None) if told is None else (told.free, told.sd)
-        return _Seen(
+        return _SeenTile(
             small, level, cells, coarse.mean(log_background), shared, kept,
             None if free is None else coarse.mean(free[0]),
             None if sd is None else coarse.mean(sd[0]),

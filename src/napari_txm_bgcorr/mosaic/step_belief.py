@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from .matching import Scores, around
 
-__all__ = ["Belief", "Found", "common_step", "most_likely"]
+__all__ = ["Belief", "FoundShift", "common_step", "most_likely"]
 
 Floats = NDArray[np.float64]
 
@@ -48,14 +48,14 @@ class Belief:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundShift:
     """Most likely shift of a pair: its place in the scores, and whether it is certain."""
 
     at: tuple[int, int]
     sure: bool
 
 
-def most_likely(scores: Scores, belief: Belief) -> Found | None:
+def most_likely(scores: Scores, belief: Belief) -> FoundShift | None:
     """Weigh scores by belief.
 
     Returns
@@ -77,7 +77,7 @@ def most_likely(scores: Scores, belief: Belief) -> Found | None:
     at = (int(row), int(column))
     chance = np.exp(log - log[at])
     clear = scores.values[at] >= LEAST_SCORE and scores.inner(at)
-    return Found(at, clear and float(around(chance, at, NEAR).sum() / chance.sum()) >= SURE)
+    return FoundShift(at, clear and float(around(chance, at, NEAR).sum() / chance.sum()) >= SURE)
 
 
 def common_step(

@@ -14,8 +14,8 @@ from napari_txm_bgcorr.mosaic import blend, neighbours
 from .metrics import LEAST_CONTRAST
 
 __all__ = [
-    "Pairs",
     "Sides",
+    "TilePairs",
     "departures",
     "ghosts",
     "overlaps",
@@ -35,7 +35,7 @@ CHUNK = 64  # tiles turned to float32 at once
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class TilePairs:
     """Overlaps of neighbouring tiles, `(E,)` each.
 
     Attributes
@@ -76,7 +76,7 @@ def overlaps(
     positions_px: Floats | None,
     size: tuple[int, int],
     bin_px: int,
-) -> Pairs:
+) -> TilePairs:
     """Compare neighbours where they show the same place.
 
     Parameters
@@ -103,7 +103,7 @@ def overlaps(
             if windows is not None:
                 out[e] = _compare(raw, raw_level, corrected, (i, j), windows)
     index = np.array(pairs, np.int64).reshape(-1, 2)
-    return Pairs(index[:, 0], index[:, 1], out[:, 0], out[:, 1], out[:, 2], out[:, 3])
+    return TilePairs(index[:, 0], index[:, 1], out[:, 0], out[:, 1], out[:, 2], out[:, 3])
 
 
 def _windows(
@@ -160,7 +160,7 @@ def _blocks(image: Image, known: Mask, side: int) -> Floats:
     return out
 
 
-def sides_of(pairs: Pairs, positions_px: Floats | None, count: int) -> Sides:
+def sides_of(pairs: TilePairs, positions_px: Floats | None, count: int) -> Sides:
     """Overlaps by side of each tile."""
     out = Sides(*(np.full((count, 4), np.nan) for _ in range(4)))
     if positions_px is None:

@@ -1,6 +1,5 @@
 from . import acquisition
 from .acquisition import (
-    Session,
     SimulatedScan,
     draw_session,
     simulate_mosaic,
@@ -9,6 +8,7 @@ from .acquisition import (
 )
 from .illumination import FAMILIES
 from .illumination_drift import MODE_RMS, expected_drift, growth
+from .session import SimulatedSession
 from .specimens import FREE, SPECIMENS, draw_specimen
 
 __all__ = [
@@ -16,8 +16,8 @@ __all__ = [
     "FREE",
     "MODE_RMS",
     "SPECIMENS",
-    "Session",
     "SimulatedScan",
+    "SimulatedSession",
     "acquisition",
     "draw_session",
     "draw_specimen",

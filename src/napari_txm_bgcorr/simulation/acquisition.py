@@ -20,7 +20,7 @@ from napari_txm_bgcorr.errors import ConfigError
 
 from .illumination import FAMILIES, Family
 from .random_fields import Floats
-from .session import Session, draw_session
+from .session import SimulatedSession, draw_session
 from .specimen_canvas import cut_out, once
 from .specimens import SPECIMENS, draw_specimen, free_of_sample
 
@@ -28,8 +28,8 @@ __all__ = [
     "FAMILIES",
     "SPECIMENS",
     "Family",
-    "Session",
     "SimulatedScan",
+    "SimulatedSession",
     "draw_session",
     "draw_specimen",
     "free_of_sample",
@@ -57,7 +57,7 @@ class SimulatedScan:
         Beam alone, without dark.
     transmissions : (T, Y, X) lazy float32
         Of the specimen, in (0, 1.6].
-    session : Session
+    session : SimulatedSession
         The instrument; `session.dark` is the pedestal.
     hours : (T,) float64
         When each tile was taken, since the first one.
@@ -68,7 +68,7 @@ class SimulatedScan:
     scan: Scan
     backgrounds: LazyTiles
     transmissions: LazyTiles
-    session: Session
+    session: SimulatedSession
     hours: NDArray[np.float64]
     positions_px: NDArray[np.float64] | None = None
 
@@ -287,7 +287,9 @@ class _Stage:
             true,
         )
 
-    def _references(self, session: Session, hours: NDArray[np.floating]) -> dict[str, Any]:
+    def _references(
+        self, session: SimulatedSession, hours: NDArray[np.floating]
+    ) -> dict[str, Any]:
         out: dict[str, Any] = {}
         clear = np.ones((self.size, self.size), np.float32)
         if self.references > 0:

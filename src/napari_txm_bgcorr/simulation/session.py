@@ -19,7 +19,7 @@ from .illumination_drift import Drift, draw_drift
 from .illumination_steep import STEEP, moved
 from .random_fields import Floats, coloured, power_law
 
-__all__ = ["Session", "draw_session"]
+__all__ = ["SimulatedSession", "draw_session"]
 
 Rng = np.random.Generator
 _SATURATION = 65535
@@ -27,7 +27,7 @@ _NOISE = (0.005, 0.12)  # limits of a pixel's noise at the session's level
 
 
 @dataclass(frozen=True, eq=False)
-class Session:
+class SimulatedSession:
     """One instrument on one day: everything that stays fixed while tiles are taken.
 
     Attributes
@@ -139,7 +139,7 @@ def _poisson(mean: Floats, rng: Rng) -> Floats:
     return np.asarray(out, np.float32)
 
 
-def draw_session(rng: Rng, *, size: int = 512, family: str | None = None) -> Session:
+def draw_session(rng: Rng, *, size: int = 512, family: str | None = None) -> SimulatedSession:
     """Draw a session: fixed pattern, smooth shape, aperture, drift, camera.
 
     Parameters
@@ -175,7 +175,7 @@ def _draw_family(rng: Rng) -> str:
     return str(rng.choice(names, p=weights / weights.sum()))
 
 
-def _build(rng: Rng, size: int, name: str, family: Family) -> Session:
+def _build(rng: Rng, size: int, name: str, family: Family) -> SimulatedSession:
     optics, pattern, camera = (np.random.default_rng(int(s)) for s in rng.integers(2**62, size=3))
     raw_level = np.exp(camera.uniform(*np.log(family.level)))
     pedestal = min(np.exp(camera.uniform(*np.log(family.dark))), 0.45 * raw_level)
@@ -193,7 +193,7 @@ def _build(rng: Rng, size: int, name: str, family: Family) -> Session:
         log_beam += contrast * smooth
     gain = float(np.exp(camera.uniform(*np.log(family.gain))))
     gain = min(max(gain, _NOISE[0] ** 2 * beam), _NOISE[1] ** 2 * beam)
-    return Session(
+    return SimulatedSession(
         size=size,
         family=name,
         dark=_dark(camera, size, float(pedestal)),

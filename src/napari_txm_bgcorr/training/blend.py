@@ -19,10 +19,10 @@ from napari_txm_bgcorr.models import Batch
 from .config import TrainConfig
 from .validation import validate
 
-__all__ = ["Blend", "blend_of"]
+__all__ = ["WeightBlend", "blend_of"]
 
 
-class Blend:
+class WeightBlend:
     """Draw a network's weights towards those it had at the start.
 
     Parameters
@@ -71,6 +71,6 @@ class Blend:
         return blended
 
 
-def blend_of(network: nn.Module, config: TrainConfig) -> Blend:
+def blend_of(network: nn.Module, config: TrainConfig) -> WeightBlend:
     """The blend that a run's settings ask for; without `init` there is nothing to draw back to."""
-    return Blend(network, config.blend if config.init is not None else (), config.judge)
+    return WeightBlend(network, config.blend if config.init is not None else (), config.judge)

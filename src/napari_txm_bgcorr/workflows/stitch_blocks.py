@@ -141,7 +141,7 @@ def stitch_tiles(
             if not done:
                 sink.create()
             sink.open()
-            complete = _Run(source, layout, job, sink, options).go(done, report, should_stop)
+            complete = _StitchRun(source, layout, job, sink, options).go(done, report, should_stop)
     finally:
         if sink is not None:
             sink.close()
@@ -242,7 +242,7 @@ def _units(job: PyramidJob) -> list[_Unit]:
     return units
 
 
-class _Run:
+class _StitchRun:
     """One run over what is not done yet."""
 
     def __init__(

@@ -15,8 +15,8 @@ from napari_txm_bgcorr.core.correction import correct_tiles
 from napari_txm_bgcorr.gui.common.throttle import Throttle
 from napari_txm_bgcorr.gui.correct.messages import Finished
 from napari_txm_bgcorr.gui.correct.tasks import correct_job
-from napari_txm_bgcorr.gui.layers.canvas import Layout
-from napari_txm_bgcorr.gui.session import Job, JobInput
+from napari_txm_bgcorr.gui.layers.canvas import CanvasLayout
+from napari_txm_bgcorr.gui.session import CorrectionJob, JobInput
 from napari_txm_bgcorr.models.checkpoint import load_model, resolve_model, save_model
 from napari_txm_bgcorr.models.embedded_references import Carried
 from napari_txm_bgcorr.mosaic.assembly import registered
@@ -32,7 +32,7 @@ def scan():
 
 
 def run(scan, stop=None, tell=lambda message: None, method="tile-median", **more):
-    job = Job((JobInput("m", 0, scan),), method, "default", "cpu", **more)
+    job = CorrectionJob((JobInput("m", 0, scan),), method, "default", "cpu", **more)
     messages = list(correct_job(job, stop or Event(), tell))
     return next(m.result for m in messages if isinstance(m, Finished))
 
@@ -62,7 +62,7 @@ def test_the_panel_starts_from_the_references_inside_a_model(tmp_path):
     path = str(tmp_path / "today.safetensors")
     save_model(Path(path), model.network, model.config, references=carried)
     alone = replace(scan, flats=None, flat_times=None)
-    job = Job((JobInput("m", 0, alone),), "auto", path, "cpu", joint=True)
+    job = CorrectionJob((JobInput("m", 0, alone),), "auto", path, "cpu", joint=True)
     (result,) = [m.result for m in correct_job(job, Event()) if isinstance(m, Finished)]
     by_hand = make_method("auto", model=path, device="cpu", joint=True).fit(scan)
     for tile in correct_tiles(scan, by_hand):
@@ -109,9 +109,10 @@ def test_layers_show_the_tiles_at_the_places_found(panel, add_scan, qtbot, scan)
     qtbot.mouseClick(panel.correct_button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: not panel.busy, timeout=WAIT)
     (result,) = panel.book.results()
-    layout = Layout.of(result.scan)
+    layout = CanvasLayout.of(result.scan)
     assert (
-        layout.shape != Layout.of(scan).shape or (layout.corners != Layout.of(scan).corners).any()
+        layout.shape != CanvasLayout.of(scan).shape
+        or (layout.corners != CanvasLayout.of(scan).corners).any()
     )
     for layer in panel.viewer.layers:
         assert tuple(layer.data.shape) == layout.shape

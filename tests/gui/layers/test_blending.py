@@ -12,17 +12,17 @@ from napari_txm_bgcorr.core.correction import TileResult
 from napari_txm_bgcorr.gui.correct.messages import Finished
 from napari_txm_bgcorr.gui.correct.tasks import correct_job
 from napari_txm_bgcorr.gui.layers import canvas
-from napari_txm_bgcorr.gui.layers.blending import Blend, BlendedArray, own_part
+from napari_txm_bgcorr.gui.layers.blending import BlendedArray, BlendedTiles, own_part
 from napari_txm_bgcorr.gui.layers.canvas import MosaicArray
 from napari_txm_bgcorr.gui.layers.convert import scan_layer
-from napari_txm_bgcorr.gui.layers.result import Pyramid, Result
+from napari_txm_bgcorr.gui.layers.result import PicturePyramid, Result
 from napari_txm_bgcorr.gui.layers.saved_result import open_result
 from napari_txm_bgcorr.gui.layers.stitched import _stitch
-from napari_txm_bgcorr.gui.session import Job, JobInput
+from napari_txm_bgcorr.gui.session import CorrectionJob, JobInput
 from napari_txm_bgcorr.io import read
 from napari_txm_bgcorr.io.output.pyramid_reader import open_pyramid
 from napari_txm_bgcorr.mosaic.blending import VALID, Box, feather, mix, share_out
-from napari_txm_bgcorr.mosaic.blending import Layout as Places
+from napari_txm_bgcorr.mosaic.blending import CanvasLayout as Places
 from napari_txm_bgcorr.simulation.acquisition import simulate_mosaic
 from tests.gui.helpers import make_scan
 from tests.gui.layers.test_canvas import places, scattered
@@ -35,7 +35,7 @@ def blend_of(tiles, layout, valid=None, unlit=None):
     """How these tiles are blended, with all pixels to be trusted unless it is said otherwise."""
     valid = np.ones(tiles.shape, bool) if valid is None else valid
     corners = SimpleNamespace(weight=feather(layout.tile, unlit), unlit=unlit)
-    return Blend(layout, lambda i: valid[i], corners)
+    return BlendedTiles(layout, lambda i: valid[i], corners)
 
 
 def shown(tiles, layout, valid=None, unlit=None, **more):
@@ -112,7 +112,7 @@ def test_what_a_tile_has_to_itself_no_other_touches(corners):
 
 def test_no_line_is_left_at_the_edges_of_tiles():
     scan = make_scan(grid=(3, 3), size=64, overlap=16)
-    layout = canvas.Layout.of(scan)
+    layout = canvas.CanvasLayout.of(scan)
     tiles = np.empty((9, 64, 64), np.float32)
     tiles[:] = (1 + 0.03 * np.arange(9) % 0.05)[:, None, None]
     for step in (1, 2, 4):
@@ -124,7 +124,7 @@ def test_no_line_is_left_at_the_edges_of_tiles():
 
 
 def test_pixels_not_to_be_trusted_show_where_there_is_nothing_better():
-    layout = canvas.Layout((8, 12), np.array([[0, 0], [0, 4]]), (8, 8))
+    layout = canvas.CanvasLayout((8, 12), np.array([[0, 0], [0, 4]]), (8, 8))
     tiles = np.stack([np.full((8, 8), v, np.float32) for v in (1, 2)])
     valid = np.ones(tiles.shape, bool)
     valid[0, :4] = valid[1, 2:6] = False
@@ -136,7 +136,7 @@ def test_pixels_not_to_be_trusted_show_where_there_is_nothing_better():
 
 def test_a_tile_that_cannot_be_read_takes_nothing_from_its_neighbours():
     scan = make_scan(grid=(1, 3), size=32, overlap=8)
-    layout = canvas.Layout.of(scan)
+    layout = canvas.CanvasLayout.of(scan)
     tiles = np.ones((3, 32, 32), np.float32)
     tiles[1] = np.nan
     got = shown(tiles, layout)[:]
@@ -147,7 +147,7 @@ def test_a_tile_that_cannot_be_read_takes_nothing_from_its_neighbours():
 @settings(max_examples=30, deadline=None)
 @given(st.permutations(range(9)), st.integers(0, 99))
 def test_levels_that_grow_are_those_that_are_read(order, seed):
-    layout = canvas.Layout.of(make_scan(grid=(3, 3), size=32, overlap=10))
+    layout = canvas.CanvasLayout.of(make_scan(grid=(3, 3), size=32, overlap=10))
     rng = np.random.default_rng(seed)
     tiles = rng.random((9, 32, 32), np.float32)
     valid, done = holes(tiles, seed), np.zeros(9, bool)
@@ -155,7 +155,7 @@ def test_levels_that_grow_are_those_that_are_read(order, seed):
         patch.setattr(canvas, "MULTISCALE_ABOVE_PX", 48)
         patch.setattr(canvas, "COARSEST_PX", 10)
         blend = blend_of(tiles, layout, valid)
-        pyramid = Pyramid(tiles, layout, done=done, gap=np.nan, blend=blend)
+        pyramid = PicturePyramid(tiles, layout, done=done, gap=np.nan, blend=blend)
     assert pyramid.steps == (1, 2, 4, 8)
 
     def check():
@@ -220,7 +220,7 @@ def stitched(result, folder):
 
 def trusted_somewhere(result):
     masks = np.stack([result.valid(i) for i in range(len(result))]).astype(np.float32)
-    layout = canvas.Layout.of(result.scan)
+    layout = canvas.CanvasLayout.of(result.scan)
     seen = np.zeros(layout.shape, bool)
     for mask, (y, x) in zip(masks, layout.corners, strict=True):
         seen[y : y + mask.shape[0], x : x + mask.shape[1]] |= mask > 0
@@ -230,7 +230,7 @@ def trusted_somewhere(result):
 def test_a_run_shows_its_stitched_picture(tmp_path):
     """Registered, with corners cut off by an aperture: what is shown is what is saved."""
     scan = simulate_mosaic(3, 3, size=96, seed=5, family="bl01b", specimen="cells").scan
-    job = Job((JobInput("m", 0, scan),), "tile-median", "default", "cpu", joint=True)
+    job = CorrectionJob((JobInput("m", 0, scan),), "tile-median", "default", "cpu", joint=True)
     (result,) = [m.result for m in correct_job(job, Event()) if isinstance(m, Finished)]
     assert result.registered and result._corners.unlit is not None
     picture, known = stitched(result, tmp_path)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from napari_txm_bgcorr.core.tile_array import LazyTiles
 from napari_txm_bgcorr.gui.layers import canvas
-from napari_txm_bgcorr.gui.layers.canvas import CachedTiles, Layout, MosaicArray, StackArray
-from napari_txm_bgcorr.gui.layers.result import Pyramid, raw_picture
+from napari_txm_bgcorr.gui.layers.canvas import CachedTiles, CanvasLayout, MosaicArray, StackArray
+from napari_txm_bgcorr.gui.layers.result import PicturePyramid, raw_picture
 from tests.gui.helpers import make_scan
 
 places = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=6)
@@ -21,7 +21,7 @@ def scattered(corners, size=(13, 11)):
     array = np.array(corners, np.int64)
     array -= array.min(axis=0)
     height, width = array.max(axis=0) + size
-    return tiles, Layout((int(height), int(width)), array, size)
+    return tiles, CanvasLayout((int(height), int(width)), array, size)
 
 
 def painted(tiles, layout):
@@ -67,7 +67,7 @@ def test_coarse_levels_leave_no_gap_and_no_shift(corners, step):
 def test_coarse_pixels_are_means_of_blocks():
     rng = np.random.default_rng(1)
     tiles = rng.random((1, 32, 32)).astype(np.float32)
-    layout = Layout((32, 32), np.zeros((1, 2), np.int64), (32, 32))
+    layout = CanvasLayout((32, 32), np.zeros((1, 2), np.int64), (32, 32))
     expected = tiles[0].reshape(8, 4, 8, 4).mean(axis=(1, 3))
     np.testing.assert_allclose(MosaicArray(tiles, layout, step=4)[:], expected, rtol=1e-6)
 
@@ -91,7 +91,7 @@ def test_only_the_tiles_in_sight_are_read():
             read.append(i)
             return scan.tiles[i]
 
-    mosaic = MosaicArray(Watched(), Layout.of(scan))
+    mosaic = MosaicArray(Watched(), CanvasLayout.of(scan))
     assert read == []
     mosaic[:5, :5]
     assert read == [12]  # the top left tile is the first of the last row taken
@@ -101,7 +101,7 @@ def test_layout_without_positions_abuts_the_tiles_from_the_bottom():
     from dataclasses import replace
 
     scan = replace(make_scan(grid=(2, 3), size=8), positions_px=None)
-    layout = Layout.of(scan)
+    layout = CanvasLayout.of(scan)
     assert layout.shape == (16, 24)
     assert layout.corners[0].tolist() == [8, 0] and layout.corners[5].tolist() == [0, 16]
 
@@ -114,7 +114,7 @@ def test_absent_tiles_leave_the_canvas_empty():
         whole, tiles=whole.tiles[keep], names=tuple(whole.names[i] for i in keep),
         raster_index=keep, positions_px=None,
     )  # fmt: skip
-    mosaic = MosaicArray(scan.tiles, Layout.of(scan))
+    mosaic = MosaicArray(scan.tiles, CanvasLayout.of(scan))
     assert mosaic.shape == (16, 24)
     picture = np.asarray(mosaic[:, :])
     np.testing.assert_array_equal(picture[8:, 16:], whole.tiles[2])
@@ -123,12 +123,12 @@ def test_absent_tiles_leave_the_canvas_empty():
 
 def test_pyramid_only_where_the_canvas_is_large(monkeypatch):
     scan = make_scan(grid=(3, 3), size=32, overlap=0)
-    assert Layout.of(scan).steps() == (1,)
+    assert CanvasLayout.of(scan).steps() == (1,)
     monkeypatch.setattr(canvas, "MULTISCALE_ABOVE_PX", 64)
     monkeypatch.setattr(canvas, "COARSEST_PX", 10)
-    layout = Layout.of(scan)
+    layout = CanvasLayout.of(scan)
     assert layout.steps() == (1, 2, 4, 8, 16)
-    pyramid = Pyramid(scan.tiles, layout)
+    pyramid = PicturePyramid(scan.tiles, layout)
     assert not any(level.any() for level in pyramid.levels[2:])
     assert len(list(pyramid.fill())) == 9
     for step, level in zip(layout.steps(), pyramid.levels, strict=True):

@@ -12,7 +12,7 @@ from napari_txm_bgcorr.gui.layers import canvas
 from napari_txm_bgcorr.gui.layers import overview_loader as fill_in
 from napari_txm_bgcorr.gui.layers.blending import BlendedArray
 from napari_txm_bgcorr.gui.layers.convert import owner_of
-from napari_txm_bgcorr.gui.layers.result import Pyramid
+from napari_txm_bgcorr.gui.layers.result import PicturePyramid
 from tests.gui.layers.test_saved_result import write
 
 WAIT = 30_000
@@ -24,13 +24,13 @@ def gate(monkeypatch):
     """Small mosaics are large ones; their overviews wait until this is set."""
     monkeypatch.setattr(canvas, "MULTISCALE_ABOVE_PX", 48)
     monkeypatch.setattr(canvas, "COARSEST_PX", 10)
-    gate, put = threading.Event(), Pyramid.put
+    gate, put = threading.Event(), PicturePyramid.put
 
     def slowly(*arguments):
         gate.wait(20)
         put(*arguments)
 
-    monkeypatch.setattr(Pyramid, "put", slowly)
+    monkeypatch.setattr(PicturePyramid, "put", slowly)
     yield gate
     gate.set()
 

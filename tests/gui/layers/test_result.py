@@ -12,7 +12,7 @@ from napari_txm_bgcorr.core.correction import TileResult
 from napari_txm_bgcorr.errors import WriteError
 from napari_txm_bgcorr.gui.layers import canvas
 from napari_txm_bgcorr.gui.layers import result as results
-from napari_txm_bgcorr.gui.layers.canvas import Layout, MosaicArray
+from napari_txm_bgcorr.gui.layers.canvas import CanvasLayout, MosaicArray
 from napari_txm_bgcorr.gui.layers.result import Result, allocate
 from tests.gui.helpers import make_scan
 
@@ -64,7 +64,7 @@ def test_pictures_show_what_is_done_and_nothing_else(kind):
     seen = np.asarray(picture)
     assert np.isfinite(seen).all()
     if kind == "mosaic":
-        expected = MosaicArray(np.stack([t.transmission for t in given]), Layout.of(scan))[:]
+        expected = MosaicArray(np.stack([t.transmission for t in given]), CanvasLayout.of(scan))[:]
         np.testing.assert_array_equal(seen, expected)
     else:
         np.testing.assert_array_equal(seen.ravel(), np.ravel([t.transmission for t in given]))
@@ -80,8 +80,8 @@ def test_coarse_levels_grow_with_the_tiles(monkeypatch):
     result.finish(None)
     fine, *_, coarse = result.pictures["background"]
     assert coarse.shape[0] < 16 < fine.shape[0]
-    step = Layout.of(scan).steps()[-1]
-    expected = MosaicArray(result.background, Layout.of(scan), step=step)[:]
+    step = CanvasLayout.of(scan).steps()[-1]
+    expected = MosaicArray(result.background, CanvasLayout.of(scan), step=step)[:]
     np.testing.assert_array_equal(coarse, expected)
     assert np.isfinite(coarse).all()
 

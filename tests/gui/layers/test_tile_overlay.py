@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from napari.layers import Layer
 
-from napari_txm_bgcorr.gui.layers.canvas import Layout
+from napari_txm_bgcorr.gui.layers.canvas import CanvasLayout
 from napari_txm_bgcorr.gui.layers.tile_overlay import (
     cell_picture,
     cells_layer,
@@ -18,7 +18,7 @@ PLACE = {"scale": (0.03, 0.03), "translate": (1.0, 2.0)}
 
 @pytest.fixture
 def layout():
-    return Layout.of(make_scan(grid=(2, 3), size=64, overlap=16))
+    return CanvasLayout.of(make_scan(grid=(2, 3), size=64, overlap=16))
 
 
 def test_a_point_belongs_to_the_tile_whose_centre_is_nearest(layout):

@@ -13,7 +13,7 @@ from napari_txm_bgcorr.gui.train.data_scan import (
     look_at,
     looks_wrong,
 )
-from napari_txm_bgcorr.gui.train.messages import Complaint, Found
+from napari_txm_bgcorr.gui.train.messages import Complaint, DataFound
 from napari_txm_bgcorr.gui.train.session import DataItem
 from napari_txm_bgcorr.io.reference_library import Library
 from tests.gui.train.helpers import save_images
@@ -21,7 +21,7 @@ from tests.gui.train.helpers import save_images
 
 def look(*items):
     told = look_at(items, Level(), threading.Event())
-    return [message for message in told if isinstance(message, (Found, Complaint))]
+    return [message for message in told if isinstance(message, (DataFound, Complaint))]
 
 
 def ref(path, role="references", **more):
@@ -91,7 +91,7 @@ def test_one_bad_file_stops_nothing(tmp_path):
         ref(tmp_path / "bad.tif"), ref(good), ref(tmp_path / "gone.tif", "samples")
     )
     assert isinstance(bad, Complaint) and "bad.tif" in str(bad.error)
-    assert isinstance(fine, Found)
+    assert isinstance(fine, DataFound)
     assert isinstance(missing, Complaint) and "\n" not in str(missing.error)
 
 

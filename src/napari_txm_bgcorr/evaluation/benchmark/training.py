@@ -24,7 +24,7 @@ from napari_txm_bgcorr.training import EnergyConfig, EnergyMeter
 
 from .choice import settle
 from .table import RECIPE_SAMPLES, Seen, Timing, fft_costs, table
-from .training_data import Source, Sources, simulate_pairs
+from .training_data import Sources, TimedPairs, simulate_pairs
 from .training_step import Rig, Setting, make_networks, settings_for
 
 __all__ = [
@@ -235,7 +235,7 @@ def _turn(setting: Setting) -> int:
 def _attempt(
     setting: Setting,
     networks: Networks,
-    source: Source,
+    source: TimedPairs,
     device: str,
     seen: Seen,
 ) -> str:
@@ -263,7 +263,7 @@ def _attempt(
 def _visit(
     setting: Setting,
     networks: Networks,
-    source: Source,
+    source: TimedPairs,
     device: str,
     seen: Seen,
 ) -> None:

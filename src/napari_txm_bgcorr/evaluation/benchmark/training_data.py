@@ -21,7 +21,7 @@ from torch.nn import functional
 from napari_txm_bgcorr.models import median, network_input
 from napari_txm_bgcorr.simulation import draw_session, draw_specimen
 
-__all__ = ["SOURCES", "Source", "Sources", "normalised", "simulate_pairs", "write_pairs"]
+__all__ = ["SOURCES", "Sources", "TimedPairs", "normalised", "simulate_pairs", "write_pairs"]
 
 ENLARGED = 286 / 256
 PER_SESSION = 4
@@ -61,7 +61,7 @@ def write_pairs(pairs: Counts, folder: Path) -> Files:
     return files
 
 
-class Source(Protocol):
+class TimedPairs(Protocol):
     """Where samples come from."""
 
     def draw(self, batch: int) -> tuple[Tensor, Tensor]:
@@ -114,7 +114,7 @@ class FromDevice:
         return normalised(_jitter_batch(logs, self.rng))
 
 
-SOURCES: dict[str, Callable[[Counts, Files, str], Source]] = {
+SOURCES: dict[str, Callable[[Counts, Files, str], TimedPairs]] = {
     "files": FromFiles,
     "memory": FromMemory,
     "device": FromDevice,
@@ -127,9 +127,9 @@ class Sources:
     def __init__(self, pairs: Counts, folder: Path, device: str) -> None:
         self._pairs, self._device = pairs, device
         self._files = write_pairs(pairs, folder)
-        self._open: dict[str, Source] = {}
+        self._open: dict[str, TimedPairs] = {}
 
-    def __getitem__(self, name: str) -> Source:
+    def __getitem__(self, name: str) -> TimedPairs:
         if name not in self._open:
             self._open[name] = SOURCES[name](self._pairs, self._files, self._device)
         return self._open[name]

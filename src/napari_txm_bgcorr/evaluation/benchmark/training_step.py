@@ -19,7 +19,7 @@ from napari_txm_bgcorr.models import UNet256, build_discriminator
 from napari_txm_bgcorr.training import fft_l1
 
 from .products import with_products
-from .training_data import Source
+from .training_data import TimedPairs
 
 __all__ = ["Rig", "Setting", "make_networks", "settings_for"]
 
@@ -139,12 +139,16 @@ class Rig:
     setting : Setting
     networks : (Module, Module)
         Generator and discriminator; their memory format is changed in place.
-    source : Source
+    source : TimedPairs
     device : str
     """
 
     def __init__(
-        self, setting: Setting, networks: tuple[nn.Module, nn.Module], source: Source, device: str
+        self,
+        setting: Setting,
+        networks: tuple[nn.Module, nn.Module],
+        source: TimedPairs,
+        device: str,
     ) -> None:
         self.setting, self.source = setting, source
         self.kind = torch.device(device).type

@@ -19,11 +19,11 @@ __all__ = ["MANIFEST", "FineTune", "RealCase", "load_manifest"]
 MANIFEST = "real_cases.json"
 
 
-class _Strict(BaseModel):
+class _StrictCase(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class FineTune(_Strict):
+class FineTune(_StrictCase):
     """What the model is fine-tuned on before the case is corrected with it.
 
     Attributes
@@ -39,7 +39,7 @@ class FineTune(_Strict):
     minutes: float = Field(default=4, gt=0)
 
 
-class RealCase(_Strict):
+class RealCase(_StrictCase):
     """One scan, what is given with it, and how it is judged.
 
     All paths are relative to the data folder.

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 
 __all__ = [
     "BoundedLabel",
-    "Column",
+    "PanelColumn",
     "TallArea",
     "button_row",
     "named_button",
@@ -64,7 +64,7 @@ class BoundedLabel(QLabel):
         return done
 
 
-class Column(QVBoxLayout):
+class PanelColumn(QVBoxLayout):
     """Widgets below each other that may be squeezed to their least heights before it scrolls."""
 
     def hasHeightForWidth(self) -> bool:

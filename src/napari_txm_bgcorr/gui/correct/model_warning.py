@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_txm_bgcorr.core import Scan, reference_doubts
 from napari_txm_bgcorr.errors import MethodError
-from napari_txm_bgcorr.gui.session import Job, model_label
+from napari_txm_bgcorr.gui.session import CorrectionJob, model_label
 
 __all__ = ["doubts", "in_one", "references", "refuse_no_counts"]
 
@@ -18,7 +18,7 @@ LOOK_AT = 5  # tiles
 HERE = "Check the result against a reference, or fine-tune the model on today's."
 
 
-def doubts(job: Job, scan: Scan) -> list[str]:
+def doubts(job: CorrectionJob, scan: Scan) -> list[str]:
     """What in the scan is outside the model's card, or unlike its training: one sentence.
 
     What has a remedy of its own is a further sentence, as are references of another energy.
@@ -68,7 +68,7 @@ def in_one(found: Sequence[str], name: str) -> list[str]:
     return facts + others
 
 
-def references(job: Job, scan: Scan) -> tuple[Path, ...]:
+def references(job: CorrectionJob, scan: Scan) -> tuple[Path, ...]:
     """Files a model could be fine-tuned on: those given, or the scan's own."""
     own = scan.source.path
     if job.references or scan.flats is None or not own.exists():

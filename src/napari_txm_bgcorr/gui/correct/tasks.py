@@ -28,7 +28,7 @@ from napari_txm_bgcorr.gui.layers.overview import draw_overview
 from napari_txm_bgcorr.gui.layers.result import Result
 from napari_txm_bgcorr.gui.layers.saved_result import OpenedResult, saved_result
 from napari_txm_bgcorr.gui.layers.stitched import read_stitched
-from napari_txm_bgcorr.gui.session import Job, JobInput
+from napari_txm_bgcorr.gui.session import CorrectionJob, JobInput
 
 from .messages import Choices, Doubted, Finished, Message, Opened, Reopened, Started
 from .model_warning import doubts, references, refuse_no_counts
@@ -92,7 +92,7 @@ def _read_parts(given: Path, stop: Event) -> Iterator[Message]:
 
 
 def correct_job(
-    job: Job,
+    job: CorrectionJob,
     stop: Event,
     tell: Tell = lambda message: None,
     shown: Event | None = None,
@@ -101,7 +101,7 @@ def correct_job(
 
     Parameters
     ----------
-    job : Job
+    job : CorrectionJob
     stop : Event
         Set to cancel; heeded at the next tile.
     tell : callable
@@ -110,7 +110,7 @@ def correct_job(
         Set by the panel when the layers of a `Started` are there. Computing waits for it, or
         the two would fight for Python's lock while napari makes its widgets.
     """
-    run = _Run(job, stop, tell, shown, Pace(sum(len(item.scan) for item in job.inputs)))
+    run = _JobRun(job, stop, tell, shown, Pace(sum(len(item.scan) for item in job.inputs)))
     try:
         yield Preparing(f"Loading {job.method} …")
         method = _make_method(job)
@@ -129,10 +129,10 @@ def correct_job(
 
 
 @dataclass(frozen=True)
-class _Run:
+class _JobRun:
     """A job on its way: what `correct_job` was given, and its pace."""
 
-    job: Job
+    job: CorrectionJob
     stop: Event
     tell: Tell
     shown: Event | None
@@ -147,7 +147,7 @@ class _Run:
                 return
 
 
-def _correct_one(run: _Run, item: JobInput, method: BackgroundMethod) -> Iterator[Message]:
+def _correct_one(run: _JobRun, item: JobInput, method: BackgroundMethod) -> Iterator[Message]:
     name = run.job.method
     yield Preparing(f"{item.name}: preparing {name} …")
     progress = telling(run.stop, run.tell, f"{item.name}: ")
@@ -189,7 +189,7 @@ def _joint_name(name: str) -> str | None:
     return name if name in JOINT_BY_DEFAULT else None
 
 
-def _prepare(job: Job, item: JobInput) -> Scan:
+def _prepare(job: CorrectionJob, item: JobInput) -> Scan:
     """Attach the user's references and darks; refuse what is already corrected."""
     from napari_txm_bgcorr import io
 
@@ -233,7 +233,7 @@ def _refuse_corrected_file(path: Path) -> None:
     refuse_if_corrected(scan)
 
 
-def _make_method(job: Job) -> BackgroundMethod:
+def _make_method(job: CorrectionJob) -> BackgroundMethod:
     from napari_txm_bgcorr.backgrounds import LEARNED, make_method
 
     given = {"model": job.model, "device": job.device} if job.method in LEARNED else {}

@@ -9,7 +9,7 @@ import numpy as np
 from napari.layers import Layer
 from qtpy.QtWidgets import QToolButton
 
-from napari_txm_bgcorr.gui.layers.canvas import CachedTiles, Layout, StackArray
+from napari_txm_bgcorr.gui.layers.canvas import CachedTiles, CanvasLayout, StackArray
 from napari_txm_bgcorr.gui.layers.convert import (
     METADATA_KEY,
     metadata,
@@ -18,7 +18,7 @@ from napari_txm_bgcorr.gui.layers.convert import (
     role_of,
 )
 from napari_txm_bgcorr.gui.layers.overview_loader import fill_in
-from napari_txm_bgcorr.gui.layers.result import Pyramid, Result
+from napari_txm_bgcorr.gui.layers.result import PicturePyramid, Result
 
 __all__ = ["ROLE", "UncertaintyButton"]
 
@@ -99,7 +99,7 @@ class UncertaintyButton(QToolButton):
         if pyramid is not None and pyramid.coarse:
             fill_in((result,), result.name, len(result), pyramid.fill())
 
-    def _update(self, result: Result, layer: Any) -> Pyramid | None:
+    def _update(self, result: Result, layer: Any) -> PicturePyramid | None:
         """Give a layer the pixels of a result as they are now."""
         data, pyramid = _picture(result)
         if layer.multiscale == isinstance(data, list):
@@ -133,10 +133,12 @@ def _facts(result: Result) -> dict[str, Any]:
     return facts
 
 
-def _picture(result: Result) -> tuple[Any, Pyramid | None]:
+def _picture(result: Result) -> tuple[Any, PicturePyramid | None]:
     """Uncertainties in per cent as napari shows them."""
     if result.scan.kind == "mosaic":
-        pyramid = Pyramid(CachedTiles(result.uncertainty), Layout.of(result.scan), owner=result)
+        pyramid = PicturePyramid(
+            CachedTiles(result.uncertainty), CanvasLayout.of(result.scan), owner=result
+        )
         return pyramid.data, pyramid
     flat = result.scan.kind == "single"
     return StackArray(result.uncertainty, flat=flat, owner=result), None

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.mosaic import Box, Image
 
-from .canvas import Layout, MosaicArray, Shown, Valid, reduce_mask, reduce_tile
+from .canvas import CanvasLayout, MosaicArray, ShownStack, Valid, reduce_mask, reduce_tile
 from .corners import Corners
 
-__all__ = ["Blend", "BlendedArray", "Growing", "mix"]
+__all__ = ["BlendedArray", "BlendedTiles", "Growing", "mix"]
 
 NONE = np.finfo(np.float32).tiny  # a sum of no weights; lost in that of any, and can divide
 KEPT_PX = 2**22  # of a view on a large screen
@@ -72,7 +72,7 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-class Blend:
+class BlendedTiles:
     """How the tiles of a layout share what they overlap in, on every level of the canvas.
 
     The weights are those of the stitched picture. What a tile has to itself, most of it, is
@@ -87,7 +87,7 @@ class Blend:
         Knows the weights.
     """
 
-    def __init__(self, layout: Layout, valid: Valid, corners: Corners) -> None:
+    def __init__(self, layout: CanvasLayout, valid: Valid, corners: Corners) -> None:
         self.layout, self.valid, self.corners = layout, valid, corners
         self._weight = corners.weight
         self._reduced: dict[tuple[int, ...], tuple[Image, NDArray[np.bool_]]] = {}
@@ -208,12 +208,12 @@ class BlendedArray(MosaicArray):
     Parameters
     ----------
     tiles : (T, Y, X) float array-like
-    blend : Blend
+    blend : BlendedTiles
     **more
         As `MosaicArray` takes them.
     """
 
-    def __init__(self, tiles: Any, blend: Blend, **more: Any) -> None:
+    def __init__(self, tiles: Any, blend: BlendedTiles, **more: Any) -> None:
         super().__init__(tiles, blend.layout, **more)
         self._blend = blend
 
@@ -231,13 +231,13 @@ class Growing:
     Parameters
     ----------
     tiles : (T, Y, X) float array-like
-    blend : Blend
+    blend : BlendedTiles
     levels : dict of int to (h, w) float32
         Canvas for each step; drawn on.
     """
 
-    def __init__(self, tiles: Any, blend: Blend, levels: dict[int, Image]) -> None:
-        self._tiles, self._blend, self._levels = Shown(tiles), blend, levels
+    def __init__(self, tiles: Any, blend: BlendedTiles, levels: dict[int, Image]) -> None:
+        self._tiles, self._blend, self._levels = ShownStack(tiles), blend, levels
         self._mass = {k: np.full(canvas.shape, NONE) for k, canvas in levels.items()}
         self._drawn = np.zeros(tiles.shape[0], bool)
         self._lock = threading.Lock()  # an overview may fill while a tile is redone
@@ -291,7 +291,7 @@ def _around(whole: Box, inner: Box) -> tuple[Box, ...]:
     return tuple(part for part in parts if _any(part))
 
 
-def _reduced(reduce: Any, pixels: Any, layout: Layout, i: int, step: int, seen: Box) -> Any:
+def _reduced(reduce: Any, pixels: Any, layout: CanvasLayout, i: int, step: int, seen: Box) -> Any:
     """Part of tile `i` that lies at `seen` on a level, without touching the rest of it."""
     corner = layout.corners[i]
     top, left = np.multiply(seen[:2], step)

@@ -18,10 +18,10 @@ from napari_txm_bgcorr.errors import TxmError
 __all__ = [
     "MULTISCALE_ABOVE_PX",
     "CachedTiles",
-    "Layout",
+    "CanvasLayout",
     "MosaicArray",
     "Picture",
-    "Shown",
+    "ShownStack",
     "StackArray",
     "Valid",
     "paste",
@@ -38,7 +38,7 @@ SAY_AGAIN_S = 10.0
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class CanvasLayout:
     """Where the tiles of a mosaic sit on one canvas, in whole pixels.
 
     Attributes
@@ -56,7 +56,7 @@ class Layout:
     tile: tuple[int, int]
 
     @classmethod
-    def of(cls, scan: Scan) -> Layout:
+    def of(cls, scan: Scan) -> CanvasLayout:
         """Lay the tiles out at their positions, or abutted on their grid."""
         tile = (int(scan.tiles.shape[1]), int(scan.tiles.shape[2]))
         positions = scan.positions_px
@@ -113,7 +113,7 @@ class CachedTiles:
         return tile
 
 
-class Shown:
+class ShownStack:
     """Tiles to look at: what cannot be read is a gap, and is said; drawing must not fail.
 
     Parameters
@@ -195,7 +195,7 @@ class StackArray(Picture):
     """A series `(T, Y, X)`, or the one image `(Y, X)` of a scan, read when shown."""
 
     def __init__(self, tiles: Any, *, flat: bool, owner: Any = None) -> None:
-        self._tiles = Shown(tiles)
+        self._tiles = ShownStack(tiles)
         self._flat = flat
         self.shape = tuple(int(n) for n in (tiles.shape[1:] if flat else tiles.shape))
         self.dtype = np.dtype(tiles.dtype)
@@ -216,7 +216,7 @@ class MosaicArray(Picture):
     Parameters
     ----------
     tiles : (T, Y, X) array-like
-    layout : Layout
+    layout : CanvasLayout
     step : int
         Show one pixel for each `step` x `step` block (their mean).
     done : (T,) bool or None
@@ -230,14 +230,14 @@ class MosaicArray(Picture):
     def __init__(
         self,
         tiles: Any,
-        layout: Layout,
+        layout: CanvasLayout,
         *,
         step: int = 1,
         done: NDArray[np.bool_] | None = None,
         fill: Callable[[], float] = lambda: 0.0,
         owner: Any = None,
     ) -> None:
-        self._tiles, self._layout, self._step = Shown(tiles), layout, step
+        self._tiles, self._layout, self._step = ShownStack(tiles), layout, step
         self._done, self._fill = done, fill
         self.shape = layout.level_shape(step)
         self.dtype = np.dtype(tiles.dtype)

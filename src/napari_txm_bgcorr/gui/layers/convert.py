@@ -12,7 +12,7 @@ from napari_txm_bgcorr.core import LazyTiles, Scan, Source, TileArray
 from napari_txm_bgcorr.gui.session import InputInfo
 
 from .canvas import Picture
-from .result import Pyramid, Result, raw_picture, saved_picture
+from .result import PicturePyramid, Result, raw_picture, saved_picture
 
 __all__ = [
     "CORRECTED_LIMITS",
@@ -58,7 +58,7 @@ def scan_name(scan: Scan) -> str:
 
 def scan_layer(
     scan: Scan, role: str | None = None, name: str | None = None
-) -> tuple[LayerTuple, Pyramid | None]:
+) -> tuple[LayerTuple, PicturePyramid | None]:
     """Show a scan as one image layer.
 
     Parameters
@@ -74,7 +74,7 @@ def scan_layer(
     -------
     layer : (data, arguments, "image")
         A layer data tuple.
-    pyramid : Pyramid or None
+    pyramid : PicturePyramid or None
         Coarse levels of a large mosaic that are still empty, to be filled with `Pyramid.fill`.
     """
     role = role or ("corrected" if scan.provenance else "raw")

@@ -11,7 +11,7 @@ from napari.layers import Layer
 
 from napari_txm_bgcorr.core import Scan
 from napari_txm_bgcorr.errors import TxmError
-from napari_txm_bgcorr.gui.session import InputInfo, Job
+from napari_txm_bgcorr.gui.session import CorrectionJob, InputInfo
 
 from .convert import (
     describe_scan,
@@ -111,7 +111,7 @@ class LayerBook:
 
     # -- results ----------------------------------------------------------------------------
 
-    def remember(self, job: Job) -> None:
+    def remember(self, job: CorrectionJob) -> None:
         """Note how the input layers lie, before the run."""
         by_key = {id(layer): layer for layer in self.viewer.layers}
         self._latest = []

@@ -19,12 +19,27 @@ from napari_txm_bgcorr.errors import WriteError
 from napari_txm_bgcorr.io.output import TileParts
 from napari_txm_bgcorr.mosaic import VALID
 
-from .blending import Blend, BlendedArray, Growing
-from .canvas import LAZY_STEPS, CachedTiles, Layout, MosaicArray, StackArray, paste, reduce_tile
+from .blending import BlendedArray, BlendedTiles, Growing
+from .canvas import (
+    LAZY_STEPS,
+    CachedTiles,
+    CanvasLayout,
+    MosaicArray,
+    StackArray,
+    paste,
+    reduce_tile,
+)
 from .corners import LOOKS, Corners
 from .uncertainty import StatedUncertainty
 
-__all__ = ["IN_MEMORY_BYTES", "Pyramid", "Result", "allocate", "raw_picture", "saved_picture"]
+__all__ = [
+    "IN_MEMORY_BYTES",
+    "PicturePyramid",
+    "Result",
+    "allocate",
+    "raw_picture",
+    "saved_picture",
+]
 
 IN_MEMORY_BYTES = 256 * 2**20
 SPARE_BYTES = 512 * 2**20
@@ -64,7 +79,7 @@ def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         ) from error
 
 
-class Pyramid:
+class PicturePyramid:
     """The canvas of a mosaic at several sizes, put together on demand or tile by tile.
 
     The two finest levels are read from the tiles when shown; the coarser ones are kept in
@@ -73,26 +88,26 @@ class Pyramid:
     Parameters
     ----------
     tiles : (T, Y, X) array-like
-    layout : Layout
+    layout : CanvasLayout
     done : (T,) bool or None
         Tiles that may be shown; None for all.
     gap : float
         Value where no tile is yet.
     owner : object
         See `canvas.Picture`.
-    blend : Blend or None
+    blend : BlendedTiles or None
         How tiles share their overlaps; None: later tiles lie over earlier ones.
     """
 
     def __init__(
         self,
         tiles: Any,
-        layout: Layout,
+        layout: CanvasLayout,
         *,
         done: NDArray[np.bool_] | None = None,
         gap: float = 0.0,
         owner: Any = None,
-        blend: Blend | None = None,
+        blend: BlendedTiles | None = None,
     ) -> None:
         self.tiles, self.layout, self.gap = tiles, layout, gap
         self.steps = layout.steps()
@@ -140,15 +155,15 @@ class Pyramid:
             np.nan_to_num(canvas, copy=False)
 
 
-def raw_picture(scan: Scan) -> tuple[Any, Pyramid | None]:
+def raw_picture(scan: Scan) -> tuple[Any, PicturePyramid | None]:
     """Raw counts as napari shows them, and the pyramid still to be filled, if there is one."""
     if scan.kind == "mosaic":
-        pyramid = Pyramid(CachedTiles(scan.tiles), Layout.of(scan), owner=scan)
+        pyramid = PicturePyramid(CachedTiles(scan.tiles), CanvasLayout.of(scan), owner=scan)
         return pyramid.data, pyramid
     return StackArray(scan.tiles, flat=scan.kind == "single", owner=scan), None
 
 
-def saved_picture(scan: Scan) -> tuple[Any, Pyramid | None]:
+def saved_picture(scan: Scan) -> tuple[Any, PicturePyramid | None]:
     """Saved transmissions as napari shows them; what may be trusted is told by them alone."""
     if scan.kind != "mosaic" or np.dtype(scan.tiles.dtype).kind != "f":
         return raw_picture(scan)
@@ -158,8 +173,8 @@ def saved_picture(scan: Scan) -> tuple[Any, Pyramid | None]:
     trusted = LazyTiles(shape, bool, lambda i: source.load(i, ())[0] == VALID)  # type: ignore[arg-type]
     corners = Corners(source)
     corners.look(np.ones(len(scan), bool))
-    blend = Blend(Layout.of(scan), CachedTiles(trusted).__getitem__, corners)
-    pyramid = Pyramid(tiles, blend.layout, owner=scan, blend=blend)
+    blend = BlendedTiles(CanvasLayout.of(scan), CachedTiles(trusted).__getitem__, corners)
+    pyramid = PicturePyramid(tiles, blend.layout, owner=scan, blend=blend)
     return pyramid.data, pyramid
 
 
@@ -205,7 +220,7 @@ class Result:
         self.uncertainty = StatedUncertainty(shape)  # type: ignore[arg-type]
         self.background, self.corrected = self._stores()
         self._valid = np.zeros((shape[0], -(-shape[1] * shape[2] // 8)), np.uint8)
-        self._pyramids: list[tuple[str, Pyramid]] = []
+        self._pyramids: list[tuple[str, PicturePyramid]] = []
         self._corners = Corners(self._parts())
         self._gap = math.nan  # napari shows NaN as transparent: the raw data stay in sight
         self._unsynced = 0
@@ -331,9 +346,11 @@ class Result:
 
     def _picture(self, role: str, store: Any) -> Any:
         if self.scan.kind == "mosaic":
-            layout = Layout.of(self.scan)
-            blend = Blend(layout, self.valid, self._corners) if role == "corrected" else None
-            pyramid = Pyramid(
+            layout = CanvasLayout.of(self.scan)
+            blend = (
+                BlendedTiles(layout, self.valid, self._corners) if role == "corrected" else None
+            )
+            pyramid = PicturePyramid(
                 store, layout, done=self.done, gap=self._gap, owner=self, blend=blend
             )
             self._pyramids.append((role, pyramid))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .canvas import Layout
+from .canvas import CanvasLayout
 
 __all__ = ["cell_picture", "cells_layer", "frame", "outlines_layer", "tile_at"]
 
@@ -16,7 +16,7 @@ CELL_PX = 16  # least pixels along a tile in the picture of coloured cells
 PICTURE_PX = 1000  # along that picture, where its cells allow it
 
 
-def frame(layout: Layout, i: int) -> NDArray[np.float64]:
+def frame(layout: CanvasLayout, i: int) -> NDArray[np.float64]:
     """Edges of one tile as vectors.
 
     Returns
@@ -35,13 +35,13 @@ def frame(layout: Layout, i: int) -> NDArray[np.float64]:
 
 
 def outlines_layer(
-    layout: Layout, place: Mapping[str, Any], name: str, indices: Sequence[int] | None = None
+    layout: CanvasLayout, place: Mapping[str, Any], name: str, indices: Sequence[int] | None = None
 ) -> tuple[Any, dict[str, Any], str]:
     """Lines round the tiles as a napari vectors layer.
 
     Parameters
     ----------
-    layout : Layout
+    layout : CanvasLayout
     place : mapping
         Scale, units and position of the mosaic's layers.
     name : str
@@ -66,12 +66,12 @@ def outlines_layer(
     return np.concatenate([np.empty((0, 2, 2)), *edges]), arguments, "vectors"
 
 
-def tile_at(layout: Layout, at_px: Sequence[float]) -> int | None:
+def tile_at(layout: CanvasLayout, at_px: Sequence[float]) -> int | None:
     """Tile under a place of the canvas; where tiles overlap, the one whose centre is nearest.
 
     Parameters
     ----------
-    layout : Layout
+    layout : CanvasLayout
     at_px : (y, x)
         Pixels of the canvas.
 
@@ -90,13 +90,13 @@ def tile_at(layout: Layout, at_px: Sequence[float]) -> int | None:
 
 
 def cell_picture(
-    layout: Layout, values: NDArray[np.floating[Any]]
+    layout: CanvasLayout, values: NDArray[np.floating[Any]]
 ) -> tuple[NDArray[np.float32], float]:
     """Paint every tile in one value; each place takes the value of its nearest tile.
 
     Parameters
     ----------
-    layout : Layout
+    layout : CanvasLayout
     values : (T,) float
         NaN: nothing known, transparent.
 
@@ -127,7 +127,7 @@ def cell_picture(
 
 
 def cells_layer(
-    layout: Layout,
+    layout: CanvasLayout,
     values: NDArray[np.floating[Any]],
     place: Mapping[str, Any],
     name: str,
@@ -137,7 +137,7 @@ def cells_layer(
 
     Parameters
     ----------
-    layout : Layout
+    layout : CanvasLayout
     values : (T,) float
     place : mapping
         Scale, units and position of the mosaic's layers.

@@ -8,7 +8,7 @@ import numpy as np
 from napari.layers import Layer
 from numpy.typing import NDArray
 
-from napari_txm_bgcorr.gui.layers.canvas import Layout
+from napari_txm_bgcorr.gui.layers.canvas import CanvasLayout
 from napari_txm_bgcorr.gui.layers.convert import owner_of, placement, role_of
 from napari_txm_bgcorr.gui.layers.result import Result
 from napari_txm_bgcorr.gui.layers.saved_result import OpenedResult
@@ -55,7 +55,7 @@ class QualityLayers:
     def __init__(self, viewer: Any) -> None:
         self.viewer = viewer
         self.result: Result | None = None
-        self._layout: Layout | None = None
+        self._layout: CanvasLayout | None = None
         self._mine: dict[str, Layer] = {}
 
     def look_at(self, result: Result | None) -> None:
@@ -64,7 +64,7 @@ class QualityLayers:
             return
         self.clear()
         self.result = result
-        self._layout = None if result is None else Layout.of(result.scan)
+        self._layout = None if result is None else CanvasLayout.of(result.scan)
 
     def clear(self) -> None:
         """Remove every overlay."""

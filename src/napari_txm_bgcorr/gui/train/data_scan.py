@@ -15,7 +15,7 @@ from napari_txm_bgcorr.core import ImageStack
 from napari_txm_bgcorr.errors import TxmError
 from napari_txm_bgcorr.gui.common.errors import errors_in_words
 
-from .messages import Complaint, Found, Reading, Thumb
+from .messages import Complaint, DataFound, Reading, Thumb
 from .session import DataItem
 
 __all__ = ["Level", "look_at", "looks_wrong"]
@@ -110,7 +110,7 @@ def _stacks(item: DataItem) -> tuple[Sequence[ImageStack], tuple[str, ...]]:
 
 def _found(
     item: DataItem, stacks: Sequence[ImageStack], notes: Sequence[str], level: Level, stop: Event
-) -> Found:
+) -> DataFound:
     places = [(stack, k) for stack in stacks for k in range(len(stack))]
     chosen = np.unique(np.linspace(0, len(places) - 1, min(len(places), THUMBS_EACH)).astype(int))
     if level.size is None and item.role != "samples":  # what most images are like is usual
@@ -135,7 +135,7 @@ def _found(
         size=sizes.pop() if len(sizes) == 1 else (0, 0),
         warnings=(*warnings, *notes),
     )
-    return Found(seen, tuple(thumbs))
+    return DataFound(seen, tuple(thumbs))
 
 
 def _size(stack: ImageStack) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from napari_txm_bgcorr.training.run import RunStatus
 from .process import RunProcess
 from .session import DataItem
 
-__all__ = ["Complaint", "Found", "Launched", "Offers", "Reading", "RunNews", "Thumb"]
+__all__ = ["Complaint", "DataFound", "Launched", "Offers", "Reading", "RunNews", "Thumb"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Thumb:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class DataFound:
     """A path or layer holds images."""
 
     item: DataItem

@@ -22,14 +22,14 @@ from napari_txm_bgcorr.gui.common.dock import Docked
 from napari_txm_bgcorr.gui.common.event_queue import Steps
 from napari_txm_bgcorr.gui.common.plots import theme_colours
 from napari_txm_bgcorr.gui.common.preferences import preferences
-from napari_txm_bgcorr.gui.common.widgets import Column, TallArea
+from napari_txm_bgcorr.gui.common.widgets import PanelColumn, TallArea
 from napari_txm_bgcorr.gui.common.worker import Runner
 
 from .closing import ask_before_closing
 from .data_scan import Level, look_at
 from .data_step import DataStep
 from .layers_as_data import selected_items
-from .messages import Complaint, Found, Offers, Reading
+from .messages import Complaint, DataFound, Offers, Reading
 from .monitor_step import RunStep
 from .run_control import RunControl
 from .session import DataItem, TrainSession, resolve_training
@@ -93,7 +93,7 @@ class TrainWidget(Docked, QWidget):
         ):  # fmt: skip
             setattr(self, name, getattr(self.run_step, name))
         inside = QWidget()
-        layout = Column(inside)
+        layout = PanelColumn(inside)
         layout.setContentsMargins(8, 4, 8, 4)
         layout.setSpacing(3)
         for title, step, stretch in (
@@ -277,7 +277,7 @@ class TrainWidget(Docked, QWidget):
     def _hear(self, message: Any) -> Iterator[None]:
         if isinstance(message, Reading):
             self.data_step.show_items(self.session.items, message.text)
-        elif isinstance(message, Found):
+        elif isinstance(message, DataFound):
             self.session.items = (*self.session.items, message.item)
             self.data_step.add_thumbs(_key(message.item), message.item.role, message.thumbs)
             yield

@@ -28,7 +28,7 @@ __all__ = [
     "LOCK",
     "NEW",
     "ROLES",
-    "Job",
+    "OutputJob",
     "claim",
     "done_tiles",
     "drop_notes",
@@ -58,7 +58,7 @@ NEW = ".txm-bgcorr-new"  # folder of chunks that one of several processes is abo
 
 
 @dataclass(frozen=True)
-class Job:
+class OutputJob:
     """What is written where; equal jobs have equal `key`, whenever they ran.
 
     Attributes
@@ -164,12 +164,12 @@ def is_output(path: Path) -> bool:
     return False
 
 
-def claim(job: Job, *, overwrite: bool) -> frozenset[int]:
+def claim(job: OutputJob, *, overwrite: bool) -> frozenset[int]:
     """Make or take up the folder ``OUT.part`` and lock it for this process.
 
     Parameters
     ----------
-    job : Job
+    job : OutputJob
     overwrite : bool
         Also takes the place of another job that was left unfinished.
 
@@ -207,7 +207,7 @@ def claim(job: Job, *, overwrite: bool) -> frozenset[int]:
     return frozenset()
 
 
-def resumed(job: Job) -> Job:
+def resumed(job: OutputJob) -> OutputJob:
     """Return the job as it was begun: all tiles of one output carry the date of its beginning."""
     with writing(job.part):
         begun = json.loads((job.part / JOB).read_text(encoding="utf-8"))
@@ -283,7 +283,7 @@ def release(part: Path) -> None:
     remove_file(part / LOCK)
 
 
-def replace_output(job: Job) -> None:
+def replace_output(job: OutputJob) -> None:
     """Rename ``OUT.part`` to ``OUT``; an old output is set aside first and deleted last.
 
     Raises

@@ -22,7 +22,7 @@ from napari_txm_bgcorr.io.chunk_file import CODEC, read_chunk, write_chunk
 from napari_txm_bgcorr.io.json_file import write_json
 from napari_txm_bgcorr.io.record import KEY, make_block
 
-from .job import Job
+from .job import OutputJob
 
 __all__ = ["PYRAMIDS", "PyramidJob", "PyramidSink", "ZarrPyramid", "level_shapes"]
 
@@ -39,7 +39,7 @@ def level_shapes(shape: tuple[int, int], least: int = 1024) -> tuple[tuple[int, 
 
 
 @dataclass(frozen=True)
-class PyramidJob(Job):
+class PyramidJob(OutputJob):
     """A mosaic in the making.
 
     Attributes

@@ -24,7 +24,7 @@ from napari_txm_bgcorr.io.guard import writing
 from napari_txm_bgcorr.io.json_file import write_json
 
 from .fit_file import remove_fits
-from .job import DONE, JOB, NEW, Job, done_tiles
+from .job import DONE, JOB, NEW, OutputJob, done_tiles
 from .out_place import check_place
 from .writer import OutputWriter, planes_of
 from .zarr import ZarrSink
@@ -50,7 +50,7 @@ class ChunkWriter:
     """
 
     def __init__(self, out: Path, scan: Scan, save: Sequence[str]) -> None:
-        self._job = Job(out, "omezarr", scan, {}, tuple(dict.fromkeys(save)))
+        self._job = OutputJob(out, "omezarr", scan, {}, tuple(dict.fromkeys(save)))
         self._sink = ZarrSink(self._job, shared=True)
 
     def write(self, result: TileResult) -> None:
@@ -85,7 +85,7 @@ class ShardWriter(OutputWriter):
     """The share of one of several equal processes in one output; made by `open_shard`."""
 
     def __init__(
-        self, job: Job, sink: ZarrSink, done: frozenset[int], shard: tuple[int, int]
+        self, job: OutputJob, sink: ZarrSink, done: frozenset[int], shard: tuple[int, int]
     ) -> None:
         super().__init__(job, sink, done)
         # a list of its own: appending to one file from several machines loses lines
@@ -147,7 +147,7 @@ def open_shard(
     """
     place = Path(os.path.abspath(out))
     plain = json.loads(json.dumps(dict(provenance), default=str))
-    job = Job(place, "omezarr", scan, plain, tuple(dict.fromkeys(save)))
+    job = OutputJob(place, "omezarr", scan, plain, tuple(dict.fromkeys(save)))
     check_place(place, scan, job.save, overwrite=False)
     with writing(job.part):
         if not (job.part / JOB).is_file():
@@ -194,7 +194,7 @@ def _begun(part: Path) -> dict[str, Any]:
     return begun
 
 
-def _lay_out(job: Job) -> None:
+def _lay_out(job: OutputJob) -> None:
     """Make ``OUT.part`` elsewhere and rename it; of several processes one succeeds."""
     ours = replace(job, out=job.out.with_name(f"{job.out.name}.shard-{uuid.uuid4().hex[:8]}"))
     ours.part.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from napari_txm_bgcorr.io.readers.tile_layout import tile_configuration_text
 from napari_txm_bgcorr.io.record import KEY
 from napari_txm_bgcorr.mosaic import nominal_positions
 
-from .job import Job
+from .job import OutputJob
 
 __all__ = ["OmeTiffSink", "TiffSink"]
 
@@ -29,7 +29,7 @@ _BIGTIFF_FROM = 2**32 - 2**26  # leaves room for the page headers
 class TiffSink:
     """``OUT/<role>/<tile name>.tif``, with ``TileConfiguration.txt`` where there is a grid."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: OutputJob) -> None:
         self._job = job
         self._names = tuple(f"{name}.tif" for name in job.names)
 
@@ -71,7 +71,7 @@ def _write_tile(path: Path, plane: NDArray[Any], text: str, pixel_nm: float | No
     tifffile.imwrite(path, plane, **options)
 
 
-def _write_record(job: Job) -> None:
+def _write_record(job: OutputJob) -> None:
     """Write ``provenance.json``: what was done and the facts of the scan."""
     write_json(job.part / "provenance.json", {KEY: job.output_block(whole=True)})
 
@@ -83,7 +83,7 @@ class OmeTiffSink:
     one tile, tiles may come in any order, and an interrupted file is simply filled further.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: OutputJob) -> None:
         self._job = job
         self._paths = {role: job.part / f"{role}.ome.tif" for role in job.save}
         self._offsets: dict[str, list[int]] = {}

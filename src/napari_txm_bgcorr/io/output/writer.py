@@ -16,7 +16,7 @@ from napari_txm_bgcorr.core import Scan
 from napari_txm_bgcorr.errors import WriteError
 from napari_txm_bgcorr.io.guard import writing
 
-from .job import DONE, Job, claim, release, replace_output, resumed
+from .job import DONE, OutputJob, claim, release, replace_output, resumed
 from .out_place import check_place
 
 if TYPE_CHECKING:
@@ -38,25 +38,25 @@ class Sink(Protocol):
         """Write what can be written only when every tile is there."""
 
 
-def _omezarr(job: Job) -> Sink:
+def _omezarr(job: OutputJob) -> Sink:
     from .zarr import ZarrSink
 
     return ZarrSink(job)
 
 
-def _ometiff(job: Job) -> Sink:
+def _ometiff(job: OutputJob) -> Sink:
     from .tiff import OmeTiffSink
 
     return OmeTiffSink(job)
 
 
-def _tiff(job: Job) -> Sink:
+def _tiff(job: OutputJob) -> Sink:
     from .tiff import TiffSink
 
     return TiffSink(job)
 
 
-WRITERS: dict[str, Callable[[Job], Sink]] = {
+WRITERS: dict[str, Callable[[OutputJob], Sink]] = {
     "omezarr": _omezarr,
     "ometiff": _ometiff,
     "tiff": _tiff,
@@ -77,7 +77,7 @@ class OutputWriter:
         Tiles already complete from an interrupted run of the same job.
     """
 
-    def __init__(self, job: Job, sink: Sink, done: frozenset[int]) -> None:
+    def __init__(self, job: OutputJob, sink: Sink, done: frozenset[int]) -> None:
         self.out = job.out
         self.done = done
         self._job, self._sink = job, sink
@@ -162,7 +162,7 @@ class OutputWriter:
             release(self._job.part)
 
 
-def planes_of(job: Job, result: TileResult) -> dict[str, NDArray[Any]]:
+def planes_of(job: OutputJob, result: TileResult) -> dict[str, NDArray[Any]]:
     """Pixels `(Y, X)` of each role that a job saves.
 
     Raises
@@ -183,7 +183,7 @@ def planes_of(job: Job, result: TileResult) -> dict[str, NDArray[Any]]:
     return planes
 
 
-def _plane(job: Job, result: TileResult, role: str) -> NDArray[Any]:
+def _plane(job: OutputJob, result: TileResult, role: str) -> NDArray[Any]:
     """Pixels `(Y, X)` of one role in the type in which they are saved."""
     field = {"corrected": "transmission", "mask": "valid"}.get(role, role)
     return np.ascontiguousarray(getattr(result, field), dtype=job.dtype(role))
@@ -228,7 +228,7 @@ def open_output(
         raise WriteError(f"{place}: format {format!r}; choose from {', '.join(WRITERS)}")
     place = Path(os.path.abspath(place))
     plain = json.loads(json.dumps(dict(provenance), default=str))
-    job = Job(place, format, scan, plain, tuple(dict.fromkeys(save)))
+    job = OutputJob(place, format, scan, plain, tuple(dict.fromkeys(save)))
     check_place(place, scan, job.save, overwrite=overwrite)
     done = claim(job, overwrite=overwrite)
     try:

@@ -16,7 +16,7 @@ from zarr.codecs import BloscCodec
 from napari_txm_bgcorr.core import replace_file
 from napari_txm_bgcorr.io.record import KEY
 
-from .job import NEW, Job
+from .job import NEW, OutputJob
 
 __all__ = ["ZarrSink"]
 
@@ -31,12 +31,12 @@ class ZarrSink:
 
     Parameters
     ----------
-    job : Job
+    job : OutputJob
     shared : bool
         Other processes write the same store, perhaps the same chunk: each chunk appears whole.
     """
 
-    def __init__(self, job: Job, shared: bool = False) -> None:
+    def __init__(self, job: OutputJob, shared: bool = False) -> None:
         self._job, self._shared = job, shared
         self._levels = 2 if max(job.scan.tiles.shape[1:]) > _COARSER_FROM else 1
 

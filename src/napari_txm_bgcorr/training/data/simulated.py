@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_txm_bgcorr.models import Pairs, free_truth, log_field, scale_free_rms
-from napari_txm_bgcorr.simulation import Session, draw_session, draw_specimen
+from napari_txm_bgcorr.simulation import SimulatedSession, draw_session, draw_specimen
 from napari_txm_bgcorr.training.config import DataConfig, TrainConfig
 
 __all__ = ["CASES", "Pool", "SimulatedPairs", "varied"]
@@ -56,7 +56,7 @@ class SimulatedPairs:
             max(1, config.batch // REUSE),
         )
 
-    def session(self, rng: np.random.Generator, batch: int | None) -> Session:
+    def session(self, rng: np.random.Generator, batch: int | None) -> SimulatedSession:
         """A session for batch number `batch`; None (validation): one of its own."""
         if batch is None or not self._sessions.size:
             return _new_session(self.data, rng)
@@ -173,7 +173,7 @@ def varied(transmission: Image, rng: np.random.Generator) -> Image:
     return np.asarray(np.clip(turned**thickness, 1e-3, 1.6), np.float32)
 
 
-def _new_session(data: DataConfig, rng: np.random.Generator) -> Session:
+def _new_session(data: DataConfig, rng: np.random.Generator) -> SimulatedSession:
     family = str(rng.choice(data.families)) if data.families else None
     return draw_session(rng, size=data.simulate_px, family=family)
 
