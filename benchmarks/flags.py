@@ -1,9 +1,9 @@
-"""How well each flag of `core.flags` finds bad tiles, on simulated mosaics.
+"""How well each flag of `quality.flags` finds bad tiles, on simulated mosaics.
 
 ``python benchmarks/flags.py --mosaics 24 --seed 1`` chooses thresholds on one set of mosaics,
 judges the flags on two others (illumination and specimens as in training; both unseen), and
 prints the tables of ``docs/explanation/flags.md``. ``--write`` puts them into that page and
-into ``core/flag_worth.json``, which the program reads.
+into ``quality/flag_worth.json``, which the program reads.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from napari_txm_bgcorr.quality.table import COLUMNS
 from napari_txm_bgcorr.simulation.acquisition import FAMILIES, SimulatedScan, simulate_mosaic
 
 ROOT = Path(__file__).resolve().parents[1]
-WORTH = ROOT / "src/napari_txm_bgcorr/core/flag_worth.json"
+WORTH = ROOT / "src/napari_txm_bgcorr/quality/flag_worth.json"
 PAGE = ROOT / "docs/explanation/flags.md"
 MARKS = ("<!-- figures begin -->", "<!-- figures end -->")
 SETS = {"choose": 0, "seen": 1, "unseen": 2, "choose rows": 3, "rows": 4}
