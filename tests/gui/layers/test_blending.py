@@ -22,7 +22,7 @@ from napari_txm_bgcorr.gui.session import CorrectionJob, JobInput
 from napari_txm_bgcorr.io import read
 from napari_txm_bgcorr.io.output.pyramid_reader import open_pyramid
 from napari_txm_bgcorr.mosaic.blending import VALID, Box, feather, mix, share_out
-from napari_txm_bgcorr.mosaic.blending import CanvasLayout as Places
+from napari_txm_bgcorr.mosaic.blending import Layout as Places
 from napari_txm_bgcorr.simulation.acquisition import simulate_mosaic
 from tests.gui.helpers import make_scan
 from tests.gui.layers.test_canvas import places, scattered

@@ -11,7 +11,8 @@ from qtpy.QtCore import Qt
 from napari_txm_bgcorr.core.provenance import make_provenance
 from napari_txm_bgcorr.gui.layers.convert import result_layers
 from napari_txm_bgcorr.gui.layers.result import Result
-from napari_txm_bgcorr.gui.quality.overlays import CELLS, CHOSEN, OUTLINES, _camera
+from napari_txm_bgcorr.gui.layers.view import camera_of
+from napari_txm_bgcorr.gui.quality.overlays import CELLS, CHOSEN, OUTLINES
 from napari_txm_bgcorr.gui.quality.widget import DEFAULT_COLOUR, QualityWidget
 from tests.gui.helpers import Steady, make_scan
 
@@ -136,7 +137,7 @@ def test_a_click_on_the_canvas_selects_the_row_and_frames_the_tile(measured, vie
 
 
 def test_a_chosen_row_brings_its_tile_into_view(measured, viewer):
-    camera = _camera(viewer)
+    camera = camera_of(viewer)
     camera.center = (0, 99, 99)
     measured.overlay.jump_to(0)
     corner = measured.overlay._layout.corners[0] + 31.5
