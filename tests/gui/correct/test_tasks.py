@@ -14,12 +14,12 @@ from napari_txm_bgcorr.gui.common.messages import Advanced, Failed, Preparing, S
 from napari_txm_bgcorr.gui.correct.messages import Finished, Opened, Reopened, Started
 from napari_txm_bgcorr.gui.correct.tasks import correct_job, read_paths, save_results
 from napari_txm_bgcorr.gui.session import CorrectionJob, JobInput
-from tests.gui.helpers import make_scan
+from tests.gui.helpers import chosen, make_scan
 
 
 def job_of(*scans, method="steady", **more):
     inputs = tuple(JobInput(f"scan{i}", i, scan) for i, scan in enumerate(scans))
-    return CorrectionJob(inputs, method, "default", "cpu", **more)
+    return CorrectionJob(inputs, chosen(method, **more))
 
 
 def only(kind, messages):
