@@ -283,7 +283,7 @@ class CorrectionResult:
 
     @property
     def background(self) -> Any:
-        """What a reference would read, float32, counts, dark included."""
+        """Background as a reference image would show it, float32, counts, dark included."""
         return self._part("background", self._corrected.background)
 
     @property

@@ -106,7 +106,7 @@ def _give_up(message: str) -> NoReturn:
 
 
 def _usage(error: Any) -> str:
-    """What typer has to say about a command line, with the help to read; help itself as it is."""
+    """Format typer's error about a command line with the help to read; print a bare help text."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "txm-bgcorr"
     text = error.format_message()

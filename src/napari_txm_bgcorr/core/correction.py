@@ -35,7 +35,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class DivideOptions:
-    """How special pixels are treated; see the page "Correction" of the documentation.
+    """Treatment of special pixels; see the page "Correction" of the documentation.
 
     Attributes
     ----------

@@ -40,7 +40,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class ReferenceMatch:
-    """How each reference serves each tile of a scan.
+    """Fit of each reference to each tile of a scan.
 
     Attributes
     ----------
@@ -210,7 +210,7 @@ def _scaled(scan: Scan, references: References, factors: Floats) -> References:
 
 @dataclass(frozen=True, eq=False)
 class _Taken:
-    """How images were taken: `(K,)` float64 each, NaN where unknown."""
+    """Acquisition of images: `(K,)` float64 each, NaN where unknown."""
 
     energy_ev: Floats
     exposure_s: Floats

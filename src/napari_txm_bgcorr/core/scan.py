@@ -23,7 +23,7 @@ Kind = Literal["single", "mosaic", "series"]
 
 @dataclass(frozen=True)
 class Source:
-    """Where a scan came from.
+    """Origin of a scan.
 
     Attributes
     ----------

@@ -273,12 +273,12 @@ class DriftProblem:
         return _scatter(np.concatenate(left)) if left else float("nan")
 
     def evidence(self) -> float:
-        """How much is explained: places free of sample, and overlaps that agree."""
+        """Score of the fit: mean sample-free share, divided by the overlap residual if known."""
         share, seam = float(self.free_share().mean()), self.seam()
         return share / max(seam, TINY) if np.isfinite(seam) else share
 
     def solution(self) -> DriftFit:
-        """What the last round came to, with its uncertainty."""
+        """Solution of the last round, with its uncertainty."""
         levels = self.drift[:, 0].copy()
         cells = self.model() - levels[:, None, None].astype(np.float32)
         # Told of by many places, a smooth error is still one: the veil says how great it may be.

@@ -96,7 +96,7 @@ class DriftModel:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know of the last fit, a sentence each."""
+        """Remarks for the user on the last fit, one sentence each."""
         return tuple(self._stage()["notes"])
 
     def _stage(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the drift model is given, and what it finds."""
+"""Input and result of the drift model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEVEL_SD = 1.0  # log: nothing is known of the level of a scan
 
 @dataclass(frozen=True)
 class FitOptions:
-    """What is usual of a beam, and how far each observation is believed; all in logarithms.
+    """Prior and noise standard deviations of the drift model; all of logarithms.
 
     Standard deviations of cells are those of one of 64 x 64 cells of a tile. They hold the
     correlated errors of free places (weak sample, what is left of the pattern), not the noise
@@ -95,7 +95,7 @@ class OverlapBlocks:
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """What the tiles of a scan show, on cells.
+    """Observations of the tiles of a scan, on cells.
 
     Attributes
     ----------
@@ -104,12 +104,12 @@ class Frames:
     usable : (y, x) bool
         Lit cells.
     hours : (T,) float64
-        When each tile was taken.
+        Acquisition time of each tile.
     overlaps : sequence of OverlapBlocks
     level : float or None
-        Log level that references tell, against the prior pattern.
+        Log level given by references, against the prior pattern.
     level_sd : float
-        Of it.
+        Standard deviation of `level`.
     free : (T, y, x) float32 or None
         Probabilities to be free of sample, known beforehand.
     """

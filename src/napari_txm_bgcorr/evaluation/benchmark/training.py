@@ -49,7 +49,7 @@ Networks = tuple[nn.Module, nn.Module]
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What to measure.
+    """Options of the benchmark.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What every panel does in its dock: it shares the place with its like, and ends with it."""
+"""Docking of the plugin's panels: they share one dock as tabs and shut down with it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Docked:
     _titled: QDockWidget | None = None
 
     def event(self: Any, event: QEvent) -> bool:
-        """Notice that the panel is taken out of its dock, or put into one."""
+        """React when the panel is taken out of its dock, or put into one."""
         if event.type() == QEvent.Type.ParentChange:
             if self.parent() is None:
                 self.shut_down()
@@ -44,7 +44,7 @@ class Docked:
         return bool(super().event(event))  # type: ignore[misc]
 
     def _settle(self: Any) -> None:
-        with suppress(RuntimeError):  # closed, and deleted by Qt, before its first turn
+        with suppress(RuntimeError):  # closed, and deleted by Qt, before the event loop came to it
             self._watch_window()
             self._join_the_others()
             self._shorten_title()
@@ -90,7 +90,7 @@ class Docked:
         return bool(super().eventFilter(watched, event))  # type: ignore[misc]
 
     def may_close(self) -> bool:
-        """Whether the main window may close; a panel with something at stake asks here."""
+        """Return True if the main window may close; a panel with unsaved work may ask the user."""
         return True
 
     def _after_close(self: Any) -> None:
@@ -125,7 +125,7 @@ class Docked:
                 continue
             if window.dockWidgetArea(dock) == window.dockWidgetArea(mine):
                 window.tabifyDockWidget(dock, mine)
-                QTimer.singleShot(0, mine.raise_)  # tabs are laid out in the next turn
+                QTimer.singleShot(0, mine.raise_)  # tabs are laid out when the event loop runs next
                 return
 
 

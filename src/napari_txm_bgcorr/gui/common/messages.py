@@ -1,4 +1,4 @@
-"""What any task tells its panel, one kind of message each."""
+"""Messages that any task sends to its panel, one class per kind."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ PLUGIN = "napari-txm-bgcorr"
 
 @dataclass(frozen=True)
 class Preferences:
-    """What the panel starts with; the same names as in the manifest's ``configurations``."""
+    """Start values of the panel; names as in the manifest's ``configurations``."""
 
     method: str = "auto"
     model: str = "default"

@@ -123,12 +123,12 @@ class Runner(QObject):
 
     @property
     def running(self) -> bool:
-        """Whether the newest task is still at work."""
+        """True while the newest task is at work."""
         return self._generation in self._threads
 
     @property
     def busy(self) -> bool:
-        """Whether any thread is still at work, be its messages void or not."""
+        """True while any thread is at work, even one whose messages are discarded."""
         return bool(self._threads)
 
     def start(self, task: Task) -> None:

@@ -1,4 +1,4 @@
-"""What the user should know of a model and today's data, and the way to a better model."""
+"""Frame with warnings about a model and the data, and a button that opens the training."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class CorrectWidget(Docked, TallArea):
 
     @property
     def busy(self) -> bool:
-        """Whether something is under way or waits to be shown."""
+        """True while a task is at work or a message waits to be shown."""
         return self.runner.busy or self.reader.busy or bool(self._steps)
 
     def _make_widgets(self, methods: list[str]) -> None:

@@ -52,7 +52,7 @@ def mix(canvas: Image, mass: Image, part: Image, weight: Image) -> None:
 
 
 class _Scratch(threading.local):
-    """Room for the weights of a view, kept: fresh pages cost more than all of the blending."""
+    """Buffers for the weights of a view, kept: fresh memory costs more than the blending."""
 
     def __init__(self) -> None:
         self._plane = np.empty(0, np.float32)
@@ -73,14 +73,14 @@ _scratch = _Scratch()
 
 
 class BlendedTiles:
-    """How the tiles of a layout share what they overlap in, on every level of the canvas.
+    """Blend the tiles of a layout where they overlap, on every level of the canvas.
 
-    The weights are those of the stitched picture. What a tile has to itself, most of it, is
-    pasted: that costs less than a weight of 1.
+    The weights are those of the stitched picture. The part of a tile that overlaps no other, most
+    of it, is pasted: that costs less than a weight of 1.
 
     Parameters
     ----------
-    layout : canvas.Layout
+    layout : canvas.CanvasLayout
     valid : callable
         Returns which pixels of a tile can be trusted, (Y, X) bool.
     corners : Corners
@@ -279,7 +279,7 @@ def own_part(own: Box, others: list[Box]) -> Box:
 
 
 def _around(whole: Box, inner: Box) -> tuple[Box, ...]:
-    """What is left of a box without one inside it."""
+    """Parts of a box around another box inside it."""
     if not _any(inner):
         return (whole,)
     parts = (

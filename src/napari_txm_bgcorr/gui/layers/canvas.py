@@ -1,4 +1,4 @@
-"""How the tiles of a scan become what napari shows: arrays that are put together on demand."""
+"""Arrays that show the tiles of a scan in napari, assembled on demand."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SAY_AGAIN_S = 10.0
 
 @dataclass(frozen=True, eq=False)
 class CanvasLayout:
-    """Where the tiles of a mosaic sit on one canvas, in whole pixels.
+    """Positions of the tiles of a mosaic on one canvas, in whole pixels.
 
     Attributes
     ----------

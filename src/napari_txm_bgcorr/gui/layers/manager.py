@@ -1,4 +1,4 @@
-"""Which layers of the viewer show what: the panel's only dealings with napari's layers."""
+"""Layers of the viewer that belong to each scan and result; all layer changes of the panel."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["LayerBook"]
 
 @dataclass
 class _Place:
-    """How an input layer lay when Correct was pressed; it may be gone when results come."""
+    """Placement of an input layer when Correct was pressed; it may be gone when results come."""
 
     placement: dict[str, Any]
     limits: Any

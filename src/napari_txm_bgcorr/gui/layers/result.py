@@ -1,4 +1,4 @@
-"""What a run has produced so far: every tile's background and transmission, and their pictures."""
+"""Background and transmission of every tile that a run has produced so far, and their pictures."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class PicturePyramid:
 
     @property
     def data(self) -> Any:
-        """What napari takes as a layer's data: one array, or a list of levels."""
+        """Data of a napari layer: one array, or a list of levels."""
         return self.levels if len(self.levels) > 1 else self.levels[0]
 
     def put(self, i: int, tile: NDArray[Any]) -> None:
@@ -238,7 +238,7 @@ class Result:
 
     @property
     def complete(self) -> bool:
-        """Whether every tile is there."""
+        """True once every tile is there."""
         return bool(self.done.all())
 
     def put(self, result: TileResult) -> None:

@@ -26,7 +26,7 @@ PARTS = ("raw", "background", "corrected")
 
 
 def stitched_path(name: str, folder: Path) -> Path:
-    """Where the stitched picture of a result called `name` is saved."""
+    """Path at which the stitched picture of a result called `name` is saved."""
     return folder / f"{name} stitched.ome.zarr"
 
 

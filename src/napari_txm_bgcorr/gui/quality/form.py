@@ -1,4 +1,4 @@
-"""What the panel "Mosaic quality" consists of: its widgets and where they stand."""
+"""Widgets of the panel "Mosaic quality" and their layout."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class QualityModel(QAbstractTableModel):
         self.endResetModel()
 
     def _keys(self, column: int) -> list[float]:
-        """What a column is sorted by, for Qt asks for it row by row."""
+        """Sort keys of a column, one per row; Qt asks for them row by row."""
         if self.quality is None or FIRST[column : column + 1] == ("tile",):
             return [float(i) for i in range(self.rowCount())]
         if column < len(FIRST):  # most flags first

@@ -1,4 +1,4 @@
-"""What the quality panel's worker does: measure, redo tiles, export. No Qt, no layers."""
+"""Tasks of the quality panel's worker: measure, redo tiles, export. No Qt, no layers."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def measure_result(result: Result, stop: Event) -> Iterator[QualityMessage]:
 
 
 def _novelty(result: Result) -> Callable[[TileResult], float]:
-    """What tells the novelty of a tile, where a network made it."""
+    """Function that gives the novelty of a tile; NaN for tiles that no network made."""
     told = None
     if (result.provenance or {}).get("weights_sha256"):
         from napari_txm_bgcorr.models import novelty_of

@@ -78,7 +78,7 @@ class QualityWidget(Docked, QualityForm):
 
     @property
     def busy(self) -> bool:
-        """Whether the worker is at work, or something waits to be shown."""
+        """True while the worker is at work, or a message waits to be shown."""
         return self.runner.busy or bool(self._steps)
 
     @property
@@ -192,7 +192,7 @@ class QualityWidget(Docked, QualityForm):
         self._start(lambda stop, tell: redo_tiles(wanted, stop, tell), "Redoing …")
 
     def _model_and_device(self, result: Result) -> tuple[str, str]:
-        """What the correction panel has chosen; where it is not open, the result's own model."""
+        """Model and device of the correction panel; if it is closed, the result's own model."""
         panel = find_panel(self._main_window or self.window(), "Background correction")
         if panel is not None:
             return panel.session.model, panel.session.device

@@ -77,7 +77,7 @@ class TrainWidget(Docked, QWidget):
 
     @property
     def busy(self) -> bool:
-        """Whether data are being read or something waits to be shown."""
+        """True while data are being read or a message waits to be shown."""
         return self.reader.busy or bool(self._waiting) or bool(self._steps)
 
     def _make_widgets(self) -> None:
