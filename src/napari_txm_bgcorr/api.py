@@ -483,7 +483,7 @@ def train(
     samples : str, Path, or sequence of them, optional
         Corrected images (transmission) of clean samples.
     pairs : sequence of str or Path, optional
-        Raw images and their backgrounds, in turn.
+        Raw images and their backgrounds, alternating.
     darks : array, str, Path, or sequence of them, optional
         Images without beam.
     preset : str or Path

@@ -81,7 +81,7 @@ class Generator:
         self._dark: Image | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the network: who receives it loads the same weights, or has them already."""
+        """All but the network: the receiving process loads the same weights itself."""
         return {name: v for name, v in vars(self).items() if name not in ("model", "_network")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

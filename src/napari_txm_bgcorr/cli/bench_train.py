@@ -1,4 +1,4 @@
-"""`txm-bgcorr bench train`: what each acceleration of the training is worth here."""
+"""`txm-bgcorr bench train`: speed of each acceleration of the training on this machine."""
 
 from __future__ import annotations
 

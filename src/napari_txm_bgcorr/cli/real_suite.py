@@ -52,7 +52,7 @@ class SuiteOptions:
     fine_tune : bool
         Also run the cases that fine-tune the model first.
     model, device : str
-        Of the learned methods.
+        Model and device of the learned methods.
     pictures : Path or None
         Folder for one PNG per case and method.
     """

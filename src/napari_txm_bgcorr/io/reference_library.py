@@ -36,7 +36,7 @@ Line = dict[str, Any]
 
 
 def can_read(path: Path) -> bool:
-    """Whether a folder is a library of references."""
+    """Return True if a folder is a library of references."""
     return (path / JOURNAL).is_file() and (path / "zarr.json").is_file()
 
 

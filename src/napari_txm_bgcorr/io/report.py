@@ -48,7 +48,7 @@ PROVENANCE = {
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What goes on the page.
+    """Content of the page.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Report:
     raw, corrected : (H, W) float32
         Pictures of the whole scan: counts, transmission; NaN where there is nothing.
     thumbnails : mapping of int to (raw, corrected)
-        Small pictures `(y, x)` of the tiles that `worst` names.
+        Small pictures `(y, x)` of the tiles that `worst` lists.
     provenance : mapping
         JSON-ready, as embedded in the output.
     facts : mapping of str to str

@@ -104,7 +104,7 @@ def choose_device(wanted: str = "auto") -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch says that memory ran out."""
+    """Return True if an error means that memory ran out."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
@@ -112,7 +112,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def has_bf16(device: str | torch.device) -> bool:
-    """Whether a device computes in bfloat16 itself, and faster than in float32."""
+    """Return True if a device computes in bfloat16 itself, and faster than in float32."""
     place = torch.device(device)
     if place.type != "cuda":
         return False
@@ -120,13 +120,13 @@ def has_bf16(device: str | torch.device) -> bool:
 
 
 def trains_in_bf16(device: str | torch.device) -> bool:
-    """Whether training is faster in bfloat16, which it also is on CPUs that multiply in it.
+    """Return True if training is faster in bfloat16, as it also is on CPUs that multiply in it.
 
     Tiles are corrected in float32 on every CPU alike.
     """
     if torch.device(device).type != "cpu":
         return has_bf16(device)
-    native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # there is no public question
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # no public function
     return native is not None and bool(native())
 
 

@@ -1,4 +1,4 @@
-"""How alike two neighbouring tiles are at every shift that they may have."""
+"""Likeness of two neighbouring tiles at every shift that they may have."""
 
 from __future__ import annotations
 

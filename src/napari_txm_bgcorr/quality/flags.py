@@ -1,4 +1,4 @@
-"""Which tiles to distrust, and why: several flags, each with its own measured worth.
+"""Flags on doubtful tiles, each with its own measured worth.
 
 Thresholds and worth are in ``flag_worth.json``, written by ``python benchmarks/flags.py --write``.
 """
@@ -34,7 +34,7 @@ class Flag:
     label : str
         A few words for a table or button.
     column : str
-        Row of `tile_table.COLUMNS` that is compared.
+        Row of `quality.table.COLUMNS` that is compared.
     meaning, remedy : str
         One sentence each.
     above : bool
@@ -67,7 +67,7 @@ class Flag:
 
     @property
     def shown(self) -> bool:
-        """Whether it has proved to find bad tiles, in distribution and out of it."""
+        """True if the flag has proved to find bad tiles, in distribution and out of it."""
         return self.fact or worth()[self.key].works
 
     def score(self, quality: TileQuality) -> NDArray[np.float64]:
@@ -127,7 +127,7 @@ FLAGS: dict[str, Flag] = {
 
 @dataclass(frozen=True)
 class Worth:
-    """How well a flag found bad tiles of simulated mosaics.
+    """Measured performance of a flag on bad tiles of simulated mosaics.
 
     Attributes
     ----------

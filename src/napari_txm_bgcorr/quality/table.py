@@ -1,4 +1,4 @@
-"""What is known of the quality of each tile of a scan: one table, one row a tile.
+"""Table of the quality figures of a scan, one row per tile.
 
 All differences are of logarithms, so 0.01 is one per cent. NaN: cannot be told from this tile.
 """
@@ -21,7 +21,7 @@ SIDES = ("top", "left", "right", "bottom")
 
 @dataclass(frozen=True)
 class Column:
-    """How a figure of a tile is shown.
+    """Label, unit and meaning of a figure in the table.
 
     Attributes
     ----------
@@ -121,7 +121,7 @@ class TileQuality:
     cover : (T,) float64
         Rms of the low-passed log of the corrected tile.
     novelty : (T,) float64
-        Of the learned method, see `engine.novelty`; NaN for others.
+        Novelty to the learned method, see `models.novelty`; NaN for others.
     valid : (T,) float64
         Share of pixels in 0..1.
     """

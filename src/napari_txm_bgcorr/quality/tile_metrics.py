@@ -60,7 +60,7 @@ class TilePairs:
 
 @dataclass(frozen=True, eq=False)
 class Sides:
-    """`(T, 4)` float64 each, by `tile_table.SIDES`; NaN where no neighbour is."""
+    """`(T, 4)` float64 each, by `quality.table.SIDES`; NaN on sides without a neighbour."""
 
     before: Floats
     after: Floats
@@ -247,7 +247,7 @@ def departures(
     times: NDArray[np.datetime64] | None,
     seen: Mask,
 ) -> tuple[Floats, Floats, Floats]:
-    """How each background differs from the scan's others, and whether the tile itself is in it.
+    """Departure of each background from the scan's others, and leakage of the tile into it.
 
     Parameters
     ----------

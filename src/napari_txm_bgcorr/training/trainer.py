@@ -324,7 +324,7 @@ class Trainer:
         return f"it now learns every {self.discriminator_every} steps"
 
     def whole(self) -> bool:
-        """Whether every weight is finite. CPU-GPU sync here."""
+        """Return True if every weight is finite. CPU-GPU sync here."""
         sums = [p.detach().float().sum() for p in self.generator.parameters()]
         return bool(torch.isfinite(torch.stack(sums)).all())
 
@@ -339,7 +339,7 @@ class Trainer:
     # -- state ------------------------------------------------------------------------------
 
     def validate(self, cases: dict[str, Batch]) -> dict[str, float]:
-        """`Blend.validate` of the averaged weights."""
+        """Validate the averaged weights, see `WeightBlend.validate`."""
         return self.blend.validate(self.average, cases, min(self.micro_batch, AT_ONCE), self.step)
 
     def move(self, device: torch.device) -> None:

@@ -129,7 +129,7 @@ class CorrectionConfig(BaseModel):
 
     @property
     def is_joint(self) -> bool:
-        """Whether the backgrounds of the whole scan are solved together."""
+        """True if the backgrounds of the whole scan are solved together."""
         from napari_txm_bgcorr.backgrounds import JOINT_BY_DEFAULT
 
         return self.method in JOINT_BY_DEFAULT if self.joint is None else self.joint
@@ -145,9 +145,9 @@ class CorrectionConfig(BaseModel):
         return type(self)(**{**dict(self), **changes})
 
     def record(self) -> dict[str, Any]:
-        """What an output keeps, JSON-ready: all that decides its pixels, full paths.
+        """Options stored in an output, JSON-ready: all that decide its pixels, with full paths.
 
-        Where and by how many processes it was made is left out.
+        The machine and the number of processes are left out.
         """
         full = self.replaced(
             inputs=_absolute(self.inputs),

@@ -90,7 +90,7 @@ Jobs = list[tuple[Sequence[Scan], Path]]
 
 
 def _own_share(config: CorrectionConfig, jobs: Jobs) -> tuple[CorrectionConfig, Jobs]:
-    """Of several outputs a share takes whole ones by turn, each made by one process."""
+    """Select the outputs of this shard: every n-th one as a whole, made by one process."""
     shard = None if config.shard is None else parse_shard(config.shard)
     if shard is None or len(jobs) == 1:
         return config, jobs

@@ -67,7 +67,7 @@ def stitch_path(
 
 
 def stitched_place(corrected: Path) -> Path:
-    """Where `correct --stitch` puts the mosaic: beside its tiles, ``NAME-stitched.ome.zarr``."""
+    """Path of the mosaic of `correct --stitch`: beside its tiles, ``NAME-stitched.ome.zarr``."""
     name = corrected.name
     for suffix in (SUFFIX, ".zarr"):
         name = name.removesuffix(suffix)

@@ -48,12 +48,12 @@ class StoredBackgrounds:
 
     @property
     def knows_drift(self) -> bool:
-        """Whether the backgrounds come from references."""
+        """True if the backgrounds come from references."""
         return isinstance(self.method, FromReferences) and self.method.knows_drift
 
     @property
     def follows_shape(self) -> bool:
-        """Whether their shapes were fitted to each tile."""
+        """True if the shapes of the backgrounds were fitted to each tile."""
         return isinstance(self.method, FromReferences) and self.method.follows_shape
 
     def with_references(self, scan: Scan) -> Scan:
@@ -83,7 +83,7 @@ class StoredBackgrounds:
     def predict_tiles(
         self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
     ) -> TilePrediction:
-        """Those backgrounds, and what else the method sees in the tiles."""
+        """Stored backgrounds, with the method's other predictions for the tiles."""
         background = self.background(tiles, index)
         if not isinstance(self.method, PredictsTiles):
             return TilePrediction(background)

@@ -76,7 +76,7 @@ class FolderCorrection:
         self._log = self.out / LOG
 
     def handled(self) -> dict[Path, State]:
-        """What the log says was corrected before, where its output still is."""
+        """Files that the log lists as corrected, if their outputs still exist."""
         done: dict[Path, State] = {}
         for line in _lines(self._log):
             target = self.out / line["output"]

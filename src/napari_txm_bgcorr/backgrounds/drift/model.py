@@ -1,7 +1,7 @@
 """The background model of a scan: pattern, drift walking in time, levels; for 1 tile to 961.
 
-A single image, a series and a mosaic are the same problem with less or more of it: `drift_fit`
-solves, this method brings together what is known. See docs/decisions/0014-drift-model.md.
+A single image, a series and a mosaic are the same problem with less or more data: `fit` solves
+it, this method collects the observations and priors. See docs/decisions/0014-drift-model.md.
 """
 
 from __future__ import annotations

@@ -39,13 +39,13 @@ class FitOptions:
     free_sd, overlap_sd : float
         Of one cell that is free, and of the difference of two cells of one place.
     overlap_scale : float
-        Differences far above this are no witness: the tiles do not show the same.
+        Differences far above this are outliers: the two tiles do not show the same.
     width : (first, last)
         Standard deviation of free cells, in the first round and in the last ones.
     veil_degree, veil_level, veil_sd : int, float, float
-        What passes for free in a tile and is not: a weak sample, of its own smooth shape. Its
-        mean has a standard deviation of `veil_level`, a term of degree d ``veil_sd / d``. Part of
-        the covariance, not of the solution.
+        A veil: weak sample that passes for free of sample, with a smooth shape in each tile. Its
+        mean has a standard deviation of `veil_level`, a term of degree d ``veil_sd / d``. Part
+        of the covariance, not of the solution.
     tails : float
         On all standard deviations: errors have longer tails than a normal density.
     rounds : int

@@ -81,7 +81,7 @@ def fft_costs(settings: Sequence[Setting], seen: Seen) -> list[dict[str, Any]]:
 def table(
     settings: Sequence[Setting], seen: Seen, factors: EnergyConfig, source: str
 ) -> list[dict[str, Any]]:
-    """Two rows a setting, without and with the FFT loss; see `bench_train.bench_train`."""
+    """Two rows a setting, without and with the FFT loss; see `training.bench_train`."""
     rows = []
     for setting in settings:
         for fft in (False, True):

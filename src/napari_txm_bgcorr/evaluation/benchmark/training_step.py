@@ -39,7 +39,7 @@ class Setting:
     name : str
         Of the row.
     source : str
-        Row of `bench_train_data.SOURCES`.
+        Row of `training_data.SOURCES`.
     batch : int
     channels_last, bf16, fused : bool
         Memory format, autocast, fused Adam.
@@ -49,7 +49,7 @@ class Setting:
         Both steps share one generator pass; true and predicted pairs go through the
         discriminator together; the generator's step takes no gradient of the discriminator.
     products : bool
-        The generator's coarse levels as products of matrices (`bench_train_products`).
+        The generator's coarse levels as products of matrices (`products`).
     compiled, graphed : bool
         torch.compile of both networks; the whole step as one CUDA graph.
     needs_cuda : bool
@@ -78,7 +78,7 @@ def settings_for(device: str, batches: tuple[int, ...]) -> list[Setting]:
     Parameters
     ----------
     device : str
-        On CPUs `bench_train_choice` takes out what does not pay there; on Apple GPUs bf16 is
+        On CPUs `choice` takes out what does not pay there; on Apple GPUs bf16 is
         measured, but not taken along.
     batches : tuple of int
         Batch sizes above 1.

@@ -110,7 +110,7 @@ class RealCase(_StrictCase):
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
 
     def is_truth(self, tile: str) -> bool:
-        """Return True if a tile (path without suffix) is part of the truth: its error says nothing."""
+        """Return True if a tile (path without suffix) is part of the truth; its error is void."""
         return tile in {str(Path(path).with_suffix("")) for path in self.truth}
 
     def area_of(self, tile: str) -> Area | None:

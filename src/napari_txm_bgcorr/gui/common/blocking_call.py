@@ -15,7 +15,7 @@ Answer = TypeVar("Answer")
 
 
 def somebody_looks() -> bool:
-    """Return True if an event loop serves the window; False in scripts, which want whole layers."""
+    """Return True if an event loop serves the window; in scripts False: layers come complete."""
     app, here = QCoreApplication.instance(), QThread.currentThread()
     return app is not None and app.thread() is here and here.loopLevel() > 0
 

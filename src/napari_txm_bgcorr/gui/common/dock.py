@@ -125,7 +125,7 @@ class Docked:
                 continue
             if window.dockWidgetArea(dock) == window.dockWidgetArea(mine):
                 window.tabifyDockWidget(dock, mine)
-                QTimer.singleShot(0, mine.raise_)  # tabs are laid out when the event loop runs next
+                QTimer.singleShot(0, mine.raise_)  # after tabs are laid out
                 return
 
 

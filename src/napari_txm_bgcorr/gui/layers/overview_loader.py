@@ -27,12 +27,12 @@ _at_work: set[FillIn] = set()
 
 
 def fill_in(owners: tuple[Any, ...], subject: str, count: int, fill: Iterator[int]) -> None:
-    """Draw an overview: beside the window where somebody looks, else before returning.
+    """Draw an overview: in a thread if an event loop serves the window, else before returning.
 
     Parameters
     ----------
     owners : tuple
-        Scans and results whose layers show it, as `layers.owner_of` gives them.
+        Scans and results whose layers show it, as `convert.owner_of` gives them.
     subject : str
         What an error is about.
     count : int
@@ -43,7 +43,7 @@ def fill_in(owners: tuple[Any, ...], subject: str, count: int, fill: Iterator[in
     Raises
     ------
     TxmError
-        Where nobody looks: as `fill` does. Otherwise it is shown.
+        Without an event loop, as `fill` raises it; with one it is shown as a notification.
     """
     if somebody_looks():
         _at_work.add(FillIn(owners, subject, count, fill))

@@ -84,7 +84,7 @@ class OpenedResult(Result):
 
     Parameters
     ----------
-    output : io.finished_output.FinishedOutput
+    output : io.output.FinishedOutput
     name : str
         Shared by its layers.
 

@@ -106,7 +106,7 @@ def stitched_layers(path: Path, pyramid: Any) -> list[LayerTuple]:
     ----------
     path : Path
         Gives the name.
-    pyramid : io.pyramid.Pyramid
+    pyramid : io.output.pyramid_reader.Pyramid
     """
     name = path.name.removesuffix(".ome.zarr")
     place: dict[str, Any] = {"axis_labels": ("y", "x")}

@@ -40,7 +40,7 @@ EXPORT_FILTERS = {
 
 @dataclass(frozen=True)
 class Rows:
-    """Models that are there: rows of `model_store.model_rows`."""
+    """Models that are there: rows of `models.store.model_rows`."""
 
     rows: tuple[Any, ...]
 

@@ -29,7 +29,7 @@ _ROLES = ("raw", "corrected", "background", "mask", "uncertainty")
 
 
 def can_read(path: Path) -> bool:
-    """Whether a folder is a Zarr group or array."""
+    """Return True if a folder is a Zarr group or array."""
     return any((path / mark).is_file() for mark in _MARKS)
 
 
@@ -139,7 +139,7 @@ def _reader(path: Path, array: Any, lead: tuple[int, ...]) -> Any:
 def _not_stored(
     path: Path, folder: Path, array: Any, files: tuple[Path, ...], *, whole: bool
 ) -> tuple[str, ...]:
-    """What to say of chunks without a file, which Zarr reads as the fill value.
+    """Describe chunks without a file, which Zarr reads as the fill value.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ _COARSEST_NM = 10_000.0  # a resolution in inches beyond this is a printer's, no
 
 
 class Frame(NamedTuple):
-    """Where one image lies: in page `page` of `file`, or uncompressed at byte `offset`."""
+    """Location of one image: page `page` of `file`, or uncompressed at byte `offset`."""
 
     file: Path
     page: int
@@ -38,7 +38,7 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True)
 class TiffStack:
-    """What the headers of a TIFF say.
+    """Content of the headers of a TIFF.
 
     Attributes
     ----------
@@ -47,10 +47,10 @@ class TiffStack:
     dtype : numpy.dtype
         With the file's byte order.
     frames : tuple of Frame
-        One a tile.
+        One per tile.
     pixel_nm, exposure_s : float or None
     block : mapping or None
-        What this program embedded in its own output.
+        Record that this program embedded in its own output.
     notes : tuple of str
     """
 
@@ -65,7 +65,7 @@ class TiffStack:
 
 
 def can_read(path: Path) -> bool:
-    """Whether a file begins as a classic or BigTIFF."""
+    """Return True if a file begins as a classic or BigTIFF."""
     if not path.is_file():
         return False
     with path.open("rb") as stream:

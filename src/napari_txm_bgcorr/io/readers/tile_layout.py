@@ -1,4 +1,4 @@
-"""Where the tiles of a mosaic lie: Fiji's TileConfiguration, grids, order of tiles."""
+"""Positions of the tiles of a mosaic: Fiji's TileConfiguration, grids, order of tiles."""
 
 from __future__ import annotations
 

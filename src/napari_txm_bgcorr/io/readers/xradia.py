@@ -167,7 +167,7 @@ class _TileReader:
         return np.ascontiguousarray(np.frombuffer(data, self.dtype).reshape(self.shape)[::-1])
 
     def is_blank(self, i: int) -> bool:
-        """Whether the lowest, middle and highest row of tile `i` hold zeros only."""
+        """Return True if the lowest, middle and highest row of tile `i` hold zeros only."""
         stream, first, stride = self._place(i)
         width = self.shape[1] * self.dtype.itemsize
         rows = {0, self.shape[0] // 2, self.shape[0] - 1}
@@ -176,7 +176,7 @@ class _TileReader:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the file's images make up the scan."""
+    """Arrangement of the file's images in the scan."""
 
     tiles: _TileReader
     count: int
@@ -185,7 +185,7 @@ class _Layout:
 
     @property
     def canvas(self) -> bool:
-        """Whether one stream holds all tiles of a mosaic."""
+        """True if one stream holds all tiles of a mosaic."""
         return self.tiles.columns is not None
 
 

@@ -54,7 +54,7 @@ def normal(random: torch.Generator, shape: tuple[int, ...]) -> Tensor:
 def drift_of(log_background: Tensor, hours: Tensor, random: torch.Generator) -> Tensor:
     """Smooth change of an illumination between two moments.
 
-    The law of `core.illumination_drift`: tilts, bowls, smooth waves, and shifts of the
+    The law of `simulation.illumination_drift`: tilts, bowls, smooth waves, and shifts of the
     illumination's own smooth shape, each with a normal weight whose rms grows with time as
     the simulator's does. The fine pattern stays.
 

@@ -105,7 +105,7 @@ class _Stream(Dataset[Pairs]):
 
 
 class _PartStream(Dataset[Parts]):
-    """What worker processes make for a mixed batch, by number."""
+    """Data set of the parts that worker processes make for a mixed batch, by number."""
 
     def __init__(self, maker: PartMaker) -> None:
         self.maker = maker

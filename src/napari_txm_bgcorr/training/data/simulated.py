@@ -30,7 +30,7 @@ VARIANTS = (5, 20)  # other tiles whose median is a prior
 
 
 class SimulatedPairs:
-    """Pairs drawn from `core.simulate`; see `pairs.PairSource`.
+    """Pairs drawn from the simulator (`simulation`); see `pairs.PairSource`.
 
     Parameters
     ----------

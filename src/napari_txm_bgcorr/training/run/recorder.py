@@ -117,7 +117,7 @@ class RunRecorder:
         self.folder.save(trainer.step, trainer.state(), trainer.config.keep_checkpoints)
 
     def _sound(self) -> bool:
-        """Whether weights and losses since the last log line are worth keeping."""
+        """Return True if the weights, and the losses since the last log line, are finite."""
         trainer = self.trainer
         return trainer.whole() and all(
             bool(torch.isfinite(value)) for value in trainer.pending.values()
@@ -293,7 +293,7 @@ class RunRecorder:
 
 
 class StopSignals:
-    """What is asked of a run: by files in its folder, or by SIGTERM as schedulers send it.
+    """Stop and pause requests to a run: files in its folder, or SIGTERM as schedulers send it.
 
     All processes follow what rank 0 sees.
 
@@ -329,7 +329,7 @@ class StopSignals:
         return self.world.share(seen)
 
     def stop(self, trainer: Trainer, recorder: RunRecorder | None) -> bool:
-        """Whether the run is to stop now; waits first, as long as it is to pause."""
+        """Return True if the run is to stop now; wait first, as long as it is to pause."""
         wish = self._wish()
         if wish:  # a checkpoint follows
             trainer.pending = self.world.settle(trainer.pending)
