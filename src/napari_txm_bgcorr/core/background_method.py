@@ -1,4 +1,4 @@
-"""The protocol of background methods, what some offer besides, and what they tell the user."""
+"""Protocols of background methods: the required one, optional ones, and remarks for the user."""
 
 from __future__ import annotations
 

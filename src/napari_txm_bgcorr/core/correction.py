@@ -1,4 +1,4 @@
-"""From raw, background and dark to transmission: the only place that divides."""
+"""Transmission from raw, background and dark: the only module that divides."""
 
 from __future__ import annotations
 

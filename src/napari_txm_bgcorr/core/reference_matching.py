@@ -71,7 +71,7 @@ class ReferenceMatch:
 
     @property
     def missed(self) -> bool:
-        """Some reference serves no tile, or some tile has none."""
+        """True if some reference fits no tile, or some tile has none."""
         apart = ~self.shape_usable
         return bool(apart.size) and bool(apart.all(axis=0).any() or apart.all(axis=1).any())
 

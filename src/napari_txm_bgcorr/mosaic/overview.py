@@ -149,7 +149,7 @@ class MethodBackgrounds(LazyTiles):
         return one
 
     def seen(self, i: int, tile: NDArray[Any]) -> TilePrediction:
-        """The same, and what else the method sees in it."""
+        """Background of tile `i`, with the method's other predictions for it."""
         if not isinstance(self._method, PredictsTiles):
             return TilePrediction(self.of(i, tile)[None])
         return self._method.predict_tiles(tile[None], np.array([i], np.int64))

@@ -163,7 +163,7 @@ def _measured(
     workers: int,
     progress: Progress,
 ) -> tuple[list[Edge], Floats]:
-    """Every pair compared, and the places to expect where nothing is seen."""
+    """Compare every pair; return the edges and the expected positions of pairs without overlap."""
     near = size if lattice is None else (round(WIDER * size[0]), round(WIDER * size[1]))
     pairs = neighbours(given, near)
     shifts = [(given[j] - given[i]) / matcher.bin_px for i, j in pairs]

@@ -151,14 +151,14 @@ class Worth:
 
     @property
     def works(self) -> bool:
-        """Better than chance with the whole interval, on seen and on unseen mosaics."""
+        """True if the whole interval is better than chance, on seen and on unseen mosaics."""
         deciding = [row["auc"][1] for row in self.judged if row.get("decides")]
         lowest = [low for low in deciding if _known(low)]
         return self.threshold is not None and bool(lowest) and min(lowest) > USELESS
 
 
 def _known(value: float | None) -> bool:
-    """Neither null nor NaN: a set may hold bad tiles only."""
+    """Return True if a figure is neither null nor NaN: a set may hold bad tiles only."""
     return value is not None and value == value
 
 

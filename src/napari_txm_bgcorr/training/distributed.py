@@ -82,7 +82,7 @@ class World:
         return int(box)
 
     def part(self, batch: Batch) -> Batch:
-        """This process's rows of a batch."""
+        """Rows of a batch for this process."""
         if self.size == 1:
             return batch
         rows = batch.target.shape[0] // self.size

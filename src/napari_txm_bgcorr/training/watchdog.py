@@ -1,4 +1,4 @@
-"""Sees when a training goes wrong, and says what it saw."""
+"""Detection of diverging or collapsing trainings."""
 
 from __future__ import annotations
 

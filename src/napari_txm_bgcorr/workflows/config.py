@@ -1,4 +1,4 @@
-"""The one list of options of a correction: of the command line, the panel, files and Python."""
+"""Options of a correction, the same for the command line, the panel, files and Python."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RUN_ONLY = {"output", "overwrite", "scheduler", "shard"}  # how it ran, not what
 
 
 class CorrectionConfig(BaseModel):
-    """Everything that decides a correction, checked.
+    """Options of a correction, validated.
 
     Raises
     ------
@@ -141,7 +141,7 @@ class CorrectionConfig(BaseModel):
         return tuple(dict.fromkeys((*self.save, *needed)))
 
     def replaced(self, **changes: Any) -> Self:
-        """The same with some options changed, checked again."""
+        """Copy with some options changed, checked again."""
         return type(self)(**{**dict(self), **changes})
 
     def record(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The one way to correct: predict the background of every tile, divide, and write."""
+"""Correction of scans: predict the background of every tile, divide, and write."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def _provenance(
     tiles: list[int],
     local: int | None,
 ) -> dict[str, Any]:
-    """By what these tiles are made; refuses another dark than that of the other tiles."""
+    """Provenance of redone tiles; refuse another dark image than that of the other tiles."""
     from napari_txm_bgcorr.core import make_provenance
 
     part = scan if local is None else subset(scan, nearby(scan, tiles[0], max(1, local)))

@@ -24,7 +24,7 @@ __all__ = ["StoredBackgrounds"]
 
 
 class StoredBackgrounds:
-    """The backgrounds of a complete result as a method, which computes nothing.
+    """The backgrounds of a complete result as a background method that computes nothing.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class StoredBackgrounds:
         return self.method.with_references(scan)
 
     def fit(self, scan: Scan, progress: Progress = SILENT) -> Self:
-        """Nothing to do."""
+        """Return itself: the backgrounds are already computed."""
         return self
 
     def background(

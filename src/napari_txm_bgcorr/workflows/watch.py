@@ -47,7 +47,7 @@ def check_folders(folder: Path, out: Path) -> None:
 
 @dataclass
 class FolderCorrection:
-    """The work on what arrives: one method, kept; a log line a file.
+    """Correction of arriving files by one method that is kept; one log line per file.
 
     Attributes
     ----------

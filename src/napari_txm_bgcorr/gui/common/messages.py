@@ -17,7 +17,7 @@ Tell = Callable[[Any], None]
 
 @dataclass(frozen=True)
 class Preparing:
-    """Something is under way whose length is not known."""
+    """A task of unknown length is under way."""
 
     text: str
 

@@ -68,7 +68,7 @@ class PanelColumn(QVBoxLayout):
     """Widgets below each other that may be squeezed to their least heights before it scrolls."""
 
     def hasHeightForWidth(self) -> bool:
-        """No: a scroll area would take the height that is wanted for the least one."""
+        """Return False: a scroll area would take the wanted height for the minimum height."""
         return False
 
 

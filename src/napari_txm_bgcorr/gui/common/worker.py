@@ -1,4 +1,4 @@
-"""The only thread code: runs a task's generator beside the window and delivers its messages."""
+"""Worker threads: run a task's generator and deliver its messages to the window's thread."""
 
 from __future__ import annotations
 

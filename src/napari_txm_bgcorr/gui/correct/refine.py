@@ -1,4 +1,4 @@
-"""The drift model after the tiles are on show: refined from what was already computed."""
+"""Refinement by the drift model after the tiles are shown, from backgrounds already computed."""
 
 from __future__ import annotations
 

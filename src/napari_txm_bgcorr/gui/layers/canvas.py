@@ -114,7 +114,7 @@ class CachedTiles:
 
 
 class ShownStack:
-    """Tiles to look at: what cannot be read is a gap, and is said; drawing must not fail.
+    """Tiles to show: an unreadable tile is a gap and is reported; drawing must not fail.
 
     Parameters
     ----------

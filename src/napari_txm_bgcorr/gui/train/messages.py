@@ -51,7 +51,7 @@ class DataFound:
 
 @dataclass(frozen=True)
 class Complaint:
-    """Something cannot be done; shown as one line."""
+    """A request failed; shown as one line."""
 
     error: TxmError
 

@@ -47,7 +47,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Done:
-    """Something was done with a model."""
+    """A change of a model is done."""
 
     words: str
 

@@ -116,7 +116,7 @@ def _sizes() -> Tensor:
 def varied_specimens(
     transmission: Tensor, config: AugmentConfig, random: torch.Generator
 ) -> Tensor:
-    """Another look at specimens: turned, mirrored, cut out, thicker or thinner, out of focus.
+    """Augment specimens: rotated, mirrored, cropped, thicker or thinner, out of focus.
 
     A specimen may lie in any direction and place, so all of these give possible ones (the
     illumination has no such freedom). ``t ** a`` is a specimen ``a`` times as thick (Beer and

@@ -1,4 +1,4 @@
-"""Other places that take a run's curves: TensorBoard and MLflow, loaded only when asked for."""
+"""Loggers for a run's curves: TensorBoard and MLflow, loaded only when asked for."""
 
 from __future__ import annotations
 
