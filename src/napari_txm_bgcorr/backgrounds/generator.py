@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_txm_bgcorr.core import SILENT, Progress, Scan, TilePrediction
+from napari_txm_bgcorr.core import SILENT, Progress, Scan, TilePrediction, cpu_cores
 from napari_txm_bgcorr.errors import DeviceError, MethodError
 from napari_txm_bgcorr.models import (
     Blind,
@@ -29,7 +29,6 @@ from napari_txm_bgcorr.models import (
     stated_sd,
     upsample,
 )
-from napari_txm_bgcorr.models.devices import cpu_cores
 
 __all__ = ["Generator", "Prediction", "release"]
 

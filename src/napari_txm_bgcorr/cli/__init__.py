@@ -1,4 +1,7 @@
-"""The command `txm-bgcorr`: the same work as the panels, without a window."""
+"""The command `txm-bgcorr`: the same work as the panels, without a window.
+
+One module per subcommand. `main` prints errors of the program as one line.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,7 +16,6 @@ from napari_txm_bgcorr.errors import DeviceError
 __all__ = [
     "DeviceInfo",
     "choose_device",
-    "cpu_cores",
     "guard",
     "has_bf16",
     "is_out_of_memory",
@@ -148,13 +146,6 @@ def guard(device: str) -> Iterator[None]:
                 f"device {device}: out of memory ({first}); close other programs, or choose cpu"
             ) from error
         raise DeviceError(f"device {device}: computing failed ({first}); choose cpu") from error
-
-
-def cpu_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager

@@ -85,12 +85,11 @@ class Trainer:
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def _adam(self, network: nn.Module, lr: float) -> torch.optim.AdamW:
-        config = self.config
         return torch.optim.AdamW(
             network.parameters(),
             lr=lr,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
+            betas=self.config.betas,
+            weight_decay=self.config.weight_decay,
             fused=self.device.type in ("cuda", "cpu"),
         )
 

@@ -47,11 +47,7 @@ _BY_ITEMSIZE = {1: 3, 2: 5, 4: 10, 8: 11}  # the usual code for a size, where no
 
 
 def can_read(path: Path) -> bool:
-    """Tell by its content whether a file is an Xradia file.
-
-    Parameters
-    ----------
-    path : Path
+    """Return True if a file's content is that of an Xradia file.
 
     Returns
     -------
@@ -132,7 +128,7 @@ def read(
 
 @dataclass(frozen=True, eq=False)
 class _TileReader:
-    """Reads tile `i`; holds no open file, so that threads and processes may share it.
+    """Reader of tile `i`; holds no open file, so that threads and processes may share it.
 
     Attributes
     ----------

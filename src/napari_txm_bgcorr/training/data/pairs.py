@@ -19,10 +19,9 @@ import torch
 from monai.data import ThreadDataLoader
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from napari_txm_bgcorr.core import TrainingData
+from napari_txm_bgcorr.core import TrainingData, cpu_cores
 from napari_txm_bgcorr.errors import ConfigError, TxmError
 from napari_txm_bgcorr.models import Batch, Pairs, network_input
-from napari_txm_bgcorr.models.devices import cpu_cores
 from napari_txm_bgcorr.training.config import TrainConfig
 
 from .mixed import KINDS, MixedPairs, PartMaker, Parts

@@ -253,7 +253,7 @@ class RunRecorder:
         self._close(state, reason=reason)
 
     def fail(self, error: BaseException) -> None:
-        """Record an error or interrupt that ended the training; keep its weights if sound."""
+        """Record an error that ended the training; after an interrupt save a checkpoint first."""
         sentence = " ".join((str(error) or type(error).__name__).split())
         trainer = self.trainer
         if isinstance(error, KeyboardInterrupt) and trainer.step and not trainer.busy:
