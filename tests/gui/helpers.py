@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_txm_bgcorr.core.scan import Scan, Source, raster_positions
+from napari_txm_bgcorr.workflows import CorrectionConfig
 
 
 def make_scan(kind="mosaic", grid=(2, 2), size=32, overlap=8, seed=0, name="sample", **facts):
@@ -47,6 +48,8 @@ class Steady:
     def fit(self, scan, progress=None):
         for i in range(len(scan)):
             scan.tiles[i]
+            if progress is not None:
+                progress.step("preparing steady", i + 1, len(scan))
         return self
 
     def background(self, tiles, index=None):
@@ -60,3 +63,8 @@ class Steady:
 
     def describe(self):
         return {"device": "cpu"}
+
+
+def chosen(method, *, joint=False, again=False, **more):
+    """Options of a job as the panel makes them."""
+    return CorrectionConfig(method=method, device="cpu", joint=joint, force=again, **more)

@@ -10,6 +10,7 @@ import pytest
 
 from napari_txm_bgcorr.errors import AlreadyCorrectedError, ConfigError
 from napari_txm_bgcorr.gui.session import InputInfo, Session, resolve
+from napari_txm_bgcorr.workflows import CorrectionConfig
 from tests.gui.helpers import make_scan
 
 
@@ -29,14 +30,14 @@ def test_job_holds_what_was_chosen_and_does_not_change():
         combine="median",
     )
     job = resolve(session)
-    assert job.combine == "median"
+    assert job.config.combine == "median"
     assert [(item.name, item.key) for item in job.inputs] == [("a", 5)]
-    assert (job.method, job.model, job.device) == ("captured", "mine", "cpu")
-    assert job.references == (Path("ref.xrm"),) and job.darks == (Path("dark.tif"),)
+    assert (job.config.method, job.config.model, job.config.device) == ("captured", "mine", "cpu")
+    assert job.config.references == (Path("ref.xrm"),) and job.config.darks == (Path("dark.tif"),)
     session.method = "smooth"
-    assert job.method == "captured"
+    assert job.config.method == "captured"
     with pytest.raises(FrozenInstanceError):
-        job.method = "smooth"
+        job.config = CorrectionConfig()
 
 
 def test_every_change_is_announced():

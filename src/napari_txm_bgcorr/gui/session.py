@@ -9,9 +9,10 @@ from typing import ClassVar
 
 from psygnal import SignalGroupDescriptor
 
-from napari_txm_bgcorr.backgrounds import COMBINE
+from napari_txm_bgcorr.backgrounds import COMBINE, Captured
 from napari_txm_bgcorr.core import Scan
 from napari_txm_bgcorr.errors import AlreadyCorrectedError, ConfigError
+from napari_txm_bgcorr.workflows import CorrectionConfig
 
 __all__ = [
     "FORMATS",
@@ -118,14 +119,7 @@ class CorrectionJob:
     """Everything a run needs; nothing in it changes while it runs."""
 
     inputs: tuple[JobInput, ...]
-    method: str
-    model: str
-    device: str
-    references: tuple[Path, ...] = ()
-    darks: tuple[Path, ...] = ()
-    again: bool = False
-    joint: bool = False
-    combine: str = COMBINE[0]
+    config: CorrectionConfig
 
 
 def resolve(session: Session) -> CorrectionJob:
@@ -140,15 +134,18 @@ def resolve(session: Session) -> CorrectionJob:
     """
     wanted = _wanted(session.inputs, session.again)
     return CorrectionJob(
-        inputs=tuple(_job_input(info, session.again) for info in wanted),
-        method=session.method,
-        model=session.model,
-        device=session.device,
-        references=tuple(session.references),
-        darks=tuple(session.darks),
-        again=session.again,
-        joint=session.joint,
-        combine=session.combine,
+        tuple(_job_input(info, session.again) for info in wanted),
+        CorrectionConfig(
+            method=session.method,
+            model=session.model,
+            device=session.device,
+            references=tuple(session.references),
+            darks=tuple(session.darks),
+            force=session.again,
+            joint=session.joint,
+            combine=session.combine if session.method == Captured.name else None,
+            format=session.save_format,
+        ),
     )
 
 

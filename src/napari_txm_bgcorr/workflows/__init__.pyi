@@ -1,11 +1,12 @@
 from .config import JOIN, CorrectionConfig, load_config
 from .corrected_scan import CorrectedScan, correct_scan
 from .correction import correct, correct_scans
-from .prepare import attach, method_of, model_notes, open_scan
+from .prepare import attach, method_of, model_notes, open_scan, with_references
 from .progress_bars import Bars
 from .quality_report import make_report, measure_corrected, measure_output, summarise
 from .redo import flagged_tiles, redo_output
 from .reference_harvest import Harvest, HarvestOptions, harvest
+from .saving import record_of, save_tiles
 from .simulate import SETTINGS, part_of, write_simulation
 from .stitch import stitch_path
 from .stitch_blocks import StitchOptions, stitch_tiles
@@ -42,10 +43,13 @@ __all__ = [
     "model_notes",
     "open_scan",
     "part_of",
+    "record_of",
     "redo_output",
     "redo_tiles",
+    "save_tiles",
     "stitch_path",
     "stitch_tiles",
     "summarise",
+    "with_references",
     "write_simulation",
 ]

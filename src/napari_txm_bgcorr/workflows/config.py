@@ -15,10 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from napari_txm_bgcorr.backgrounds import COMBINE
 from napari_txm_bgcorr.errors import ConfigError
 
-__all__ = ["FIT", "FORMATS", "JOIN", "PARTS", "CorrectionConfig", "load_config", "parse_shard"]
+__all__ = ["FIT", "JOIN", "PARTS", "CorrectionConfig", "load_config", "parse_shard"]
 
 PARTS = ("raw", "background", "corrected", "mask", "uncertainty")
-FORMATS = ("omezarr", "ometiff", "tiff")
 FIT, JOIN = "fit", "join"  # shares of the work that are no tiles: before them, and after
 RUN_ONLY = {"output", "overwrite", "scheduler", "shard"}  # how it ran, not what it is
 
@@ -79,8 +78,10 @@ class CorrectionConfig(BaseModel):
                 raise ConfigError(f"--save {part}: not a part; choose from {', '.join(PARTS)}")
         if not self.save:
             raise ConfigError("--save: nothing to save; give for example background,corrected")
-        if self.format not in FORMATS:
-            raise ConfigError(f"--format {self.format}: choose from {', '.join(FORMATS)}")
+        from napari_txm_bgcorr.io import WRITERS
+
+        if self.format not in WRITERS:
+            raise ConfigError(f"--format {self.format}: choose from {', '.join(WRITERS)}")
         if self.combine is not None and self.combine not in COMBINE:
             raise ConfigError(f"--combine {self.combine}: choose from {', '.join(COMBINE)}")
         if self.combine is not None and self.method != "captured":

@@ -20,7 +20,6 @@ from napari_txm_bgcorr.core import (
     TileArray,
     TileResult,
     correct_tiles,
-    make_provenance,
     method_notes,
 )
 from napari_txm_bgcorr.errors import ConfigError
@@ -28,6 +27,7 @@ from napari_txm_bgcorr.mosaic import registered
 
 from .config import CorrectionConfig
 from .prepare import attach, method_of, model_notes
+from .saving import record_of, save_tiles
 
 __all__ = ["CorrectedScan", "correct_scan"]
 
@@ -138,14 +138,7 @@ class CorrectedScan:
         out : Path, optional
             Of the output that keeps it.
         """
-        return self._provenance(self.config.replaced(output=out))
-
-    def _provenance(self, config: CorrectionConfig) -> dict[str, Any]:
-        device = str(self.method.describe().get("device", "cpu"))
-        made = make_provenance(self.scan, self.method, device).to_dict()
-        source = self.scan.source
-        own = config.replaced(inputs=(source.path,)) if source.files else config
-        return made | {"config": own.record(), "command": own.command() if own.inputs else ""}
+        return record_of(self.scan, self.method, self.config.replaced(output=out))
 
     def save(
         self,
@@ -170,20 +163,19 @@ class CorrectedScan:
         config = self.config.replaced(
             output=out, format=format, save=tuple(parts), overwrite=overwrite
         )
-        provenance = self._provenance(config)
         io.check_place(out, self.scan, config.parts, overwrite=True)
-        with io.open_output(
-            out, format, self.scan, provenance, save=config.parts, overwrite=overwrite
-        ) as writer:
-            done, total = len(writer.done), len(self)
-            stated = "uncertainty" in writer.save
-            for result in correct_tiles(
-                self.scan, self.method, indices=writer.todo, uncertainty=stated
-            ):
-                writer.write(result)
-                done += 1
-                progress.step("writing", done, total)
-            writer.close_complete()
+        stated = "uncertainty" in config.parts
+        record = record_of(self.scan, self.method, config)
+        for done in save_tiles(
+            out,
+            self.scan,
+            record,
+            lambda todo: correct_tiles(self.scan, self.method, indices=todo, uncertainty=stated),
+            format=format,
+            parts=config.parts,
+            overwrite=overwrite,
+        ):
+            progress.step("writing", done, len(self))
         return out
 
     def stitch(

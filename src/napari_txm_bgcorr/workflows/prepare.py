@@ -11,7 +11,7 @@ from napari_txm_bgcorr.core import BackgroundMethod, References, Scan, refuse_if
 
 from .config import CorrectionConfig
 
-__all__ = ["Shared", "attach", "method_of", "model_notes", "open_scan"]
+__all__ = ["Shared", "attach", "method_of", "model_notes", "open_scan", "with_references"]
 
 Shared = dict[tuple[int, ...], dict[str, References]]
 """References and darks by size of tile, read for one path and used for the next; not darks
@@ -77,6 +77,25 @@ def attach(scan: Scan, config: CorrectionConfig, shared: Shared | None = None) -
     if config.combine == "mean":
         scan = replace(scan, darks_combined="mean")
     return scan if darks is None else replace(scan, darks=darks.images)
+
+
+def with_references(
+    scan: Scan, references: Sequence[Path] = (), darks: Sequence[Path] = ()
+) -> Scan:
+    """Put the user's references and darks in place of the scan's own, where there are any.
+
+    Raises
+    ------
+    ReadError
+        If one cannot be read, or is of another size.
+    """
+    from napari_txm_bgcorr import io
+
+    if references:
+        scan = io.read_references(references, like=scan).attach(scan)
+    if not darks:
+        return scan
+    return replace(scan, darks=io.read_references(darks, like=scan, role="darks").images)
 
 
 def method_of(config: CorrectionConfig) -> BackgroundMethod:

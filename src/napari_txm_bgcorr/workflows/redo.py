@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_txm_bgcorr.errors import ConfigError
 
+from .prepare import with_references
 from .tile_redo import nearby, redo_tiles, subset
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def redo_output(
     output = open_finished(path)
     if not tiles:
         return output.path
-    scan = _with_references(output.scan, references, darks)
+    scan = with_references(output.scan, references, darks)
     subset(scan, tiles)
     given: dict[str, Any] = {"model": model, "device": device} if method in LEARNED else {}
     maker = make_method(method, **given)
@@ -88,16 +88,6 @@ def flagged_tiles(path: Path, darks: Sequence[Path] = ()) -> list[int]:
 
     _, gauge = measure_output(path, darks)
     return [int(i) for i in np.flatnonzero(flagged(gauge.table()))]
-
-
-def _with_references(scan: Scan, references: Sequence[Path], darks: Sequence[Path]) -> Scan:
-    from napari_txm_bgcorr import io
-
-    if references:
-        scan = io.read_references(references, like=scan).attach(scan)
-    if not darks:
-        return scan
-    return replace(scan, darks=io.read_references(darks, like=scan, role="darks").images)
 
 
 def _provenance(

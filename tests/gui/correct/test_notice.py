@@ -14,7 +14,7 @@ from napari_txm_bgcorr.gui.correct.model_warning import doubts, in_one, referenc
 from napari_txm_bgcorr.gui.session import CorrectionJob, JobInput
 from napari_txm_bgcorr.gui.train import widget as train_widget
 from napari_txm_bgcorr.gui.train.widget import TrainWidget
-from tests.gui.helpers import make_scan
+from tests.gui.helpers import chosen, make_scan
 from tests.gui.train.helpers import save_images
 
 WAIT = 30_000
@@ -40,7 +40,7 @@ def test_references_of_another_energy_are_doubted(method):
     flats = np.ones((3, 32, 32), np.uint16)
     scan = replace(make_scan(), flats=flats, energy_ev=8353.0,
                    flat_energies_ev=np.full(3, 8250.0))  # fmt: skip
-    job = CorrectionJob((JobInput("sample", 0, scan),), method, "default", "cpu")
+    job = CorrectionJob((JobInput("sample", 0, scan),), chosen(method))
     (sentence,) = doubts(job, scan)
     assert "8250 eV" in sentence and sentence[0].isupper() and sentence.endswith(".")
     assert doubts(job, replace(scan, energy_ev=8250.0)) == []
@@ -62,7 +62,7 @@ def test_references_are_those_given_or_the_scans_own(tmp_path):
     path.write_bytes(b"")
     flats = np.ones((1, 32, 32), np.uint16)
     scan = replace(make_scan(), flats=flats, source=Source(path, "hdf5"))
-    job = CorrectionJob((JobInput("sample", 0, scan),), "auto", "default", "cpu")
+    job = CorrectionJob((JobInput("sample", 0, scan),), chosen("auto"))
     assert references(job, scan) == (path,)
     assert references(job, replace(scan, flats=None)) == ()
     assert references(job, replace(scan, source=Source(tmp_path / "gone", "hdf5"))) == ()

@@ -21,7 +21,7 @@ from napari_txm_bgcorr.models.checkpoint import load_model, resolve_model, save_
 from napari_txm_bgcorr.models.embedded_references import Carried
 from napari_txm_bgcorr.mosaic.assembly import registered
 from napari_txm_bgcorr.simulation.acquisition import simulate_mosaic
-from tests.gui.helpers import make_scan
+from tests.gui.helpers import chosen, make_scan
 
 WAIT = 60_000
 
@@ -32,7 +32,7 @@ def scan():
 
 
 def run(scan, stop=None, tell=lambda message: None, method="tile-median", **more):
-    job = CorrectionJob((JobInput("m", 0, scan),), method, "default", "cpu", **more)
+    job = CorrectionJob((JobInput("m", 0, scan),), chosen(method, **more))
     messages = list(correct_job(job, stop or Event(), tell))
     return next(m.result for m in messages if isinstance(m, Finished))
 
@@ -62,7 +62,7 @@ def test_the_panel_starts_from_the_references_inside_a_model(tmp_path):
     path = str(tmp_path / "today.safetensors")
     save_model(Path(path), model.network, model.config, references=carried)
     alone = replace(scan, flats=None, flat_times=None)
-    job = CorrectionJob((JobInput("m", 0, alone),), "auto", path, "cpu", joint=True)
+    job = CorrectionJob((JobInput("m", 0, alone),), chosen("auto", model=path, joint=True))
     (result,) = [m.result for m in correct_job(job, Event()) if isinstance(m, Finished)]
     by_hand = make_method("auto", model=path, device="cpu", joint=True).fit(scan)
     for tile in correct_tiles(scan, by_hand):

@@ -14,12 +14,12 @@ from napari_txm_bgcorr.gui.common.messages import Advanced, Failed, Preparing, S
 from napari_txm_bgcorr.gui.correct.messages import Finished, Opened, Reopened, Started
 from napari_txm_bgcorr.gui.correct.tasks import correct_job, read_paths, save_results
 from napari_txm_bgcorr.gui.session import CorrectionJob, JobInput
-from tests.gui.helpers import make_scan
+from tests.gui.helpers import chosen, make_scan
 
 
 def job_of(*scans, method="steady", **more):
     inputs = tuple(JobInput(f"scan{i}", i, scan) for i, scan in enumerate(scans))
-    return CorrectionJob(inputs, method, "default", "cpu", **more)
+    return CorrectionJob(inputs, chosen(method, **more))
 
 
 def only(kind, messages):
@@ -112,7 +112,7 @@ def test_fitting_tells_how_far_it_is(steady):
     told = []
     list(correct_job(job_of(make_scan(grid=(3, 3))), Event(), told.append))
     assert told and all(isinstance(message, Preparing) for message in told)
-    assert "1 tiles read" in told[0].text
+    assert "preparing steady, 1 of 9" in told[0].text
 
 
 def test_reading_goes_on_after_a_bad_path(tmp_path, txm_data):

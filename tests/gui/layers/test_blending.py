@@ -24,7 +24,7 @@ from napari_txm_bgcorr.io.output.pyramid_reader import open_pyramid
 from napari_txm_bgcorr.mosaic.blending import VALID, Box, feather, mix, share_out
 from napari_txm_bgcorr.mosaic.blending import Layout as Places
 from napari_txm_bgcorr.simulation.acquisition import simulate_mosaic
-from tests.gui.helpers import make_scan
+from tests.gui.helpers import chosen, make_scan
 from tests.gui.layers.test_canvas import places, scattered
 from tests.workflows.stitch_parts import make_result
 
@@ -230,7 +230,7 @@ def trusted_somewhere(result):
 def test_a_run_shows_its_stitched_picture(tmp_path):
     """Registered, with corners cut off by an aperture: what is shown is what is saved."""
     scan = simulate_mosaic(3, 3, size=96, seed=5, family="bl01b", specimen="cells").scan
-    job = CorrectionJob((JobInput("m", 0, scan),), "tile-median", "default", "cpu", joint=True)
+    job = CorrectionJob((JobInput("m", 0, scan),), chosen("tile-median", joint=True))
     (result,) = [m.result for m in correct_job(job, Event()) if isinstance(m, Finished)]
     assert result.registered and result._corners.unlit is not None
     picture, known = stitched(result, tmp_path)

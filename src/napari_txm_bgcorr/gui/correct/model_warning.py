@@ -26,14 +26,14 @@ def doubts(job: CorrectionJob, scan: Scan) -> list[str]:
     """
     from napari_txm_bgcorr.backgrounds import LEARNED
 
-    apart = reference_doubts(job.method, scan)
-    if job.method not in LEARNED:
+    apart = reference_doubts(job.config.method, scan)
+    if job.config.method not in LEARNED:
         return apart
     from napari_txm_bgcorr.models import fitness, read_card, resolve_model, unlike_training
 
-    name = f"Model {model_label(job.model)}"
-    found = fitness(read_card(resolve_model(job.model)), scan, name)
-    return in_one(found + unlike_training(scan, job.model, name), name) + apart
+    name = f"Model {model_label(job.config.model)}"
+    found = fitness(read_card(resolve_model(job.config.model)), scan, name)
+    return in_one(found + unlike_training(scan, job.config.model, name), name) + apart
 
 
 def refuse_no_counts(scan: Scan, name: str) -> None:
@@ -72,6 +72,6 @@ def in_one(found: Sequence[str], name: str) -> list[str]:
 def references(job: CorrectionJob, scan: Scan) -> tuple[Path, ...]:
     """Files a model could be fine-tuned on: those given, or the scan's own."""
     own = scan.source.path
-    if job.references or scan.flats is None or not own.exists():
-        return job.references
+    if job.config.references or scan.flats is None or not own.exists():
+        return job.config.references
     return (own,)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
 
-from napari_txm_bgcorr.backgrounds import Captured
 from napari_txm_bgcorr.core import (
     BackgroundMethod,
     Scan,
     correct_tiles,
-    make_provenance,
     method_notes,
     refuse_if_corrected,
 )
@@ -29,6 +27,7 @@ from napari_txm_bgcorr.gui.layers.result import Result
 from napari_txm_bgcorr.gui.layers.saved_result import OpenedResult, saved_result
 from napari_txm_bgcorr.gui.layers.stitched import read_stitched
 from napari_txm_bgcorr.gui.session import CorrectionJob, JobInput
+from napari_txm_bgcorr.workflows import attach, method_of, record_of, save_tiles
 
 from .messages import Choices, Doubted, Finished, Message, Opened, Reopened, Started
 from .model_warning import doubts, references, refuse_no_counts
@@ -41,7 +40,6 @@ __all__ = [
     "read_paths",
     "reopen",
     "save_results",
-    "with_references",
     "write_result",
 ]
 
@@ -112,7 +110,7 @@ def correct_job(
     """
     run = _JobRun(job, stop, tell, shown, Pace(sum(len(item.scan) for item in job.inputs)))
     try:
-        yield Preparing(f"Loading {job.method} …")
+        yield Preparing(f"Loading {job.config.method} …")
         method = _make_method(job)
     except TxmError as error:
         yield Failed(error)
@@ -148,7 +146,7 @@ class _JobRun:
 
 
 def _correct_one(run: _JobRun, item: JobInput, method: BackgroundMethod) -> Iterator[Message]:
-    name = run.job.method
+    name = run.job.config.method
     yield Preparing(f"{item.name}: preparing {name} …")
     progress = telling(run.stop, run.tell, f"{item.name}: ")
     with errors_in_words(item.name):
@@ -170,14 +168,14 @@ def _correct_one(run: _JobRun, item: JobInput, method: BackgroundMethod) -> Iter
                 result.put(tile)
                 if message := run.pace.step(item.name):
                     yield message
-            if run.job.joint and result.complete:
+            if run.job.config.joint and result.complete:
                 yield from refine(result, fitted, _joint_name(name), run.stop, progress)
     except StoppedError:
         pass
     except TxmError as error:
         failure = error
     # Whatever happened, the tiles that are there are real: say how they were made.
-    result.finish(_provenance(scan, result.method or fitted))
+    result.finish(_provenance(run.job, scan, result.method or fitted))
     yield Finished(item.key, result, not result.complete)
     if failure is not None:
         yield Failed(failure)
@@ -191,35 +189,12 @@ def _joint_name(name: str) -> str | None:
 
 def _prepare(job: CorrectionJob, item: JobInput) -> Scan:
     """Attach the user's references and darks; refuse what is already corrected."""
-    from napari_txm_bgcorr import io
-
     scan = item.scan
-    if scan.source.format == "napari layer" and scan.source.files and not job.again:
+    if scan.source.format == "napari layer" and scan.source.files and not job.config.force:
         _refuse_corrected_file(scan.source.files[0])
-    refuse_if_corrected(scan, force=job.again)
+    refuse_if_corrected(scan, force=job.config.force)
     refuse_no_counts(scan, item.name)
-    scan = with_references(scan, job.references)
-    if job.darks:
-        darks = io.read_references(job.darks, like=scan, role="darks")
-        scan = replace(scan, darks=darks.images)
-    if job.method == Captured.name and job.combine == "mean":
-        scan = replace(scan, darks_combined="mean")
-    return scan
-
-
-def with_references(scan: Scan, paths: Sequence[Path]) -> Scan:
-    """Put the user's reference images in place of the scan's own, where there are any.
-
-    Raises
-    ------
-    ReadError
-        If one cannot be read, or is of another size.
-    """
-    from napari_txm_bgcorr import io
-
-    if not paths:
-        return scan
-    return io.read_references(paths, like=scan).attach(scan)
+    return attach(scan, job.config)
 
 
 def _refuse_corrected_file(path: Path) -> None:
@@ -234,20 +209,17 @@ def _refuse_corrected_file(path: Path) -> None:
 
 
 def _make_method(job: CorrectionJob) -> BackgroundMethod:
-    from napari_txm_bgcorr.backgrounds import LEARNED, make_method
-
-    given = {"model": job.model, "device": job.device} if job.method in LEARNED else {}
-    if job.method == Captured.name:
-        given["combine"] = job.combine
-    with errors_in_words(job.method):
-        return make_method(job.method, joint=False, **given)
+    """Make the method itself; the whole scan is solved for once its tiles are on show."""
+    with errors_in_words(job.config.method):
+        return method_of(job.config.replaced(joint=False))
 
 
-def _provenance(scan: Scan, method: BackgroundMethod) -> Mapping[str, Any] | None:
+def _provenance(
+    job: CorrectionJob, scan: Scan, method: BackgroundMethod
+) -> Mapping[str, Any] | None:
     try:
         with errors_in_words(str(scan.source.path)):
-            device = str(method.describe().get("device", "cpu"))
-            return make_provenance(scan, method, device).to_dict()
+            return record_of(scan, method, job.config)
     except TxmError:
         return None  # the source has gone away meanwhile
 
@@ -288,22 +260,19 @@ def write_result(
     WriteError
         If the result is not complete, or the output cannot be written.
     """
-    from napari_txm_bgcorr import io
-
     if not result.complete or result.provenance is None:
         raise WriteError(
             f"{result.name}: {int(result.done.sum())} of {len(result)} tiles are corrected; "
             "press Correct again and let it end before saving"
         )
-    output = io.open_output(
-        target, save_format, result.scan, result.provenance, overwrite=overwrite
+    yield from save_tiles(
+        target,
+        result.scan,
+        result.provenance,
+        lambda todo: (result.tile(i) for i in todo),
+        format=save_format,
+        overwrite=overwrite,
     )
-    with output as writer:
-        for i in range(len(result)):
-            if i not in writer.done:
-                writer.write(result.tile(i))
-            yield i
-        writer.close_complete()
 
 
 def device_label(device: Any) -> str:

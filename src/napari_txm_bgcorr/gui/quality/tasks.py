@@ -17,11 +17,16 @@ from napari_txm_bgcorr.gui.common.errors import errors_in_words
 from napari_txm_bgcorr.gui.common.messages import Advanced, Failed, Preparing, Tell
 from napari_txm_bgcorr.gui.common.throttle import Pace, telling
 from napari_txm_bgcorr.gui.correct.messages import Message
-from napari_txm_bgcorr.gui.correct.tasks import reopen, with_references
+from napari_txm_bgcorr.gui.correct.tasks import reopen
 from napari_txm_bgcorr.gui.layers.result import Result
 from napari_txm_bgcorr.gui.layers.saved_result import open_result
 from napari_txm_bgcorr.quality import Gauge, TileQuality
-from napari_txm_bgcorr.workflows import StoredBackgrounds
+from napari_txm_bgcorr.workflows import (
+    CorrectionConfig,
+    StoredBackgrounds,
+    method_of,
+    with_references,
+)
 from napari_txm_bgcorr.workflows import redo_tiles as corrected_again
 
 __all__ = [
@@ -154,7 +159,11 @@ def redo_tiles(redo: Redo, stop: Event, tell: Tell) -> Iterator[QualityMessage]:
         yield Preparing(f"Loading {name} …")
         with errors_in_words(name):
             scan = with_references(result.scan, redo.references)
-            method = _make(redo)
+            method = method_of(
+                CorrectionConfig(
+                    method=redo.method, model=redo.model, device=redo.device, joint=False
+                )
+            )
         with errors_in_words(f"{result.name}: {name}"):
             yield from _put(
                 result, _again(redo, scan, method, progress), len(redo.indices), changed
@@ -179,13 +188,6 @@ def _stored(result: Result) -> StoredBackgrounds:
     """Backgrounds of the result, under the name of what made them."""
     noted = str((result.provenance or {}).get("method", "stored"))
     return StoredBackgrounds(result.background, noted)
-
-
-def _make(redo: Redo) -> BackgroundMethod:
-    from napari_txm_bgcorr.backgrounds import LEARNED, make_method
-
-    learned = {"model": redo.model, "device": redo.device} if redo.method in LEARNED else {}
-    return make_method(redo.method, joint=False, **learned)
 
 
 def _again(
