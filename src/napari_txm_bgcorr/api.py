@@ -175,7 +175,7 @@ def _side_by_side(
     paths: Sequence[Path], grid: tuple[int, int] | None, pixel_nm: float | None
 ) -> Scan:
     """Several files of one image each as one stack."""
-    from napari_txm_bgcorr.workflows.inputs import side_by_side
+    from napari_txm_bgcorr.workflows import side_by_side
 
     scans = [read(path, grid=grid, pixel_nm=pixel_nm) for path in paths]
     odd = next((s for s in scans if s.tiles.shape[1:] != scans[0].tiles.shape[1:]), None)

@@ -1,6 +1,7 @@
 from .config import JOIN, CorrectionConfig, load_config
 from .corrected_scan import CorrectedScan, correct_scan
 from .correction import correct, correct_scans
+from .inputs import side_by_side
 from .prepare import attach, method_of, model_notes, open_scan, with_references
 from .progress_bars import Bars
 from .quality_report import make_report, measure_corrected, measure_output, summarise
@@ -47,6 +48,7 @@ __all__ = [
     "redo_output",
     "redo_tiles",
     "save_tiles",
+    "side_by_side",
     "stitch_path",
     "stitch_tiles",
     "summarise",

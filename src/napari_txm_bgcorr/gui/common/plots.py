@@ -97,7 +97,7 @@ class _FewTicks(pg.AxisItem):  # type: ignore[misc]
 
 
 class _SmallPlot(pg.PlotWidget):  # type: ignore[misc]
-    """A plot that asks for little room."""
+    """A compact plot."""
 
     def sizeHint(self) -> QSize:
         return QSize(200, 84)
@@ -235,7 +235,7 @@ class Curves(QWidget):
             series = self.series.get(key)
             if series is None or not series.y:
                 continue
-            value = f" {series.y[-1]:.3g}" if len(self.names) == 1 else ""  # room for one only
+            value = f" {series.y[-1]:.3g}" if len(self.names) == 1 else ""  # space for one only
             words.append(f'<span style="color:{self._colours[key]}">▬</span> {shown}{value}')
             newest.append(f"{shown}: {series.y[-1]:.4g}")
         if self._start is not None:

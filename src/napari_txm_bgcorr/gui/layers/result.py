@@ -54,7 +54,7 @@ def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     Raises
     ------
     WriteError
-        If the temporary folder has no room.
+        If the temporary folder is full.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size <= IN_MEMORY_BYTES:

@@ -164,7 +164,7 @@ class QualityForm(QWidget):
 
 
 def _row(*parts: Any) -> QHBoxLayout:
-    """Put widgets side by side, each followed by its share of spare room."""
+    """Put widgets side by side, each followed by its share of the spare space."""
     row = QHBoxLayout()
     row.setSpacing(5)
     for widget, stretch in zip(parts[::2], parts[1::2], strict=True):

@@ -147,7 +147,7 @@ class DataStep(QWidget):
         self._warning_colour = warning
 
     def add_thumbs(self, key: str, role: str, thumbs: Sequence[Thumb]) -> None:
-        """Show small pictures of an item; as many as there is room for."""
+        """Show small pictures of an item, as many as fit."""
         for thumb in thumbs[: max(0, MOST_THUMBS - self.sheet.count())]:
             entry = QListWidgetItem(self._icon(thumb), "")
             entry.setData(Qt.ItemDataRole.UserRole, key)
@@ -156,7 +156,7 @@ class DataStep(QWidget):
         self._show_sheet()
 
     def set_compact(self, on: bool) -> None:
-        """Leave the pictures out, for the room that other parts need."""
+        """Hide the pictures, so that other parts have the space."""
         self._compact = on
         self._show_sheet()
 

@@ -196,7 +196,7 @@ class TrainWidget(Docked, QWidget):
         self.data_step.show_items(self.session.items)
 
     def _show_advanced(self, on: bool) -> None:
-        """Trade the pictures for the settings, room first: Qt would widen the window at once."""
+        """Swap the pictures for the settings or back; first hide, or Qt would widen the window."""
         steps = [self.data_step.set_compact, self.form.show_advanced]
         for show in steps if on else reversed(steps):
             show(on)

@@ -234,7 +234,7 @@ class TiffPyramid:
         self._lock = threading.Lock()
 
     def create(self) -> None:
-        """Lay out each file with its metadata and room for every chunk."""
+        """Lay out each file with its metadata and space for every chunk."""
         for role in self._job.save:
             self._lay_out(role)
         block = {**self._job.root_block(), "scan": self._job.record}

@@ -143,7 +143,7 @@ class RunFolder:
     def save(self, step: int, state: Mapping[str, Any], keep: int) -> None:
         """Write the checkpoint of `step`, then remove all but the newest `keep`.
 
-        On a full disk all old checkpoints but the newest make room for a second try.
+        On a full disk all old checkpoints but the newest are removed before a second try.
         """
         place = self.checkpoints / f"step_{step:08d}.ckpt"
         try:
