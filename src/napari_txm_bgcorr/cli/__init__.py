@@ -16,7 +16,6 @@ from napari_txm_bgcorr import __version__
 from napari_txm_bgcorr.errors import TxmError
 
 from . import (
-    bench,
     correct,
     doctor,
     evaluate,
@@ -30,6 +29,7 @@ from . import (
     train,
     watch,
 )
+from .bench import command as bench
 from .options import expanded, many_values
 
 __all__ = ["app", "main"]

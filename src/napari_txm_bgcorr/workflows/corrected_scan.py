@@ -199,7 +199,7 @@ class CorrectedScan:
         """
         from napari_txm_bgcorr.io.output import Places, TileParts, find_places
 
-        from .stitch_blocks import StitchOptions, stitch_tiles
+        from .stitching.blocks import StitchOptions, stitch_tiles
 
         if self.scan.kind != "mosaic":
             raise ConfigError(f"{self.scan.source.path}: a {self.scan.kind} scan is no mosaic")

@@ -18,7 +18,7 @@ from .positions_table import write_positions
 from .prepare import Shared, method_of, model_notes, open_scan
 from .resources import peak_rss_mb
 from .runners import LocalRunner, TileRunner
-from .stitch import check_stitched_place, stitch_path, stitch_results, stitched_place
+from .stitching.job import check_stitched_place, stitch_path, stitch_results, stitched_place
 
 if TYPE_CHECKING:
     from napari_txm_bgcorr.io import OutputWriter

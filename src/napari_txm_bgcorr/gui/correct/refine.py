@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from threading import Event
 
+from napari_txm_bgcorr.backgrounds import StoredBackgrounds
 from napari_txm_bgcorr.backgrounds.drift import DriftModel
 from napari_txm_bgcorr.core import BackgroundMethod, Progress, correct_tiles
 from napari_txm_bgcorr.gui.common.throttle import Pace
 from napari_txm_bgcorr.gui.layers.result import Result
 from napari_txm_bgcorr.mosaic import registered
-from napari_txm_bgcorr.workflows import StoredBackgrounds
 
 from .messages import Message
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_txm_bgcorr.backgrounds import StoredBackgrounds
 from napari_txm_bgcorr.backgrounds.drift import DriftModel
 from napari_txm_bgcorr.core import BackgroundMethod, Progress, Scan, TileResult, correct_tiles
 from napari_txm_bgcorr.errors import StoppedError, TxmError
@@ -21,12 +22,7 @@ from napari_txm_bgcorr.gui.correct.tasks import reopen
 from napari_txm_bgcorr.gui.layers.result import Result
 from napari_txm_bgcorr.gui.layers.saved_result import open_result
 from napari_txm_bgcorr.quality import Gauge, TileQuality
-from napari_txm_bgcorr.workflows import (
-    CorrectionConfig,
-    StoredBackgrounds,
-    method_of,
-    with_references,
-)
+from napari_txm_bgcorr.workflows import CorrectionConfig, method_of, with_references
 from napari_txm_bgcorr.workflows import redo_tiles as corrected_again
 
 __all__ = [

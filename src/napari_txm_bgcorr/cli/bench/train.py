@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Device, JsonFlag
+from napari_txm_bgcorr.cli.options import Device, JsonFlag
 
 __all__ = ["train"]
 
