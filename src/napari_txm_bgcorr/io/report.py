@@ -33,7 +33,15 @@ __all__ = ["Report", "csv_text", "html_text", "worst", "write_csv", "write_html"
 Image = NDArray[np.float32]
 
 WORST = 5  # tiles shown with pictures
-LISTED = ("seam_before", "seam_after", "bend", "level", "departure", "residue", "valid")
+LISTED = (
+    "seam_before",
+    "seam_after",
+    "seam_shape",
+    "level",
+    "departure",
+    "shared_residue",
+    "valid",
+)
 PROVENANCE = {
     "source_path": "source",
     "source_sha256": "SHA-256 of the source",

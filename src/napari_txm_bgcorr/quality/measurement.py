@@ -201,7 +201,7 @@ class Gauge:
         )
         sides = sides_of(pairs, self._positions, len(self.scan))
         departure, jump, leak = departures(self._background, self._tile, self.scan.times, seen)
-        coarse, cover = structure(self._tile - self._background)
+        coarse, structures = structure(self._tile - self._background)
         return TileQuality(
             names=self.scan.names,
             size=self.size,
@@ -213,15 +213,15 @@ class Gauge:
             sides_after=sides.after,
             seam_before=_median(sides.before),
             seam_after=_median(sides.after),
-            bend=_median(sides.bend),
+            seam_shape=_median(sides.bend),
             level=_mean(sides.offset),
             level_error=self._level_error.copy(),
-            residue=residues(self._fine, seen),
-            ghost=ghosts(coarse, seen),
+            shared_residue=residues(self._fine, seen),
+            shared_shading=ghosts(coarse, seen),
             departure=departure,
             jump=jump,
             leakage=leak,
-            cover=cover,
+            structure=structures,
             novelty=self._novelty.copy(),
             valid=self._valid.copy(),
         )

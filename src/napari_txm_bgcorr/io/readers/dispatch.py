@@ -108,7 +108,7 @@ def read_references(
 
     Returns
     -------
-    References
+    `References`
         Images, and how each was taken as far as the files tell.
 
     Raises
