@@ -80,11 +80,13 @@ class FillIn(QObject):
     def _layers(self) -> list[Any]:
         """Layers that show the overview."""
         viewer = self._viewer or current_viewer()
-        found = [] if viewer is None else [
+        if viewer is None:
+            return []
+        found = [
             layer
             for layer in viewer.layers
             if any(owner_of(layer) is owner for owner in self._owners)
-        ]  # fmt: skip
+        ]
         if found and self._viewer is None:
             self._viewer = viewer
             viewer.layers.events.removed.connect(self._look)
