@@ -236,8 +236,9 @@ def structure(log: Image) -> tuple[Image, Floats]:
 
 def _smooth(image: Image, known: Mask, sigma: float) -> Image:
     weight = known.astype(np.float32)
-    mass = np.maximum(ndimage.gaussian_filter(weight, sigma), np.float32(1e-6))
-    out: Image = ndimage.gaussian_filter(np.where(known, image, np.float32(0)), sigma) / mass
+    mass: Image = np.maximum(ndimage.gaussian_filter(weight, sigma), np.float32(1e-6))
+    filled: Image = np.where(known, image, np.float32(0))
+    out: Image = ndimage.gaussian_filter(filled, sigma) / mass
     return out
 
 

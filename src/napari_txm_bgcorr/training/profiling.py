@@ -28,7 +28,7 @@ def _has_nvtx() -> bool:
     if not torch.cuda.is_available():
         return False
     try:
-        torch.cuda.nvtx.mark("txm-bgcorr")  # type: ignore[no-untyped-call]
+        torch.cuda.nvtx.mark("txm-bgcorr")
     except (RuntimeError, OSError):
         return False
     return True

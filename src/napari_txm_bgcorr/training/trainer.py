@@ -174,7 +174,7 @@ class Trainer:
                 found = self._losses(part, pred, adversary)
                 share = part.target.shape[0] / rows.target.shape[0]
                 with phase("generator"):
-                    (found["total"] * share).backward()  # type: ignore[no-untyped-call]
+                    (found["total"] * share).backward()
             for name, value in found.items():
                 now = value.detach() * share
                 losses[name] = losses[name] + now if name in losses else now
@@ -247,7 +247,7 @@ class Trainer:
                 real_score, fake_score = self._scores(self._discriminate, *both).chunk(2)
                 loss = discriminator_loss(real_score, fake_score, self.config.adversarial_mode)
                 loss = loss * (part.target.shape[0] / count)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
             total = total + loss.detach()
         if self.step % self.discriminator_every == 0:
             self.optimizer_d.step()
@@ -310,7 +310,7 @@ class Trainer:
         """Number of tiles that may go through; what an attempt holds ends with it."""
         with self._autocast():
             pred = self.generator(self._moved(part).inputs).float()
-        self._losses(part, pred, self.discriminator is not None)["total"].backward()  # type: ignore[no-untyped-call]
+        self._losses(part, pred, self.discriminator is not None)["total"].backward()
         return self.micro_batch
 
     def tame_discriminator(self) -> str:

@@ -17,7 +17,9 @@ Answer = TypeVar("Answer")
 def somebody_looks() -> bool:
     """Return True if an event loop serves the window; in scripts False: layers come complete."""
     app, here = QCoreApplication.instance(), QThread.currentThread()
-    return app is not None and app.thread() is here and here.loopLevel() > 0
+    if app is None or here is None or app.thread() is not here:
+        return False
+    return here.loopLevel() > 0
 
 
 def beside(work: Callable[[], Answer]) -> Answer | None:
@@ -39,7 +41,7 @@ def beside(work: Callable[[], Answer]) -> Answer | None:
     answers: list[Answer] = []
     runner.message.connect(answers.append)
     runner.ended.connect(lambda broken: loop.quit())
-    runner.start(lambda stop, tell: iter([work()]))  # type: ignore[list-item]
+    runner.start(lambda stop, tell: iter([work()]))
     loop.exec(QEventLoop.ProcessEventsFlag.ExcludeUserInputEvents)
     runner.close()
     return answers[0] if answers else None

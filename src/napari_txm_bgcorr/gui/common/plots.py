@@ -212,14 +212,14 @@ class Curves(QWidget):
             x, y = ([], []) if series is None else (series.x, series.y)
             line.setData(x, y, symbol="o" if len(x) < FEW_POINTS else None)
         if self._start is not None:
-            self._include_start()
+            self._include_start(self._start)
         self._show_legend()
 
-    def _include_start(self) -> None:
+    def _include_start(self, start: float) -> None:
         """Keep the line of the start in view."""
         values = [y for series in self.series.values() for y in series.y]
         if values:
-            low, high = min(*values, self._start), max(*values, self._start)  # type: ignore[type-var]
+            low, high = min(*values, start), max(*values, start)
             self.plot.setYRange(low, high, padding=0.12)
 
     def stop(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 __all__ = ["Preferences", "preferences"]
 
@@ -24,7 +25,8 @@ def preferences() -> Preferences:
     try:
         from napari.settings import get_plugin_settings
 
-        kept = get_plugin_settings(PLUGIN).correction
+        settings: Any = get_plugin_settings(PLUGIN)  # its fields are those of the manifest
+        kept = settings.correction
     except (ImportError, KeyError, AttributeError):
         return Preferences()
     defaults = Preferences()

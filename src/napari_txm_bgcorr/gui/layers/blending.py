@@ -133,13 +133,14 @@ class BlendedTiles:
         seen = _common(whole, box)
         alone, shared = self._cut(i, step)
         part = _reduced(reduce_tile, tile, self.layout, i, step, seen)
-        lit = np.True_
+        lit: NDArray[np.bool_] | None = None
         if self.corners.unlit is not None:
             lit = self._lit(i, step)[_within(seen, whole)]
             part = np.where(lit, part, np.float32(np.nan))
         if _any(here := _common(alone, seen)):
             of = _within(here, seen)
-            np.copyto(canvas[_within(here, box)], part[of], where=lit[of] if lit.ndim else lit)
+            where = True if lit is None else lit[of]
+            np.copyto(canvas[_within(here, box)], part[of], where=where)
         pieces = [here for each in shared if _any(here := _common(each, seen))]
         if not pieces:
             return

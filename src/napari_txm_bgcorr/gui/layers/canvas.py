@@ -288,17 +288,18 @@ def reduce_tile(tile: Any, corner: NDArray[np.int64], step: int) -> NDArray[Any]
     -------
     (ceil, ceil) array of the same type; its corner is at ``ceil(corner / step)``.
     """
-    tile = np.asarray(tile)
+    pixels: NDArray[Any] = np.asarray(tile)
     if step == 1:
-        return tile
-    whole = _whole_blocks(tile, corner, step)
+        return pixels
+    whole = _whole_blocks(pixels, corner, step)
     # 15 times as fast as the mean over two axes of the blocks: the window waits for it
-    rows = np.add.reduce(whole.reshape(-1, step, whole.shape[1]), axis=1, dtype=np.float32)
+    blocks = whole.reshape(-1, step, whole.shape[1])
+    rows: NDArray[np.float32] = np.add.reduce(blocks, axis=1, dtype=np.float32)
     mean = rows[:, ::step].copy()
     for k in range(1, step):
         mean += rows[:, k::step]
     mean /= np.float32(step * step)
-    return mean.astype(tile.dtype) if tile.dtype != np.float32 else mean
+    return mean.astype(pixels.dtype) if pixels.dtype != np.float32 else mean
 
 
 def reduce_mask(
@@ -308,7 +309,8 @@ def reduce_mask(
     if step == 1:
         return valid
     whole = _whole_blocks(valid.view(np.uint8), corner, step)
-    rows = np.minimum.reduce(whole.reshape(-1, step, whole.shape[1]), axis=1)
+    blocks = whole.reshape(-1, step, whole.shape[1])
+    rows: NDArray[np.uint8] = np.minimum.reduce(blocks, axis=1)
     least = rows[:, ::step].copy()
     for k in range(1, step):
         np.minimum(least, rows[:, k::step], out=least)

@@ -79,12 +79,15 @@ def _stitch(result: Result, target: Path, overwrite: bool, stop: Event, tell: Te
 
 def _parts(result: Result) -> dict[str, Scan]:
     scan = result.scan
-    shape = tuple(int(n) for n in scan.tiles.shape)
+    count, height, width = (int(n) for n in scan.tiles.shape)
+    mask = LazyTiles(
+        (count, height, width), "uint8", lambda i: result.tile(i).valid.astype("uint8")
+    )
     stores: dict[str, Any] = {
         "raw": scan.tiles,
         "background": result.background,
         "corrected": result.corrected,
-        "mask": LazyTiles(shape, "uint8", lambda i: result.tile(i).valid.astype("uint8")),
+        "mask": mask,
     }
     return {part: replace(scan, tiles=tiles) for part, tiles in stores.items()}
 

@@ -192,7 +192,7 @@ def _fits(there: Layer, layer: tuple[Any, dict[str, Any], str]) -> bool:
 def _canvas_px(viewer: Any) -> tuple[int, int]:
     """Size of the canvas; napari below 0.9 keeps it elsewhere."""
     canvas = getattr(viewer, "canvas", None)
-    size = getattr(canvas, "size", None) or getattr(viewer, "_canvas_size", (600, 600))
+    size: Any = getattr(canvas, "size", None) or getattr(viewer, "_canvas_size", (600, 600))
     return int(size[0]), int(size[1])
 
 

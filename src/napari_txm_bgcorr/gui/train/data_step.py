@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_txm_bgcorr.gui.common.drop_zone import ACTIVE_STYLE, IDLE_STYLE, DropZone, local_paths
-from napari_txm_bgcorr.gui.common.widgets import BoundedLabel, named_button
+from napari_txm_bgcorr.gui.common.widgets import BoundedLabel, existing, named_button
 from napari_txm_bgcorr.gui.correct.form import narrow_combo
 
 from .data_scan import THUMB_PX
@@ -166,7 +166,7 @@ class DataStep(QWidget):
     def drop_thumbs(self, key: str | None = None) -> None:
         """Remove the pictures of an item, or all."""
         for row in reversed(range(self.sheet.count())):
-            if key in (None, self.sheet.item(row).data(Qt.ItemDataRole.UserRole)):
+            if key in (None, existing(self.sheet.item(row)).data(Qt.ItemDataRole.UserRole)):
                 self.sheet.takeItem(row)
         self._show_sheet()
 

@@ -111,11 +111,12 @@ def _image(path: Path, group: zarr.Group, attributes: Mapping[str, Any]) -> Scan
             f"{path}: axes {axes} of shape {array.shape}; save one stack of grey images (t, y, x)"
         )
     count = math.prod(lead)
+    height, width = array.shape[-2:]
     files = _files(path)
     notes = _not_stored(path, path / str(dataset["path"]), array, files, whole=bool(ours))
     name = path.stem or path.resolve().stem
     return Scan(
-        tiles=LazyTiles((count, *array.shape[-2:]), array.dtype, _reader(path, array, lead)),
+        tiles=LazyTiles((count, height, width), array.dtype, _reader(path, array, lead)),
         kind="single" if count == 1 else "series",
         source=Source(path, "omezarr", files),
         names=frame_names(Path(name), count),

@@ -229,7 +229,7 @@ def _mixed(source: MixedPairs, workers: int, numbers: _From) -> Iterator[Pairs]:
         return _checked(finished[index] for index in numbers)
     return _checked(
         ThreadDataLoader(
-            finished,
+            finished,  # type: ignore[arg-type]  # MONAI names its own, takes any of torch's
             buffer_size=2,
             batch_size=None,
             sampler=numbers,

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -156,6 +156,8 @@ def _same_program(client: Client, where: str) -> None:
     """Refuse a scheduler or worker that would end at the first task, or make other bits."""
     name = "napari_txm_bgcorr"
     found = client.get_versions(packages=[name])
+    if isinstance(found, Coroutine):
+        raise RuntimeError("the client of the scheduler is an asynchronous one")
     ours = found["client"]["packages"].get(name)
     places = {f"worker {address}": facts for address, facts in found["workers"].items()}
     for place, facts in {"the scheduler": found["scheduler"], **places}.items():
