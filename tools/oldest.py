@@ -2,10 +2,9 @@
 
     python tools/oldest.py [PYTEST ARGUMENT ...]
 
-Makes ``.venv-oldest`` with every direct dependency of the base package at its lower bound and runs
-the tests of what needs no window (by default all of tests/core, tests/io, tests/quality,
-tests/mosaic, tests/models and tests/test_api.py). torch is the oldest build for CPUs at hand, named
-in ``TORCH``: an older one would be gigabytes of CUDA.
+Makes ``.venv-oldest`` with every direct dependency of the base package at its lower bound and
+runs tests of what needs no window (by default those of ``TESTED``). torch is the oldest build for
+CPUs at hand, named in ``TORCH``: an older one would be gigabytes of CUDA.
 """
 
 from __future__ import annotations
