@@ -331,7 +331,7 @@ def tables(found: dict[str, dict], rows: list[Judged], given: argparse.Namespace
     out += ["", "Scans unlike the training told from others, by the median of a figure over a "
             "scan (AUC): " + ", ".join(
                 f"{FLAGS[key].label} {unseen_auc(rows, key):.2f}"
-                for key in ("novelty", "bend", "departure")) + "."]  # fmt: skip
+                for key in ("novelty", "seam_shape", "departure")) + "."]  # fmt: skip
     return "\n".join(out)
 
 

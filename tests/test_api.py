@@ -182,7 +182,7 @@ def test_a_mosaic_is_stitched_and_judged(mosaic: txm.Scan, tmp_path: Path) -> No
 
 
 def test_large_scans_stay_lazy(series: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("napari_txm_bgcorr.api.IN_MEMORY", series.nbytes)
+    monkeypatch.setattr("napari_txm_bgcorr.workflows.correction_result.IN_MEMORY", series.nbytes)
     lazy = txm.correct(series, method="smooth")
     whole = txm.correct(series[:1], method="smooth")
     assert isinstance(lazy.transmission, LazyTiles)

@@ -23,8 +23,8 @@ import numpy as np
 import tifffile
 from benchmarks.gpu_check.rows import facts, rows
 
+from napari_txm_bgcorr.core import cpu_cores
 from napari_txm_bgcorr.evaluation.benchmark.training_data import simulate_pairs
-from napari_txm_bgcorr.models.devices import cpu_cores
 from napari_txm_bgcorr.training.run.status import read_status
 
 PX = 256

@@ -1,5 +1,4 @@
 from .api import (
-    CorrectionResult,
     correct,
     list_methods,
     list_models,
@@ -9,6 +8,7 @@ from .api import (
     train,
 )
 from .core import Scan
+from .workflows import CorrectionResult
 
 __all__ = [
     "CorrectionResult",

@@ -1,7 +1,6 @@
 import threading
 import time
 import tracemalloc
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from napari_txm_bgcorr.core.correction import (
     BackgroundMethod,
     DivideOptions,
     correct_tiles,
-    correction,
     divide,
     optical_density,
 )
@@ -28,7 +26,7 @@ from napari_txm_bgcorr.core.pixels import (
 )
 from napari_txm_bgcorr.core.scan import Scan, Source
 from napari_txm_bgcorr.core.tile_array import LazyTiles
-from napari_txm_bgcorr.errors import AlreadyCorrectedError, MethodError
+from napari_txm_bgcorr.errors import MethodError
 
 SIZE = 128
 NAN = DivideOptions(invalid="nan")
@@ -465,27 +463,6 @@ def test_memory_does_not_grow_with_the_scan():
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0] < 100 * SIZE * SIZE * 4
-
-
-def test_correction_is_lazy_and_equals_tile_by_tile():
-    scan, read = scan_of()
-    whole = correction(scan, Constant())
-    assert read == []
-    assert whole.corrected.shape == whole.background.shape == (7, SIZE, SIZE)
-    assert whole.corrected.dtype == np.float32
-    for result in correct_tiles(scan, Constant()):
-        np.testing.assert_array_equal(whole.corrected[result.index], result.transmission)
-        np.testing.assert_array_equal(whole.background[result.index], result.background)
-    assert whole.provenance.method == "constant"
-    assert whole.raw is scan
-
-
-def test_correcting_twice_is_refused_unless_forced():
-    scan, _ = scan_of()
-    done = replace(scan, provenance=correction(scan, Constant()).provenance.to_dict())
-    with pytest.raises(AlreadyCorrectedError, match="already corrected with constant"):
-        correction(done, Constant())
-    assert correction(done, Constant(), force=True).corrected[0].shape == (SIZE, SIZE)
 
 
 # --- several tiles at once --------------------------------------------------------------------

@@ -65,7 +65,7 @@ def test_cases_of_one_size_differ_in_their_references_only():
 
 
 def test_no_training_seed_gives_an_evaluation_stream():
-    """Training draws with spawn keys (0, batch) and (1, session); see engine.simulated."""
+    """Training draws with spawn keys (0, batch) and (1, session); see training.data.simulated."""
     tagged = {
         tuple(np.random.SeedSequence(seed, spawn_key=(EVALUATION, g, s)).generate_state(4))
         for seed in (0, 1, EVALUATION) for g in (0, 1) for s in range(20)

@@ -48,6 +48,8 @@ class Steady:
     def fit(self, scan, progress=None):
         for i in range(len(scan)):
             scan.tiles[i]
+            if progress is not None:
+                progress.step("preparing steady", i + 1, len(scan))
         return self
 
     def background(self, tiles, index=None):

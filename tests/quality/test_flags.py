@@ -28,10 +28,10 @@ def tilt(amount: float) -> np.ndarray:
 
 def test_perfect_correction_has_nothing_to_report():
     table = make_scene().table()
-    for key in ("seam_after", "bend", "level", "departure", "jump", "leakage"):
+    for key in ("seam_after", "seam_shape", "level", "departure", "jump", "leakage"):
         assert np.abs(table.column(key)).max() < 0.002, key
     assert table.valid.min() == 1
-    assert np.abs(table.residue).max() < 0.1
+    assert np.abs(table.shared_residue).max() < 0.1
     assert table.seam_before.min() > 0.03  # the tilt of the illumination
 
 
@@ -55,7 +55,7 @@ def test_wrong_level_is_a_level_and_no_shape():
     table = scene.table()
     assert table.level[MIDDLE] == pytest.approx(-np.log(1.1), rel=0.02)
     assert table.level[1] == pytest.approx(np.log(1.1) / 3, rel=0.05)  # one of its three sides
-    assert table.bend[MIDDLE] < 0.002
+    assert table.seam_shape[MIDDLE] < 0.002
     assert table.departure[MIDDLE] < 0.002
     assert table.seam_after.argmax() == MIDDLE
 
@@ -64,7 +64,7 @@ def test_wrong_shape_shows_in_overlaps_and_backgrounds():
     scene = make_scene()
     scene.backgrounds[MIDDLE] *= tilt(0.2)
     table = scene.table()
-    for key in ("bend", "departure", "jump"):
+    for key in ("seam_shape", "departure", "jump"):
         values = table.column(key)
         assert values.argmax() == MIDDLE, key
         assert values[MIDDLE] > 10 * np.median(values), key
@@ -100,21 +100,21 @@ def test_what_tiles_share_is_seen_in_its_own_band():
     clean = scene.table()
     scene.backgrounds *= fine
     table = scene.table()
-    assert table.residue.min() > 0.5 > clean.residue.max() + 0.3
-    assert table.ghost == pytest.approx(clean.ghost, abs=0.1)
+    assert table.shared_residue.min() > 0.5 > clean.shared_residue.max() + 0.3
+    assert table.shared_shading == pytest.approx(clean.shared_shading, abs=0.1)
     y = np.mgrid[:SIZE, :SIZE][0] / SIZE
     scene = make_scene()
     scene.backgrounds *= np.exp(1.5 * np.cos(4 * np.pi * y)).astype(np.float32)
     table = scene.table()
-    assert table.ghost.min() > 0.5 > clean.ghost.max() + 0.2
+    assert table.shared_shading.min() > 0.5 > clean.shared_shading.max() + 0.2
 
 
 def test_structure_is_of_the_specimen():
     scene = make_scene()
-    before = scene.table().cover
+    before = scene.table().structure
     flat = replace(scene.scan, tiles=scene.backgrounds.copy())
     scene.scan = flat
-    assert scene.table().cover.max() < 0.01 < before.min() / 3
+    assert scene.table().structure.max() < 0.01 < before.min() / 3
 
 
 def test_pixels_not_to_be_trusted_change_no_figure():
@@ -202,9 +202,9 @@ def test_registration_mends_wrong_places():
 
 def test_a_series_has_no_neighbours_but_all_else():
     table = make_scene(kind="series").table()
-    for key in ("seam_before", "seam_after", "bend", "level"):
+    for key in ("seam_before", "seam_after", "seam_shape", "level"):
         assert np.isnan(table.column(key)).all(), key
-    for key in ("residue", "ghost", "departure", "jump", "cover"):
+    for key in ("shared_residue", "shared_shading", "departure", "jump", "structure"):
         assert np.isfinite(table.column(key)).all(), key
     assert table.cells is None
 

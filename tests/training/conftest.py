@@ -1,4 +1,4 @@
-"""A trivial source of pairs for every test of the engine, and one torch thread."""
+"""A trivial source of pairs for every test of the training, and one torch thread."""
 
 import pytest
 import torch

@@ -15,7 +15,7 @@ from napari_txm_bgcorr.core.scan import Scan, Source
 from napari_txm_bgcorr.io import open_output
 from napari_txm_bgcorr.io.output.result import open_parts
 from napari_txm_bgcorr.io.output.tile_positions import find_places
-from napari_txm_bgcorr.workflows.stitch_blocks import StitchOptions, stitch_tiles
+from napari_txm_bgcorr.workflows.stitching.blocks import StitchOptions, stitch_tiles
 
 PROVENANCE = {
     "source_path": "somewhere/scan",

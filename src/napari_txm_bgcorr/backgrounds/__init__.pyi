@@ -1,5 +1,6 @@
 from .captured import COMBINE, Captured
 from .registry import JOINT_BY_DEFAULT, LEARNED, METHODS, make_method, method_names
+from .stored import StoredBackgrounds
 
 __all__ = [
     "COMBINE",
@@ -7,6 +8,7 @@ __all__ = [
     "LEARNED",
     "METHODS",
     "Captured",
+    "StoredBackgrounds",
     "make_method",
     "method_names",
 ]

@@ -1,4 +1,4 @@
-"""What the automatic method starts from: references where any fit, else the network."""
+"""Starting point of the automatic method: references where any fit, else the network."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ class AutoSource:
 
     @property
     def knows_drift(self) -> bool:
-        """Whether the backgrounds come from references."""
+        """True if the backgrounds come from references."""
         return self.source is not self.generator
 
     @property
     def follows_shape(self) -> bool:
-        """Whether their shapes were fitted to each tile."""
+        """True if the shapes of the backgrounds were fitted to each tile."""
         return isinstance(self.source, LevelledEigenFlats)
 
     def fit(self, scan: Scan, progress: Progress = SILENT) -> Self:

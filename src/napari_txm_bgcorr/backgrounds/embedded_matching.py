@@ -34,38 +34,38 @@ TELLS = 0.2  # of two references with each other, from which the pattern tells a
 
 @dataclass(frozen=True)
 class Recall:
-    """What a model's own references come to for a scan.
+    """References that a model carries, and the reason if a scan cannot use them.
 
     Attributes
     ----------
     references : Carried
     refused : str
-        Why they are left aside; empty: they are used.
+        Reason why they are not used; empty: they are used.
     """
 
     references: Carried
     refused: str = ""
 
     def attach(self, scan: Scan) -> Scan:
-        """The scan with them, where they are used."""
+        """Add the references to the scan, if they are used."""
         if self.refused:
             return scan
         return self.references.bundle().attach(scan)
 
     @property
     def source(self) -> str:
-        """Which they are, for the provenance."""
+        """Description of the references, for the provenance."""
         return f"references of the model, {spelt(self.references)}"
 
     def describe(self) -> dict[str, Any]:
-        """What it adds to the method's description."""
+        """Entries to add to the method's description."""
         if self.refused:
             return {"notes": [f"{self.source}, are left aside: {self.refused}"]}
         return {"prior_from": self.source, "notes": [f"prior: {self.source}"]}
 
 
 def spelt(references: Carried) -> str:
-    """How many, and of when."""
+    """Number and dates of the references, in words."""
     facts = references.describe()
     if facts["first"] is None:
         return f"{facts['count']} undated"
@@ -112,7 +112,7 @@ def recall(
 
 
 def mismatch(carried: Carried, scan: Scan) -> str:
-    """Which facts of a scan the references do not fit; empty where none is known."""
+    """Describe the first fact of a scan that the references do not fit; empty if none is known."""
     size, wanted = carried.images.shape[1:], tuple(scan.tiles.shape[1:])
     if tuple(size) != wanted:
         return f"they have {size[0]} x {size[1]} px, the tiles {wanted[0]} x {wanted[1]} px"
@@ -128,7 +128,7 @@ def mismatch(carried: Carried, scan: Scan) -> str:
 
 
 def _same_pattern(carried: Carried, scan: Scan, dark: Image | None) -> bool:
-    """Whether the tiles show the references' fine pattern; True where that cannot be told."""
+    """Return True if the tiles show the references' fine pattern, or if it cannot be decided."""
     newest = -1 if carried.times is None else int(np.argmax(carried.times))
     pattern = _band(carried.images[newest], dark)
     least = max(ALIKE, 4 / float(np.sqrt(pattern[0].size)))  # 4 sigma of unlike noise

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_txm_bgcorr.core import SILENT, Progress, Scan, TilePrediction
+from napari_txm_bgcorr.core import SILENT, Progress, Scan, TilePrediction, cpu_cores
 from napari_txm_bgcorr.errors import DeviceError, MethodError
 from napari_txm_bgcorr.models import (
     Blind,
@@ -29,7 +29,6 @@ from napari_txm_bgcorr.models import (
     stated_sd,
     upsample,
 )
-from napari_txm_bgcorr.models.devices import cpu_cores
 
 __all__ = ["Generator", "Prediction", "release"]
 
@@ -81,7 +80,7 @@ class Generator:
         self._dark: Image | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the network: who receives it loads the same weights, or has them already."""
+        """All but the network: the receiving process loads the same weights itself."""
         return {name: v for name, v in vars(self).items() if name not in ("model", "_network")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -78,10 +78,11 @@ class Smooth:
         longer = max(n * c for n, c in zip(cells.shape, cell, strict=True))
         width = [self.sigma * longer / c for c in cell]
         weight = lit.astype(np.float32)
-        total = ndimage.gaussian_filter(cells * weight, width, mode="nearest")
-        out: Image = total / np.maximum(
+        total: Image = ndimage.gaussian_filter(cells * weight, width, mode="nearest")
+        mass: Image = np.maximum(
             ndimage.gaussian_filter(weight, width, mode="nearest"), np.float32(1e-6)
         )
+        out: Image = total / mass
         return out
 
     def describe(self) -> dict[str, Any]:

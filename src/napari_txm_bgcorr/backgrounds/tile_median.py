@@ -84,7 +84,7 @@ class TileMedian:
         logs = np.empty((len(chosen), rows, columns), np.float32)
 
         def read(k: int) -> None:
-            progress.check()  # here, too: threads are ahead of whoever counts
+            progress.check()  # also in the threads, which run ahead of the reports
             logs[k] = log_beam(scan.tiles[chosen[k]], self._dark)
 
         for done, _ in enumerate(spread(read, range(len(chosen)), cpu_cores()), 1):

@@ -1,4 +1,7 @@
-"""The command `txm-bgcorr`: the same work as the panels, without a window."""
+"""The command `txm-bgcorr`: the same work as the panels, without a window.
+
+One module per subcommand. `main` prints errors of the program as one line.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ from napari_txm_bgcorr import __version__
 from napari_txm_bgcorr.errors import TxmError
 
 from . import (
-    bench,
     correct,
     doctor,
     evaluate,
@@ -27,6 +29,7 @@ from . import (
     train,
     watch,
 )
+from .bench import command as bench
 from .options import expanded, many_values
 
 __all__ = ["app", "main"]
@@ -106,7 +109,7 @@ def _give_up(message: str) -> NoReturn:
 
 
 def _usage(error: Any) -> str:
-    """What typer has to say about a command line, with the help to read; help itself as it is."""
+    """Format typer's error about a command line with the help to read; print a bare help text."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "txm-bgcorr"
     text = error.format_message()

@@ -36,7 +36,7 @@ Backgrounds = dict[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class SuiteOptions:
-    """What the user asked for.
+    """Options of the command.
 
     Attributes
     ----------
@@ -46,15 +46,15 @@ class SuiteOptions:
     only : str
         Part of the names of the cases to run.
     methods : tuple of str
-        Instead of those of the manifest and `COMPARED`; each with options of ``correct``.
+        Methods in place of those of the manifest and `COMPARED`; each with options of ``correct``.
     external : mapping of str to Path
         Name of a method to a folder of its backgrounds, ``<case>/<tile>.tif``.
     fine_tune : bool
         Also run the cases that fine-tune the model first.
     model, device : str
-        Of the learned methods.
+        Model and device of the learned methods.
     pictures : Path or None
-        Folder for a PNG a case and method.
+        Folder for one PNG per case and method.
     """
 
     data: Path

@@ -129,7 +129,7 @@ def _show(step: TrainStep) -> None:
 
 
 def _told(settings: TrainConfig, data: TrainingData) -> tuple[str, ...]:
-    """What the validation can tell, where the user's images are learned from."""
+    """Sentences on what is held out for validation, if the user's images are trained on."""
     if not any(data.counts().values()):
         return ()
     from napari_txm_bgcorr.training.data import validation_tells
@@ -138,7 +138,7 @@ def _told(settings: TrainConfig, data: TrainingData) -> tuple[str, ...]:
 
 
 def _source(config: str | None, run: Path, resume: bool) -> str:
-    """Where the settings are read from; a resumed run's own need no naming."""
+    """Source of the settings; a resumed run without CONFIG uses its own."""
     own = run / "config.yaml"
     if config is not None and not (resume and own.is_file() and _is_preset(config)):
         return config

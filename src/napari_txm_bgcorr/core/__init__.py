@@ -1,4 +1,4 @@
-"""What a scan is and what correcting means: tiles, references, methods, division.
+"""Scans and their correction: tiles, references, background methods, division.
 
 NumPy and SciPy only; every other package builds on this one.
 """

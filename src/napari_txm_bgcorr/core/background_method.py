@@ -1,4 +1,4 @@
-"""The protocol of background methods, what some offer besides, and what they tell the user."""
+"""Protocols of background methods: the required one, optional ones, and remarks for the user."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ UNCERTAINTY_UNIT = "log, standard deviation, level left out"
 
 @runtime_checkable
 class BackgroundMethod(Protocol):
-    """What every background method offers, classical or learned.
+    """Interface of every background method, classical or learned.
 
     Attributes
     ----------
     name : str
-        Row of the method table.
+        Name in the method table.
     workers : int
-        Threads that may each ask for a background.
+        Number of threads that may ask for backgrounds at the same time.
     """
 
     name: str
@@ -99,7 +99,7 @@ class StatesUncertainty(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class TilePrediction:
-    """What a look at some tiles tells.
+    """Background of some tiles, and what else the method knows about them.
 
     Attributes
     ----------
@@ -153,7 +153,7 @@ MATCH = frozenset({"auto"})  # take those that match
 
 
 def method_notes(described: Mapping[str, Any]) -> list[str]:
-    """What the user should know of the method's last fit, from its description."""
+    """Remarks for the user on the method's last fit, from its description."""
     stage = described.get("joint")
     model = stage.get("notes", ()) if isinstance(stage, Mapping) else ()
     return [str(note) for note in (*described.get("notes", ()), *model)]

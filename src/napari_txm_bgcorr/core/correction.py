@@ -1,4 +1,4 @@
-"""From raw, background and dark to transmission: the only place that divides."""
+"""Transmission from raw, background and dark: the only module that divides."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class DivideOptions:
-    """How special pixels are treated; see the page "Correction" of the documentation.
+    """Treatment of special pixels; see the page "Correction" of the documentation.
 
     Attributes
     ----------

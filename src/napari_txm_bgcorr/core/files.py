@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 
 
 def is_busy(error: OSError) -> bool:
-    """Whether another program may have the file open (Windows only)."""
+    """Return True if another program may have the file open (Windows only)."""
     # opening a file, unlike renaming one, tells no number of Windows
     denied = _WINDOWS and isinstance(error, PermissionError)
     return denied or getattr(error, "winerror", None) in BUSY

@@ -21,7 +21,7 @@ __all__ = ["ASKED", "with_pedestal"]
 TILES = 9  # to look at
 RIM = 1 / 64  # of the field: the edge of the aperture is blurred
 LEAST = 1 / 1000  # of the field that is closed, within the blurred edge
-ASKED = 1 / 4000  # the same where somebody wants it: the small corners of TLS BL01B are 1 / 1400
+ASKED = 1 / 4000  # the same if the user asks for it: the small corners of TLS BL01B are 1 / 1400
 DIMMEST = 0.01  # quantile of the lit pixels: no specimen is below the pedestal
 
 

@@ -1,4 +1,4 @@
-"""Progress and cancelling: who is told how far work is, and who may end it."""
+"""Progress reports and cancelling of long work."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _never() -> bool:
 
 @dataclass(frozen=True)
 class Progress:
-    """Who is told how far work is, and who may end it.
+    """Callbacks that report the progress of some work and may end it.
 
     Attributes
     ----------
@@ -32,9 +32,9 @@ class Progress:
         `report(stage, done, total)`, called after every tile, pair of tiles or round of a
         stage, one call at a time but from any thread. What it raises ends the work.
     should_stop : callable
-        Asked before every tile, pair or round.
+        Called before every tile, pair or round; True ends the work.
     say : callable
-        `say(sentence)`: what the user should know while the work goes on.
+        `say(sentence)`, called with remarks for the user while the work goes on.
     """
 
     report: Report = _nothing

@@ -1,4 +1,4 @@
-"""What was done to which bytes by which method; and the guard against doing it twice."""
+"""Record of the input, method and options of a result; refusal to correct twice."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PACKAGES = ("napari-txm-bgcorr", "numpy", "scipy", "torch", "monai")
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a result was made.
+    """Record of how a result was made.
 
     Attributes
     ----------

@@ -40,7 +40,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class ReferenceMatch:
-    """How each reference serves each tile of a scan.
+    """Fit of each reference to each tile of a scan.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class ReferenceMatch:
 
     @property
     def missed(self) -> bool:
-        """Some reference serves no tile, or some tile has none."""
+        """True if some reference fits no tile, or some tile has none."""
         apart = ~self.shape_usable
         return bool(apart.size) and bool(apart.all(axis=0).any() or apart.all(axis=1).any())
 
@@ -210,7 +210,7 @@ def _scaled(scan: Scan, references: References, factors: Floats) -> References:
 
 @dataclass(frozen=True, eq=False)
 class _Taken:
-    """How images were taken: `(K,)` float64 each, NaN where unknown."""
+    """Acquisition of images: `(K,)` float64 each, NaN where unknown."""
 
     energy_ev: Floats
     exposure_s: Floats

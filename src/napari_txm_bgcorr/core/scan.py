@@ -1,4 +1,4 @@
-"""The one noun every reader produces and every method consumes: a scan of raw tiles."""
+"""A scan of raw tiles: made by every reader, consumed by every background method."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Kind = Literal["single", "mosaic", "series"]
 
 @dataclass(frozen=True)
 class Source:
-    """Where a scan came from.
+    """Origin of a scan.
 
     Attributes
     ----------

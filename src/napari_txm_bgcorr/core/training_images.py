@@ -1,4 +1,4 @@
-"""Images that a training learns from, as arrays: what readers hand to the engine."""
+"""Images that a training learns from, as arrays."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ImageStack:
         return int(self.images.shape[0])
 
     def facts_of(self, k: int) -> Mapping[str, float]:
-        """What is known of the acquisition of image `k`."""
+        """Known facts of the acquisition of image `k`."""
         return self.acquisition[k] if self.acquisition else {}
 
 

@@ -26,7 +26,7 @@ START = np.datetime64("2024-01-01T00:00:00", "s")
 
 @dataclass(frozen=True)
 class Case:
-    """What the user has.
+    """Data that a user has: tiles, and references of some age.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Case:
     side : int
         Mosaic of `side` x `side` tiles; 1: single tiles.
     ages_h : tuple of float
-        How long before the first tile each reference was taken.
+        Time of the first tile less that of each reference.
     """
 
     name: str

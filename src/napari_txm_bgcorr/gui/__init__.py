@@ -1,1 +1,5 @@
-"""Panels for napari: Qt and layers, no numerics."""
+"""Panels for napari: Qt and layers, no numerics.
+
+One package per panel, `layers` for the viewer's layers, `common` for what panels share. The
+manifest ``napari.yaml`` names the entry points.
+"""

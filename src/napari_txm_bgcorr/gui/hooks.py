@@ -1,4 +1,4 @@
-"""What napari calls: the reader of files and folders dropped on the window."""
+"""Reader hook of napari for files and folders dropped on the window."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def read_layers(path: PathOrPaths) -> LayerTuples:
 
 @dataclass
 class _Found:
-    """What was read: layers, overviews still to be drawn on them, and what could not be read."""
+    """Layers that were read, overviews still to be drawn on them, and errors of unread paths."""
 
     layers: LayerTuples = field(default_factory=list)
     fills: list[tuple[tuple[Any, ...], str, int, Iterator[int]]] = field(default_factory=list)

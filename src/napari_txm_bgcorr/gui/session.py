@@ -1,4 +1,4 @@
-"""What the user has asked for, without Qt: evented choices, and their one step to a job."""
+"""Choices of the user in the correction panel, without Qt, and their conversion to a job."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Which files of a folder are whole and new: what a microscope still writes is left to wait.
+"""Polling of a folder for new, complete images; files still being written are left to wait.
 
-Folders are looked through again and again: network shares, on which microscopes write, send no
-notices of changes to other machines. No Qt and no thread here; the command line and the panel
-ask when they like.
+Folders are polled because network shares, on which microscopes write, send no change events to
+other machines. There is no Qt and no thread in this module; the command line and the panel
+call `Watcher.poll`.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Watcher:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing changed of late: what waits now waits for more than time."""
+        """True if no waiting file has changed within the settling time."""
         now = self._clock()
         return all(
             self._seen[path].judged or now - self._seen[path].since >= self._settle_s
@@ -156,7 +156,7 @@ class Watcher:
         )
 
     def _why_not(self, path: Path, still_s: float) -> str | None:
-        """Why a file is not whole yet; None: it is."""
+        """Reason why a file is not complete yet; None: it is."""
         if still_s < self._settle_s:
             return "still changing"
         try:
@@ -188,7 +188,7 @@ class Watcher:
 
 
 def readable(path: Path) -> bool:
-    """Whether an image has all the images that it was planned to have.
+    """Return True if a file has all the images that it was planned to have.
 
     Raises
     ------

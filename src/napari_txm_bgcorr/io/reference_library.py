@@ -36,7 +36,7 @@ Line = dict[str, Any]
 
 
 def can_read(path: Path) -> bool:
-    """Whether a folder is a library of references."""
+    """Return True if a folder is a library of references."""
     return (path / JOURNAL).is_file() and (path / "zarr.json").is_file()
 
 
@@ -66,6 +66,7 @@ def _images(lines: list[Line]) -> list[Line]:
 def _stack(path: Path, name: str, kept: list[Line]) -> ImageStack:
     with reading(path, name):
         array = zarr.open_array(path / name, mode="r")
+        _, height, width = array.shape
     places = [int(line["index"]) for line in kept]
     dates = [line.get("date") for line in kept]
     times = None
@@ -73,7 +74,7 @@ def _stack(path: Path, name: str, kept: list[Line]) -> ImageStack:
         times = np.array(dates, "datetime64[s]")
     reader = _Reader(path, name, tuple(places))
     return ImageStack(
-        LazyTiles((len(kept), *array.shape[1:]), array.dtype, reader),
+        LazyTiles((len(kept), height, width), array.dtype, reader),
         tuple(str(line["name"]) for line in kept),
         tuple(_session(line) for line in kept),
         times,

@@ -33,7 +33,15 @@ __all__ = ["Report", "csv_text", "html_text", "worst", "write_csv", "write_html"
 Image = NDArray[np.float32]
 
 WORST = 5  # tiles shown with pictures
-LISTED = ("seam_before", "seam_after", "bend", "level", "departure", "residue", "valid")
+LISTED = (
+    "seam_before",
+    "seam_after",
+    "seam_shape",
+    "level",
+    "departure",
+    "shared_residue",
+    "valid",
+)
 PROVENANCE = {
     "source_path": "source",
     "source_sha256": "SHA-256 of the source",
@@ -48,7 +56,7 @@ PROVENANCE = {
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What goes on the page.
+    """Content of the page.
 
     Attributes
     ----------
@@ -57,7 +65,7 @@ class Report:
     raw, corrected : (H, W) float32
         Pictures of the whole scan: counts, transmission; NaN where there is nothing.
     thumbnails : mapping of int to (raw, corrected)
-        Small pictures `(y, x)` of the tiles that `worst` names.
+        Small pictures `(y, x)` of the tiles that `worst` lists.
     provenance : mapping
         JSON-ready, as embedded in the output.
     facts : mapping of str to str

@@ -1,6 +1,6 @@
 """Find and read what a training learns from: references, clean samples, pairs.
 
-Paths are files, folders or libraries (`io.library`). A file named by the user must be
+Paths are files, folders or libraries (`io.reference_library`). A file named by the user must be
 readable; an unreadable one in a folder is left out and noted.
 """
 
@@ -143,7 +143,7 @@ def _stack(path: Path, role: str) -> ImageStack:
 
 
 def _facts(scan: Scan, taken: References, k: int) -> dict[str, float]:
-    """How image `k` was taken, as far as it is known."""
+    """Known acquisition facts of image `k`, by name."""
     each = {"energy_ev": taken.energies_ev, "exposure_s": taken.exposures_s}
     known = {name: getattr(scan, name) for name in ACQUISITION}
     known |= {name: None if values is None else values[k] for name, values in each.items()}

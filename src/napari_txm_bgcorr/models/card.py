@@ -1,7 +1,7 @@
-"""What a model's card says beyond its network: use, instrument, range, data, limits, licence.
+"""Card of a model beyond its network: use, instrument, range, data, limits, licence.
 
-A card travels with its model, so it holds no place on the machine that made it: `without_places`
-keeps the last part of every path.
+A card is distributed with its model, so it holds no path of the machine that made it:
+`without_places` keeps the last part of every path.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _dark(share_kept: float) -> str:
 
 
 def acquisition_of(stacks: Iterable[ImageStack]) -> Facts:
-    """What the files of images tell of how they were taken, for `facts_of_images`."""
+    """Ranges of the acquisition facts in the files of images, for `facts_of_images`."""
     found: dict[str, set[float]] = {}
     for stack in stacks:
         for known in stack.acquisition:
@@ -177,7 +177,7 @@ def facts_of_images(stacks: Iterable[ImageStack], acquisition: Mapping[str, Any]
 
 
 def carries(card: Mapping[str, Any]) -> str:
-    """What a card says of the references inside its model, in words; empty: none."""
+    """Describe the references inside a model from its card; empty: none."""
     found = card.get("references")
     if not isinstance(found, Mapping):
         return ""
@@ -189,7 +189,7 @@ def carries(card: Mapping[str, Any]) -> str:
 
 
 def left_out(card: Mapping[str, Any]) -> str:
-    """What an exported graph lacks of its model; empty: nothing."""
+    """Describe the parts of a model that its exported graph lacks; empty: none."""
     inside, network = carries(card), card.get("network")
     found = [f"The model carries {inside}. They are not in this graph."] if inside else []
     if isinstance(network, Mapping) and network.get("probabilistic"):

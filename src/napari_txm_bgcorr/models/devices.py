@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,7 +16,6 @@ from napari_txm_bgcorr.errors import DeviceError
 __all__ = [
     "DeviceInfo",
     "choose_device",
-    "cpu_cores",
     "guard",
     "has_bf16",
     "is_out_of_memory",
@@ -104,7 +102,7 @@ def choose_device(wanted: str = "auto") -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch says that memory ran out."""
+    """Return True if an error means that memory ran out."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
@@ -112,7 +110,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def has_bf16(device: str | torch.device) -> bool:
-    """Whether a device computes in bfloat16 itself, and faster than in float32."""
+    """Return True if a device computes in bfloat16 itself, and faster than in float32."""
     place = torch.device(device)
     if place.type != "cuda":
         return False
@@ -120,13 +118,13 @@ def has_bf16(device: str | torch.device) -> bool:
 
 
 def trains_in_bf16(device: str | torch.device) -> bool:
-    """Whether training is faster in bfloat16, which it also is on CPUs that multiply in it.
+    """Return True if training is faster in bfloat16, as it also is on CPUs that multiply in it.
 
     Tiles are corrected in float32 on every CPU alike.
     """
     if torch.device(device).type != "cpu":
         return has_bf16(device)
-    native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # there is no public question
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # no public function
     return native is not None and bool(native())
 
 
@@ -148,13 +146,6 @@ def guard(device: str) -> Iterator[None]:
                 f"device {device}: out of memory ({first}); close other programs, or choose cpu"
             ) from error
         raise DeviceError(f"device {device}: computing failed ({first}); choose cpu") from error
-
-
-def cpu_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager

@@ -70,7 +70,7 @@ class Carried:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is stored beside the weights, by name."""
+        """Tensors to store beside the weights, by name."""
         found = {f"{PREFIX}images": torch.from_numpy(np.ascontiguousarray(self.images))}
         if self.times is not None:
             seconds = self.times.astype("datetime64[s]").astype(np.int64)
@@ -96,7 +96,7 @@ class Carried:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> Carried | None:
-        """Those of a model's file, or None where it carries none.
+        """Read the references in a model's file; None if it carries none.
 
         Raises
         ------

@@ -8,7 +8,7 @@ __all__ = ["NetworkConfig"]
 
 
 class NetworkConfig(BaseModel):
-    """Which network, its size and its outputs.
+    """Settings of a network: its kind, size and outputs.
 
     Attributes
     ----------

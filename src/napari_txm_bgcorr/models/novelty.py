@@ -1,9 +1,9 @@
-"""How unlike its training an image is to the network: distance of its inner features.
+"""Novelty of a tile to a network: distance of its inner features from those of the training.
 
-The network looks at a tile without a prior; the features of its coarsest layer, averaged over
-the field, are compared with those of simulated training tiles by the Mahalanobis distance along
-their main axes (after K. Lee et al., NeurIPS 31 (2018) 7167). This tells scans of another kind;
-it does not tell which tiles are wrong: see the page "Flags" of the documentation.
+The network sees a tile without a prior; the features of its coarsest layer, averaged over the
+field, are compared with those of simulated training tiles by the Mahalanobis distance along
+their main axes (after K. Lee et al., NeurIPS 31 (2018) 7167). This detects scans of another
+kind; it does not tell which tiles are wrong: see the page "Flags" of the documentation.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ class Novelty:
 def novelty_of(
     scan: Scan, provenance: Mapping[str, Any] | None
 ) -> Callable[[TileResult], float] | None:
-    """What tells the novelty of a result's tiles to the model that made it.
+    """Function that gives the novelty of a result's tiles to the model that made it.
 
     Parameters
     ----------

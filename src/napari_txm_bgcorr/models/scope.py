@@ -1,4 +1,4 @@
-"""Whether a model suits the data, said before it is used."""
+"""Check, before a model is used, that a scan lies within the range on its card."""
 
 from __future__ import annotations
 

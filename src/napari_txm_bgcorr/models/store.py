@@ -193,7 +193,7 @@ def remove_model(name: str) -> Path:
 
 
 def unused_name(wish: str) -> str:
-    """The wish itself as a usable name, or with a number where a model has it already."""
+    """Make a usable file name of the wanted one, with a number if a model has it already."""
     base = re.sub(r"[^\w .+-]", "-", wish).strip(" .-")[:70] or "model"
     if _RESERVED.fullmatch(base):
         base = f"model-{base}"

@@ -1,4 +1,4 @@
-"""Between counts and the network: what it reads, what it gives back.
+"""Conversion between counts and the network's inputs and outputs.
 
 The network works in log counts on the whole tile resampled to its field, with one scale per
 tile (the median) removed. Input channels: the raw tile; the prior background or zeros; how
@@ -66,7 +66,7 @@ class Pairs(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What the network is trained on.
+    """Batch of training samples.
 
     Attributes
     ----------
@@ -147,7 +147,7 @@ def floored_log(field: Tensor) -> Tensor:
 
 
 def free_truth(transmission: Tensor) -> Tensor:
-    """Map of free pixels, 1 or 0, of a known transmission; see `core.specimens.free_of_sample`."""
+    """Map of sample-free pixels, 1 or 0, of a known transmission: within `FREE` of 1."""
     return ((transmission - 1).abs() < FREE).to(torch.float32)
 
 

@@ -58,7 +58,7 @@ def start_from(network: nn.Module, model: str | Path) -> None:
 
 
 def _fits(given: Tensor, own: Tensor) -> bool:
-    """Whether tensors agree but for the number of outputs, which come first or not at all."""
+    """Return True if shapes are equal, or differ by 1 output against 3 in the first dimension."""
     if given.shape == own.shape:
         return True
     sizes = sorted((len(given), len(own))) if given.ndim and own.ndim else (1, 2)

@@ -1,4 +1,4 @@
-"""Where the tiles of a mosaic lie, and how they become one picture.
+"""Positions of the tiles of a mosaic, and their assembly into one picture.
 
 An overview of the scan, registration of neighbouring tiles, blending.
 """

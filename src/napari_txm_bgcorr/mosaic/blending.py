@@ -56,7 +56,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Where tiles lie in a mosaic.
+    """Positions of tiles in a mosaic, in whole pixels.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The fine pattern that the tiles of a scan share: believed where halves of the tiles agree."""
+"""The fine pattern that the tiles of a scan share, kept where halves of the tiles agree."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BANDS = (1 / 512, 1 / 128, 1 / 64, 1 / 32, 1 / 16)  # of the field: where residu
 
 
 def shared_pattern(residuals: NDArray[np.float16], lit: Mask) -> tuple[Image, NDArray[np.float64]]:
-    """What high-passed log residuals of the tiles have in common, and how much is believed.
+    """Estimate the pattern that high-passed log residuals of the tiles share.
 
     The specimen moves from tile to tile and the pattern does not: of the median over tiles,
     each band is kept by its share of signal, ``S / (S + N)``, with S and N from the medians of

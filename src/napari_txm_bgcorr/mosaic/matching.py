@@ -1,4 +1,4 @@
-"""How alike two neighbouring tiles are at every shift that they may have."""
+"""Likeness of two neighbouring tiles at every shift that they may have."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Matcher:
         side = max(self._lit.shape)
         self._seen = self._lit.astype(np.float32)
         self._sigma = LOW_PASS * side
-        self._mass = np.maximum(ndimage.gaussian_filter(self._seen, self._sigma), 1e-3)
+        self._mass: Image = np.maximum(ndimage.gaussian_filter(self._seen, self._sigma), 1e-3)
         self._coarse, self._even = (SmoothedTile(self._lit, share) for share in (HIGH_PASS, EVEN))
         self._least = LEAST_COMMON * self._lit.size
         self._kept: dict[int, Image] = {}
@@ -174,13 +174,14 @@ class Matcher:
 
     def _filtered(self, i: int) -> Image:
         """High-passed tile, outliers bounded, contrast evened out, zero where unlit."""
-        log = self._overview.raw[i] * self._seen
-        band = ndimage.gaussian_filter(log, self._sigma) / self._mass - self._coarse(log)
+        log: Image = self._overview.raw[i] * self._seen
+        band: Image = ndimage.gaussian_filter(log, self._sigma) / self._mass - self._coarse(log)
         limit = 5 * 1.4826 * float(np.median(np.abs(band[self._lit][::4]))) + 1e-6
         band = np.clip(band, -limit, limit) * self._seen
-        contrast = np.sqrt(np.maximum(self._even(band * band), 0))
+        contrast: Image = np.sqrt(np.maximum(self._even(band * band), 0))
         usual = float(np.median(contrast[self._lit][::4]))
-        even: Image = band / np.maximum(contrast, np.float32(LEAST_CONTRAST * usual + 1e-6))
+        least: Image = np.maximum(contrast, np.float32(LEAST_CONTRAST * usual + 1e-6))
+        even: Image = band / least
         return even
 
 
@@ -251,8 +252,8 @@ class _Windows:
         self.common = self._back(self.a_lit * self.b_lit)
 
     def _forward(self, x: NDArray[np.generic]) -> NDArray[np.complex64]:
-        out: NDArray[np.complex64] = fft.rfft2(np.asarray(x, np.float32), self.size)
-        return out
+        single: Image = np.asarray(x, np.float32)
+        return fft.rfft2(single, self.size)
 
     def _back(self, x: NDArray[np.complex64]) -> Floats:
         out: Floats = fft.irfft2(x, self.size)[self.places].astype(np.float64)

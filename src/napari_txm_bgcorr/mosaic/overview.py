@@ -50,7 +50,7 @@ STAGE = "looking at tiles"
 
 @dataclass(frozen=True, eq=False)
 class Overview:
-    """What all tiles share, and each tile at `WORK_PX`.
+    """Shared pattern of all tiles, and each tile reduced to `WORK_PX`.
 
     Attributes
     ----------
@@ -149,7 +149,7 @@ class MethodBackgrounds(LazyTiles):
         return one
 
     def seen(self, i: int, tile: NDArray[Any]) -> TilePrediction:
-        """The same, and what else the method sees in it."""
+        """Background of tile `i`, with the method's other predictions for it."""
         if not isinstance(self._method, PredictsTiles):
             return TilePrediction(self.of(i, tile)[None])
         return self._method.predict_tiles(tile[None], np.array([i], np.int64))
@@ -253,7 +253,7 @@ def survey(
 
 
 def _of_all(told: dict[int, Image], cells: Image, others: float) -> Image | None:
-    """What is told of some tiles, on the cells of all."""
+    """Array `(T, cy, cx)` with the given values of some tiles and `others` elsewhere."""
     if not told:
         return None
     out = np.full_like(cells, others)
@@ -329,7 +329,7 @@ class _Keeper:
     progress: Progress
 
     def __call__(self, i: int) -> _SeenTile:
-        self.progress.check()  # here, too: threads are ahead of whoever counts
+        self.progress.check()  # also in the threads, which run ahead of the reports
         counts = np.asarray(self.scan.tiles[i])
         log_raw = log_beam(counts, self.dark)
         coarse = cells_of(log_raw.shape, len(self.scan))

@@ -1,4 +1,4 @@
-"""Where the tiles of a mosaic really lie, from what neighbours show twice."""
+"""Registration of the tiles of a mosaic, from the overlaps of neighbours."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def register(
 
     Given places that form a regular lattice are nominal: the stage's true step is found from all
     pairs of a direction together, and takes the place of the nominal one where nothing is seen.
-    Irregular ones were measured: they are believed, and refined by a few pixels. Measured shifts
+    Irregular ones were measured: they are refined by a few pixels only. Measured shifts
     are reconciled by least squares, those that contradict the others dropped.
 
     Parameters
@@ -163,7 +163,7 @@ def _measured(
     workers: int,
     progress: Progress,
 ) -> tuple[list[Edge], Floats]:
-    """Every pair compared, and the places to expect where nothing is seen."""
+    """Compare every pair; return the edges and the expected positions of pairs without overlap."""
     near = size if lattice is None else (round(WIDER * size[0]), round(WIDER * size[1]))
     pairs = neighbours(given, near)
     shifts = [(given[j] - given[i]) / matcher.bin_px for i, j in pairs]

@@ -1,4 +1,4 @@
-"""How two tiles are shifted, from their scores and from what other pairs tell of the step."""
+"""Most likely shift of two tiles, from their scores and from the step common to all pairs."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ LEAST_SCORE = 3.0  # and its likeness: belief alone is no match
 
 @dataclass(frozen=True, eq=False)
 class Belief:
-    """What is expected of a shift before two tiles are compared.
+    """Prior of a shift, before two tiles are compared.
 
     Attributes
     ----------
     shift : (2,) float64
         (y, x), bins.
     sd : float
-        In each direction, bins.
+        Standard deviation in each direction, bins.
     strays : float
-        Share of shifts that are anywhere.
+        Share of shifts that are outliers: anywhere, with equal probability.
     """
 
     shift: Floats
@@ -56,11 +56,11 @@ class FoundShift:
 
 
 def most_likely(scores: Scores, belief: Belief) -> FoundShift | None:
-    """Weigh scores by belief.
+    """Find the shift of highest posterior probability: likelihood of the scores times the prior.
 
     Returns
     -------
-    Found or None
+    FoundShift or None
         Sure where the peak holds nearly all probability and does not lie at the border of what
         was looked at. None where no shift is known.
     """

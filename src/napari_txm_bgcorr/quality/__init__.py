@@ -1,4 +1,4 @@
-"""How good a correction is: figures of each tile, flags, checks of references.
+"""Quality of a correction: figures of each tile, flags, checks of references.
 
 With the true background where it is known, and without it where it is not.
 """

@@ -1,4 +1,4 @@
-"""Which tiles to distrust, and why: several flags, each with its own measured worth.
+"""Flags on doubtful tiles, each with its own measured worth.
 
 Thresholds and worth are in ``flag_worth.json``, written by ``python benchmarks/flags.py --write``.
 """
@@ -34,7 +34,7 @@ class Flag:
     label : str
         A few words for a table or button.
     column : str
-        Row of `tile_table.COLUMNS` that is compared.
+        Row of `quality.table.COLUMNS` that is compared.
     meaning, remedy : str
         One sentence each.
     above : bool
@@ -67,7 +67,7 @@ class Flag:
 
     @property
     def shown(self) -> bool:
-        """Whether it has proved to find bad tiles, in distribution and out of it."""
+        """True if the flag has proved to find bad tiles, in distribution and out of it."""
         return self.fact or worth()[self.key].works
 
     def score(self, quality: TileQuality) -> NDArray[np.float64]:
@@ -98,23 +98,26 @@ FLAGS: dict[str, Flag] = {
     flag.key: flag
     for flag in (
         Flag("seam", "seam", "seam_after", "It differs from its neighbours in overlaps.", REDO),
-        Flag("bend", "seam shape", "bend",
+        Flag("seam_shape", "seam shape", "seam_shape",
              "It differs from its neighbours by more than a level.", REDO),
         Flag("level", "level", "level", "It is brighter or darker than its neighbours.",
              "Run the joint stage.", magnitude=True),
         Flag("unsure", "level unsure", "level_error",
              "Little tells its level: few tiles of its rows show the beam.",
              "Take a reference nearby, or set the level from an empty area.", of_level=True),
-        Flag("residue", "shared residue", "residue", "Fine pattern that all tiles share is left.",
+        Flag("shared_residue", "shared residue", "shared_residue",
+             "Fine pattern that all tiles share is left.",
              "Take more tiles or a reference.", magnitude=True),
-        Flag("ghost", "shared shading", "ghost", "Shading that all tiles share is left in it.",
+        Flag("shared_shading", "shared shading", "shared_shading",
+             "Shading that all tiles share is left in it.",
              "Take more tiles or a reference.", magnitude=True),
         Flag("departure", "odd background", "departure",
              "Its background has another shape than the others'.", REDO),
         Flag("jump", "jump", "jump", "Its background differs from those before and after.", REDO),
         Flag("leakage", "leakage", "leakage", "Its own structure is in its background.", REDO,
              magnitude=True),
-        Flag("cover", "structure", "cover", "It has much coarse structure, which hides the beam.",
+        Flag("structure", "structure", "structure",
+             "It has much coarse structure, which hides the beam.",
              "Take a reference."),
         Flag("novelty", "novel", "novelty", "The network was not trained on such images.",
              "Use a reference, or train further with your own."),
@@ -127,7 +130,7 @@ FLAGS: dict[str, Flag] = {
 
 @dataclass(frozen=True)
 class Worth:
-    """How well a flag found bad tiles of simulated mosaics.
+    """Measured performance of a flag on bad tiles of simulated mosaics.
 
     Attributes
     ----------
@@ -151,14 +154,14 @@ class Worth:
 
     @property
     def works(self) -> bool:
-        """Better than chance with the whole interval, on seen and on unseen mosaics."""
+        """True if the whole interval is better than chance, on seen and on unseen mosaics."""
         deciding = [row["auc"][1] for row in self.judged if row.get("decides")]
         lowest = [low for low in deciding if _known(low)]
         return self.threshold is not None and bool(lowest) and min(lowest) > USELESS
 
 
 def _known(value: float | None) -> bool:
-    """Neither null nor NaN: a set may hold bad tiles only."""
+    """Return True if a figure is neither null nor NaN: a set may hold bad tiles only."""
     return value is not None and value == value
 
 

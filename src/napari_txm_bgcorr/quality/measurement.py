@@ -74,7 +74,7 @@ class Gauge:
         ----------
         result : TileResult
         novelty : float
-            Of the learned method for this tile, see `engine.novelty`.
+            Novelty of this tile to the learned method, see `models.novelty`.
 
         Raises
         ------
@@ -151,7 +151,7 @@ class Gauge:
         self._positions, self._registered = places, registered
 
     def _overview(self) -> Overview:
-        """What registration looks at: corrected tiles have no pattern that could hold it."""
+        """Overview for registration; corrected tiles have no fixed pattern to mislead it."""
         known = np.isfinite(self._corrected)
         lit_bins: Mask = (
             known[self.measured].mean(axis=0) > 0.5 if self.measured.any() else known[0]
@@ -201,7 +201,7 @@ class Gauge:
         )
         sides = sides_of(pairs, self._positions, len(self.scan))
         departure, jump, leak = departures(self._background, self._tile, self.scan.times, seen)
-        coarse, cover = structure(self._tile - self._background)
+        coarse, structures = structure(self._tile - self._background)
         return TileQuality(
             names=self.scan.names,
             size=self.size,
@@ -213,15 +213,15 @@ class Gauge:
             sides_after=sides.after,
             seam_before=_median(sides.before),
             seam_after=_median(sides.after),
-            bend=_median(sides.bend),
+            seam_shape=_median(sides.bend),
             level=_mean(sides.offset),
             level_error=self._level_error.copy(),
-            residue=residues(self._fine, seen),
-            ghost=ghosts(coarse, seen),
+            shared_residue=residues(self._fine, seen),
+            shared_shading=ghosts(coarse, seen),
             departure=departure,
             jump=jump,
             leakage=leak,
-            cover=cover,
+            structure=structures,
             novelty=self._novelty.copy(),
             valid=self._valid.copy(),
         )
@@ -337,10 +337,10 @@ def _result(
 def trusted(
     raw: NDArray[Any], background: Image, transmission: Image, dark: Image | None = None
 ) -> Mask:
-    """Where a tile can be trusted, for outputs that did not save a mask; `(Y, X)` bool.
+    """Mask `(Y, X)` bool of the trusted pixels of a tile, for outputs that did not save one.
 
     The lit field, without saturated, dead and undefined pixels. (The hot pixels that the
-    division found are filled in its output and not known here.)
+    division found are filled in its output and cannot be told from it.)
     """
     known: Mask = lit_field(background if dark is None else background - dark)
     known &= np.isfinite(transmission) & (transmission > 0) & (raw > 0)

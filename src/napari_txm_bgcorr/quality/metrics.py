@@ -1,4 +1,4 @@
-"""How good a background is: against the truth, and where there is none.
+"""Quality of a background: against the truth, and without it.
 
 A figure for one tile is a plain number; NaN says that it cannot be told from this tile.
 """
@@ -97,7 +97,7 @@ def leakage(
     transmission: NDArray[Any],
     valid: Mask | None = None,
 ) -> float:
-    """How much of the specimen's large structure went into the background of one tile.
+    """Share of the specimen's large structure that went into the background of one tile.
 
     Slope of the low-passed log background error on the low-passed log transmission: 0 none,
     1 all of it (the corrected tile shows nothing but fine detail).
@@ -107,7 +107,7 @@ def leakage(
     predicted, true : (Y, X) counts
         Beam alone.
     transmission : (Y, X)
-        True one.
+        True transmission.
     valid : (Y, X) bool or None
 
     Returns
@@ -159,7 +159,7 @@ def seam(
     tiles : (T, Y, X)
         Transmissions.
     positions_px : (T, 2)
-        Registered top left corners as (y, x), rounded to whole pixels here.
+        Registered top left corners as (y, x), rounded to whole pixels by this function.
     valid : (T, Y, X) bool or None
 
     Returns
@@ -200,7 +200,7 @@ def _overlap(
 def shared_residue(
     tiles: Sequence[NDArray[Any]] | NDArray[Any], valid: Sequence[Mask] | None = None
 ) -> float:
-    """What the tiles of a scan still have in common: the fixed pattern left over.
+    """Residual fixed pattern that the tiles of a scan have in common.
 
     Mean correlation, at zero shift, of the high-passed log tiles with one another. Raw
     tiles of TLS BL01B give 0.4 (a specimen that fills the field) to 0.7; 0 where the pattern

@@ -1,4 +1,4 @@
-"""Whether an image can serve as a reference: lit, not clipped, without sample."""
+"""Checks that an image can serve as a reference: lit, not clipped, without sample."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Floats = NDArray[np.float32]
 
 
 def fault_of(image: NDArray[Any], least_level: float = 100.0) -> str | None:
-    """Why an image is no reference, judged by itself, or None.
+    """Reason why an image is no reference, judged by itself, or None.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def thumbnail(image: NDArray[Any]) -> Floats:
 
 
 def sample_score(own: Floats, others: Sequence[Floats]) -> float:
-    """How much an image is dimmed by something that other references do not show.
+    """Score of the absorption in an image that other references do not show.
 
     The log ratio to the median of other references, less a cubic surface (what drift does):
     root mean square of what lies below it, less (in squares) `ROUGH` of the surface's own, since

@@ -1,4 +1,4 @@
-"""What is known of the quality of each tile of a scan: one table, one row a tile.
+"""Table of the quality figures of a scan, one row per tile.
 
 All differences are of logarithms, so 0.01 is one per cent. NaN: cannot be told from this tile.
 """
@@ -21,7 +21,7 @@ SIDES = ("top", "left", "right", "bottom")
 
 @dataclass(frozen=True)
 class Column:
-    """How a figure of a tile is shown.
+    """Label, unit and meaning of a figure in the table.
 
     Attributes
     ----------
@@ -50,17 +50,17 @@ COLUMNS: dict[str, Column] = {
     "seam_after": Column(
         "seam after", "%", "Difference of the corrected tile to its neighbours in the overlaps."
     ),
-    "bend": Column("seam shape", "%", "The same less one level for each overlap."),
+    "seam_shape": Column("seam shape", "%", "The same less one level for each overlap."),
     "level": Column("level", "%", "Level of the corrected tile against its neighbours."),
     "level_error": Column(
         "level error",
         "%",
         "How far its level may be off, one standard deviation, as the joint stage sees it.",
     ),
-    "residue": Column(
+    "shared_residue": Column(
         "shared residue", "", "Fine pattern that the corrected tile has in common with others."
     ),
-    "ghost": Column(
+    "shared_shading": Column(
         "shared shading", "", "Coarse shading that the corrected tile has in common with others."
     ),
     "departure": Column(
@@ -70,7 +70,7 @@ COLUMNS: dict[str, Column] = {
     "leakage": Column(
         "leakage", "", "Share of the tile's own coarse structure found in its background."
     ),
-    "cover": Column("structure", "%", "Coarse structure of the corrected tile, rms."),
+    "structure": Column("structure", "%", "Coarse structure of the corrected tile, rms."),
     "novelty": Column(
         "novelty", "", "How unlike what the network was trained on; 1 is the edge of that."
     ),
@@ -101,16 +101,16 @@ class TileQuality:
         in the overlap: of the raw tiles, and of the corrected ones.
     seam_before, seam_after : (T,) float64
         Median of these over the sides.
-    bend : (T,) float64
+    seam_shape : (T,) float64
         As `seam_after`, less one level for each overlap: what no gain can mend.
     level : (T,) float64
         Mean log of the corrected tile less that of its neighbours, in the overlaps.
     level_error : (T,) float64
         Standard deviation of the background's level against the mean of all tiles that the joint
         stage's equations leave; NaN where it was not applied.
-    residue : (T,) float64
+    shared_residue : (T,) float64
         Mean correlation, at zero shift, of the high-passed corrected tile with the others.
-    ghost : (T,) float64
+    shared_shading : (T,) float64
         The same for structure of 1/16 to 1/4 of the field.
     departure : (T,) float64
         Rms of the log background less the median over the scan's, one level removed.
@@ -118,10 +118,10 @@ class TileQuality:
         Rms of the log background less the mean of those before and after in time.
     leakage : (T,) float64
         Slope of the background's departure on the tile's own, low-passed.
-    cover : (T,) float64
+    structure : (T,) float64
         Rms of the low-passed log of the corrected tile.
     novelty : (T,) float64
-        Of the learned method, see `engine.novelty`; NaN for others.
+        Novelty to the learned method, see `models.novelty`; NaN for others.
     valid : (T,) float64
         Share of pixels in 0..1.
     """
@@ -136,15 +136,15 @@ class TileQuality:
     sides_after: Floats
     seam_before: Floats
     seam_after: Floats
-    bend: Floats
+    seam_shape: Floats
     level: Floats
     level_error: Floats
-    residue: Floats
-    ghost: Floats
+    shared_residue: Floats
+    shared_shading: Floats
     departure: Floats
     jump: Floats
     leakage: Floats
-    cover: Floats
+    structure: Floats
     novelty: Floats
     valid: Floats
 

@@ -60,7 +60,7 @@ class TilePairs:
 
 @dataclass(frozen=True, eq=False)
 class Sides:
-    """`(T, 4)` float64 each, by `tile_table.SIDES`; NaN where no neighbour is."""
+    """`(T, 4)` float64 each, by `quality.table.SIDES`; NaN on sides without a neighbour."""
 
     before: Floats
     after: Floats
@@ -236,8 +236,9 @@ def structure(log: Image) -> tuple[Image, Floats]:
 
 def _smooth(image: Image, known: Mask, sigma: float) -> Image:
     weight = known.astype(np.float32)
-    mass = np.maximum(ndimage.gaussian_filter(weight, sigma), np.float32(1e-6))
-    out: Image = ndimage.gaussian_filter(np.where(known, image, np.float32(0)), sigma) / mass
+    mass: Image = np.maximum(ndimage.gaussian_filter(weight, sigma), np.float32(1e-6))
+    filled: Image = np.where(known, image, np.float32(0))
+    out: Image = ndimage.gaussian_filter(filled, sigma) / mass
     return out
 
 
@@ -247,7 +248,7 @@ def departures(
     times: NDArray[np.datetime64] | None,
     seen: Mask,
 ) -> tuple[Floats, Floats, Floats]:
-    """How each background differs from the scan's others, and whether the tile itself is in it.
+    """Departure of each background from the scan's others, and leakage of the tile into it.
 
     Parameters
     ----------

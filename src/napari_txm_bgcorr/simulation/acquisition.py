@@ -228,7 +228,7 @@ def simulate_series(
 
 @dataclass(frozen=True)
 class _Stage:
-    """What the three kinds of scan share: the instrument, the clock and the seeds."""
+    """Common part of the three kinds of scan: the instrument, the clock and the seeds."""
 
     size: int
     specimen: str | None

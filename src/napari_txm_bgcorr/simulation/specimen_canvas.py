@@ -24,7 +24,7 @@ def cut_out(
     rngs: tuple[np.random.Generator, np.random.Generator],
     under: NDArray[np.float64],
 ) -> Callable[[int], Floats]:
-    """What each tile of a mosaic shows.
+    """Function that draws the transmission of each tile of a mosaic.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Training of the generator: settings, losses, steps, the loop over them.
 
-`run_training` keeps a run in a folder that a panel, or anybody, can read.
+`run_training` keeps a run in a folder that panels and other programs can read.
 """
 
 import lazy_loader

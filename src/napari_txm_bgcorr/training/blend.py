@@ -1,4 +1,4 @@
-"""Between the weights a training started from and those it came to: the best share of both.
+"""Interpolation between the weights before and after a fine-tuning, by validation error.
 
 The weights on the straight line from a model to its fine-tuned self often do better than either
 (M. Wortsman et al., "Robust fine-tuning
@@ -72,5 +72,5 @@ class WeightBlend:
 
 
 def blend_of(network: nn.Module, config: TrainConfig) -> WeightBlend:
-    """The blend that a run's settings ask for; without `init` there is nothing to draw back to."""
+    """Build the blend that a run's settings ask for; without `init` it is the trained weights."""
     return WeightBlend(network, config.blend if config.init is not None else (), config.judge)

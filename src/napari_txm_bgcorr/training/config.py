@@ -45,7 +45,7 @@ class _Strict(BaseModel):
 
 
 class AugmentConfig(_Strict):
-    """How one reference and one specimen become many; 0 or false switches a part off.
+    """Augmentation of references and specimens; 0 or false switches a part off.
 
     The physics of each part is in `augment` and in docs/explanation/training-pairs.md.
 
@@ -78,7 +78,7 @@ class AugmentConfig(_Strict):
 
 
 class DataConfig(_Strict):
-    """How training pairs are drawn.
+    """Sources of the training pairs, and how they are drawn.
 
     Attributes
     ----------
@@ -326,7 +326,7 @@ def parse_config(values: Mapping[str, Any], where: str) -> TrainConfig:
 
 
 def _in_words(found: Mapping[str, Any]) -> str:
-    """What is wrong with a setting, and the name it was perhaps meant to have."""
+    """Describe the fault of a setting, and suggest the name that was perhaps meant."""
     if found["type"] != "extra_forbidden":
         return str(found["msg"]).removeprefix("Value error, ")
     *groups, name = (str(part) for part in found["loc"])

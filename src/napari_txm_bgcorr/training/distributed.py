@@ -34,7 +34,7 @@ class World:
     Attributes
     ----------
     rank, size : int
-        Which one this is, of how many.
+        Number of this process, and number of processes.
     local_size : int
         How many of them are on this machine.
     """
@@ -45,7 +45,7 @@ class World:
 
     @property
     def lead(self) -> bool:
-        """Whether this is the one that writes the run's folder and validates."""
+        """True for the process that writes the run's folder and validates."""
         return self.rank == 0
 
     def share(self, value: T) -> T:
@@ -82,7 +82,7 @@ class World:
         return int(box)
 
     def part(self, batch: Batch) -> Batch:
-        """This process's rows of a batch."""
+        """Rows of a batch for this process."""
         if self.size == 1:
             return batch
         rows = batch.target.shape[0] // self.size
@@ -116,7 +116,7 @@ def unsynced(network: nn.Module, wanted: bool) -> AbstractContextManager[None]:
 
 
 def _backend(place: str) -> str:
-    """What processes talk by; Windows has no NCCL, gloo does it by way of the CPU."""
+    """Backend for communication; Windows has no NCCL, there gloo goes by way of the CPU."""
     nccl = place.startswith("cuda") and distributed.is_nccl_available()
     return "cpu:gloo,cuda:nccl" if nccl else "gloo"
 

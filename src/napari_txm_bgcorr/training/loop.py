@@ -112,7 +112,7 @@ class _Clock:
 
 
 def _after(trainer: Trainer, cases: dict[str, Batch], clock: _Clock) -> TrainStep:
-    """What is to be told of the step just done."""
+    """Validate and judge the losses if they are due, and summarise the step just done."""
     config, step = trainer.config, trainer.step
     done = trainer.progress() >= 1
     losses: dict[str, float] = {}
@@ -236,7 +236,7 @@ def run_training(
 
 
 def _facts(data: TrainingData | None) -> dict[str, Any] | None:
-    """What the model's card tells of the real images: level, darks, hashes."""
+    """Facts of the real images for the model's card: level, darks, hashes."""
     stacks = () if data is None else (*data.references, *data.raws)
     return facts_of_images(stacks, acquisition_of(stacks)) if stacks else None
 

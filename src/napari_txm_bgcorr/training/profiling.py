@@ -24,11 +24,11 @@ SKIPPED, RECORDED = 5, 10  # steps: caches and kernels settle first
 
 @cache
 def _has_nvtx() -> bool:
-    """Whether there is a GPU and torch was built with NVTX, which some builds lack."""
+    """Return True if there is a GPU and torch was built with NVTX, which some builds lack."""
     if not torch.cuda.is_available():
         return False
     try:
-        torch.cuda.nvtx.mark("txm-bgcorr")  # type: ignore[no-untyped-call]
+        torch.cuda.nvtx.mark("txm-bgcorr")
     except (RuntimeError, OSError):
         return False
     return True

@@ -1,4 +1,4 @@
-"""What is known after a training step."""
+"""Record of a training step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["TrainStep"]
 
 @dataclass(frozen=True)
 class TrainStep:
-    """What is known after a step; losses only at log intervals (reading them syncs the GPU).
+    """Record of a training step; losses only at log intervals (reading them syncs the GPU).
 
     Attributes
     ----------
@@ -33,11 +33,11 @@ class TrainStep:
     calibration : dict
         How true the stated uncertainty and free pixels are, see `validation`.
     improved : bool
-        Whether this is the least validation error so far.
+        True if this is the least validation error so far.
     preview : dict of (F, F) float32
         ``raw``, ``prior``, ``predicted``, ``true`` log counts of one fixed tile.
     ended : str
-        Why the training ends here, in words; empty if it goes on.
+        Reason why the training ends at this step; empty if it goes on.
     """
 
     step: int

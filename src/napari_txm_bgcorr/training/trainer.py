@@ -85,12 +85,11 @@ class Trainer:
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def _adam(self, network: nn.Module, lr: float) -> torch.optim.AdamW:
-        config = self.config
         return torch.optim.AdamW(
             network.parameters(),
             lr=lr,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
+            betas=self.config.betas,
+            weight_decay=self.config.weight_decay,
             fused=self.device.type in ("cuda", "cpu"),
         )
 
@@ -175,7 +174,7 @@ class Trainer:
                 found = self._losses(part, pred, adversary)
                 share = part.target.shape[0] / rows.target.shape[0]
                 with phase("generator"):
-                    (found["total"] * share).backward()  # type: ignore[no-untyped-call]
+                    (found["total"] * share).backward()
             for name, value in found.items():
                 now = value.detach() * share
                 losses[name] = losses[name] + now if name in losses else now
@@ -248,7 +247,7 @@ class Trainer:
                 real_score, fake_score = self._scores(self._discriminate, *both).chunk(2)
                 loss = discriminator_loss(real_score, fake_score, self.config.adversarial_mode)
                 loss = loss * (part.target.shape[0] / count)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
             total = total + loss.detach()
         if self.step % self.discriminator_every == 0:
             self.optimizer_d.step()
@@ -311,7 +310,7 @@ class Trainer:
         """Number of tiles that may go through; what an attempt holds ends with it."""
         with self._autocast():
             pred = self.generator(self._moved(part).inputs).float()
-        self._losses(part, pred, self.discriminator is not None)["total"].backward()  # type: ignore[no-untyped-call]
+        self._losses(part, pred, self.discriminator is not None)["total"].backward()
         return self.micro_batch
 
     def tame_discriminator(self) -> str:
@@ -324,7 +323,7 @@ class Trainer:
         return f"it now learns every {self.discriminator_every} steps"
 
     def whole(self) -> bool:
-        """Whether every weight is finite. CPU-GPU sync here."""
+        """Return True if every weight is finite. CPU-GPU sync here."""
         sums = [p.detach().float().sum() for p in self.generator.parameters()]
         return bool(torch.isfinite(torch.stack(sums)).all())
 
@@ -339,7 +338,7 @@ class Trainer:
     # -- state ------------------------------------------------------------------------------
 
     def validate(self, cases: dict[str, Batch]) -> dict[str, float]:
-        """`Blend.validate` of the averaged weights."""
+        """Validate the averaged weights, see `WeightBlend.validate`."""
         return self.blend.validate(self.average, cases, min(self.micro_batch, AT_ONCE), self.step)
 
     def move(self, device: torch.device) -> None:

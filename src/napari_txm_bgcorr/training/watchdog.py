@@ -1,4 +1,4 @@
-"""Sees when a training goes wrong, and says what it saw."""
+"""Detection of diverging or collapsing trainings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Diverged(TrainError):
 
 
 class WatchdogConfig(BaseModel):
-    """What is done when a training goes wrong.
+    """Reactions to a training that goes wrong.
 
     Attributes
     ----------
@@ -98,7 +98,7 @@ class Watchdog:
         self.recent = [*self.recent, now][-RECENT:]
 
     def collapsed(self, losses: Mapping[str, float]) -> bool:
-        """Whether the discriminator has won for too long, so that it teaches nothing more."""
+        """Return True if the discriminator has won for so long that it teaches nothing more."""
         if "discriminator" not in losses or self.config.collapse == "ignore":
             return False
         won = losses["discriminator"] < WON * self.chance
@@ -109,7 +109,7 @@ class Watchdog:
         return True
 
     def state(self) -> dict[str, Any]:
-        """What later judgements depend on."""
+        """State that later judgements depend on, for `restore`."""
         return {"recent": list(self.recent), "wins": self.wins}
 
     def restore(self, held: Mapping[str, Any]) -> None:

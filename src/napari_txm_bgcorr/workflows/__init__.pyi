@@ -1,17 +1,17 @@
 from .config import JOIN, CorrectionConfig, load_config
 from .corrected_scan import CorrectedScan, correct_scan
 from .correction import correct, correct_scans
+from .correction_result import CorrectionResult
+from .inputs import side_by_side
 from .prepare import attach, method_of, model_notes, open_scan, with_references
 from .progress_bars import Bars
 from .quality_report import make_report, measure_corrected, measure_output, summarise
-from .redo import flagged_tiles, redo_output
+from .redo import flagged_tiles, redo_output, redo_tiles
 from .reference_harvest import Harvest, HarvestOptions, harvest
 from .saving import record_of, save_tiles
 from .simulate import SETTINGS, part_of, write_simulation
-from .stitch import stitch_path
-from .stitch_blocks import StitchOptions, stitch_tiles
-from .stored_backgrounds import StoredBackgrounds
-from .tile_redo import redo_tiles
+from .stitching.blocks import StitchOptions, stitch_tiles
+from .stitching.job import stitch_path
 from .train import data_overrides, find_data
 from .watch import FolderCorrection, check_folders
 
@@ -21,11 +21,11 @@ __all__ = [
     "Bars",
     "CorrectedScan",
     "CorrectionConfig",
+    "CorrectionResult",
     "FolderCorrection",
     "Harvest",
     "HarvestOptions",
     "StitchOptions",
-    "StoredBackgrounds",
     "attach",
     "check_folders",
     "correct",
@@ -47,6 +47,7 @@ __all__ = [
     "redo_output",
     "redo_tiles",
     "save_tiles",
+    "side_by_side",
     "stitch_path",
     "stitch_tiles",
     "summarise",

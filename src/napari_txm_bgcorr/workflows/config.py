@@ -1,4 +1,4 @@
-"""The one list of options of a correction: of the command line, the panel, files and Python."""
+"""Options of a correction, the same for the command line, the panel, files and Python."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RUN_ONLY = {"output", "overwrite", "scheduler", "shard"}  # how it ran, not what
 
 
 class CorrectionConfig(BaseModel):
-    """Everything that decides a correction, checked.
+    """Options of a correction, validated.
 
     Raises
     ------
@@ -130,7 +130,7 @@ class CorrectionConfig(BaseModel):
 
     @property
     def is_joint(self) -> bool:
-        """Whether the backgrounds of the whole scan are solved together."""
+        """True if the backgrounds of the whole scan are solved together."""
         from napari_txm_bgcorr.backgrounds import JOINT_BY_DEFAULT
 
         return self.method in JOINT_BY_DEFAULT if self.joint is None else self.joint
@@ -142,13 +142,13 @@ class CorrectionConfig(BaseModel):
         return tuple(dict.fromkeys((*self.save, *needed)))
 
     def replaced(self, **changes: Any) -> Self:
-        """The same with some options changed, checked again."""
+        """Copy with some options changed, checked again."""
         return type(self)(**{**dict(self), **changes})
 
     def record(self) -> dict[str, Any]:
-        """What an output keeps, JSON-ready: all that decides its pixels, full paths.
+        """Options stored in an output, JSON-ready: all that decide its pixels, with full paths.
 
-        Where and by how many processes it was made is left out.
+        The machine and the number of processes are left out.
         """
         full = self.replaced(
             inputs=_absolute(self.inputs),

@@ -65,21 +65,21 @@ def correct_scan(
 
 
 class CorrectedScan:
-    """What a correction came to, tile by tile.
+    """Result of a correction, computed tile by tile.
 
     Parameters
     ----------
     scan : Scan
-        With references, at registered places.
+        Scan with its references, at registered positions.
     method : BackgroundMethod
-        Fitted to it.
+        Method, fitted to the scan.
     config : CorrectionConfig
     notes : tuple of str
 
     Attributes
     ----------
     notes : tuple of str
-        What the user should know, a sentence each.
+        Remarks for the user, one sentence each.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class CorrectedScan:
 
     @property
     def background(self) -> LazyTiles:
-        """Backgrounds `(T, Y, X)` float32, counts: what a reference would read."""
+        """Backgrounds `(T, Y, X)` float32, counts: as a reference would show them."""
         return self._lazy(np.float32, "background")
 
     @property
@@ -199,7 +199,7 @@ class CorrectedScan:
         """
         from napari_txm_bgcorr.io.output import Places, TileParts, find_places
 
-        from .stitch_blocks import StitchOptions, stitch_tiles
+        from .stitching.blocks import StitchOptions, stitch_tiles
 
         if self.scan.kind != "mosaic":
             raise ConfigError(f"{self.scan.source.path}: a {self.scan.kind} scan is no mosaic")

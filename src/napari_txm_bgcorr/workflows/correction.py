@@ -1,4 +1,4 @@
-"""The one way to correct: predict the background of every tile, divide, and write."""
+"""Correction of scans: predict the background of every tile, divide, and write."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .positions_table import write_positions
 from .prepare import Shared, method_of, model_notes, open_scan
 from .resources import peak_rss_mb
 from .runners import LocalRunner, TileRunner
-from .stitch import check_stitched_place, stitch_path, stitch_results, stitched_place
+from .stitching.job import check_stitched_place, stitch_path, stitch_results, stitched_place
 
 if TYPE_CHECKING:
     from napari_txm_bgcorr.io import OutputWriter
@@ -90,7 +90,7 @@ Jobs = list[tuple[Sequence[Scan], Path]]
 
 
 def _own_share(config: CorrectionConfig, jobs: Jobs) -> tuple[CorrectionConfig, Jobs]:
-    """Of several outputs a share takes whole ones by turn, each made by one process."""
+    """Select the outputs of this shard: every n-th one as a whole, made by one process."""
     shard = None if config.shard is None else parse_shard(config.shard)
     if shard is None or len(jobs) == 1:
         return config, jobs

@@ -1,4 +1,4 @@
-"""Which inputs of `txm-bgcorr correct` go to which output, and whether its place is free."""
+"""Assignment of the inputs of `txm-bgcorr correct` to outputs, and checks of the outputs."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def side_by_side(scans: Sequence[Scan]) -> Scan:
 
 
 def split_jobs(scans: Sequence[Scan], out: Path, format: str) -> list[tuple[Sequence[Scan], Path]]:
-    """Which scans go to which output: single tiles of one size together, others apart."""
+    """Assign scans to outputs: single tiles of one size together, others apart."""
     if len(scans) == 1:
         return [(scans, out)]
     alike = {

@@ -1,4 +1,4 @@
-"""From paths and options to a scan that is ready to be corrected, and the method for it."""
+"""Prepare a scan for correction from paths and options, and make its background method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gather the references of an archive into a library; see `io.library`."""
+"""Gather the references of an archive into a library; see `io.reference_library`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _DAY = re.compile(r"(?P<year>(?:19|20)\d\d)[/\\](?P<month>\d{1,2})[/\\](?P<day>\
 
 @dataclass(frozen=True)
 class HarvestOptions:
-    """How files are found and judged.
+    """Options to find and judge files.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class HarvestOptions:
     least_level : float
         Counts that the median of a reference must reach.
     sample : float
-        Score (`core.reference_checks.sample_score`) from which an image carries a sample.
+        Score (`quality.reference_checks.sample_score`) from which an image carries a sample.
     workers : int
         Threads that read.
     """
@@ -54,7 +54,7 @@ class HarvestOptions:
 
 @dataclass
 class Harvest:
-    """What was found.
+    """Result of a search for references.
 
     Attributes
     ----------

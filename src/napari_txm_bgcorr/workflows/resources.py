@@ -1,4 +1,4 @@
-"""What the operating system says of this process."""
+"""Resources used by this process, as the operating system reports them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the tiles of a correction are worked on: in this process, or in others."""
+"""Runners that correct tiles: in this process, or in others."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def results_of(
     ----------
     scans : sequence of Scan
     fit : callable
-        `fit(scan)` gives the method fitted to each scan in turn.
+        `fit(scan)` returns the method fitted to that scan.
     wanted : sequence of int
         Places in the output, where the scans' tiles follow one another.
     workers : int or None

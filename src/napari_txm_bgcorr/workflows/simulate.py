@@ -1,4 +1,4 @@
-"""What `txm-bgcorr simulate` writes: raw images, truth, references, settings."""
+"""Output of `txm-bgcorr simulate`: raw images, truth, references, settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PREFIX = {"references": "ref", "darks": "dark"}
 
 
 def part_of(out: Path) -> Path:
-    """Where a simulation is built before it gets its name."""
+    """Path of a simulation while it is written."""
     return out.with_name(out.name + ".part")
 
 

@@ -1,4 +1,4 @@
-"""What a training is given: paths of the user as settings, and the images behind them."""
+"""Data of a training: the user's paths as settings, and the images read from them."""
 
 from __future__ import annotations
 

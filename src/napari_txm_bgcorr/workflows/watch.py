@@ -47,7 +47,7 @@ def check_folders(folder: Path, out: Path) -> None:
 
 @dataclass
 class FolderCorrection:
-    """The work on what arrives: one method, kept; a log line a file.
+    """Correction of arriving files by one method that is kept; one log line per file.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class FolderCorrection:
         self._log = self.out / LOG
 
     def handled(self) -> dict[Path, State]:
-        """What the log says was corrected before, where its output still is."""
+        """Files that the log lists as corrected, if their outputs still exist."""
         done: dict[Path, State] = {}
         for line in _lines(self._log):
             target = self.out / line["output"]

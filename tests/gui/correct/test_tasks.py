@@ -112,7 +112,7 @@ def test_fitting_tells_how_far_it_is(steady):
     told = []
     list(correct_job(job_of(make_scan(grid=(3, 3))), Event(), told.append))
     assert told and all(isinstance(message, Preparing) for message in told)
-    assert "1 tiles read" in told[0].text
+    assert "preparing steady, 1 of 9" in told[0].text
 
 
 def test_reading_goes_on_after_a_bad_path(tmp_path, txm_data):

@@ -235,7 +235,7 @@ def test_input_removed_before_its_result_comes(panel, qtbot, add_scan, steady, m
     import threading
 
     ready = threading.Event()
-    monkeypatch.setattr(steady, "fit", lambda self, scan: ready.wait(10) and self)
+    monkeypatch.setattr(steady, "fit", lambda self, *_: ready.wait(10) and self)
     raw = add_scan(make_scan())
     press(qtbot, panel.correct_button)
     panel.viewer.layers.remove(raw)

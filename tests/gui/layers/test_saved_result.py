@@ -139,8 +139,8 @@ def press(qtbot, panel, button):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_dropped_output_is_judged_as_the_command_judges_it(panel, qtbot, tmp_path, form):
-    from napari_txm_bgcorr.cli.quality import look
     from napari_txm_bgcorr.io.report import write_csv
+    from napari_txm_bgcorr.workflows import measure_output
 
     out = write(tmp_path, form)
     drop(panel, out)
@@ -150,7 +150,7 @@ def test_a_dropped_output_is_judged_as_the_command_judges_it(panel, qtbot, tmp_p
     press(qtbot, panel, panel.measure_button)
     panel.export(tmp_path / "panel.csv")
     until_idle(qtbot, panel)
-    _, gauge = look(out, None, register=True, quiet=True)
+    _, gauge = measure_output(out)
     write_csv(tmp_path / "command.csv", gauge.table())
     assert (tmp_path / "panel.csv").read_bytes() == (tmp_path / "command.csv").read_bytes()
     panel.export(tmp_path / "page.html")

@@ -87,7 +87,7 @@ def test_without_a_result_it_says_what_to_do(panel):
 def test_measuring_fills_the_table_and_colours_the_tiles(measured, viewer):
     quality = measured.model.quality
     assert measured.sorted.rowCount() == 9 and quality.measured.all()
-    worst = int(np.nanargmax(quality.bend))
+    worst = int(np.nanargmax(quality.seam_shape))
     assert worst == ODD
     assert measured.colour_combo.currentData() == DEFAULT_COLOUR and CELLS in viewer.layers
     picture = viewer.layers[CELLS].data
@@ -182,7 +182,7 @@ def test_redone_tiles_are_replaced_and_no_others(measured, viewer, qtbot):
     assert measured.model.quality is None and CELLS not in viewer.layers  # figures of old tiles
     old_bend = 0.05
     press(qtbot, measured, measured.measure_button)
-    assert measured.model.quality.bend[ODD] < old_bend
+    assert measured.model.quality.seam_shape[ODD] < old_bend
 
 
 def test_redoing_with_the_joint_stage_goes_over_all_tiles(measured, qtbot):

@@ -40,8 +40,7 @@ def test_choices_become_the_command_a_user_would_give(tmp_path):
 def test_the_command_understands_these_arguments(tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
-    from napari_txm_bgcorr import cli
-    from napari_txm_bgcorr.training import config
+    from napari_txm_bgcorr import cli, training
 
     seen = {}
 
@@ -49,7 +48,7 @@ def test_the_command_understands_these_arguments(tmp_path, monkeypatch):
         seen.update(source=source, overrides=overrides)
         raise ConfigError("seen")
 
-    monkeypatch.setattr(config, "load_config", stop_here)
+    monkeypatch.setattr(training, "load_config", stop_here)
     paths = [tmp_path / name for name in ("ref 1.tif", "raw", "true", "dark.tif")]
     for path in paths:
         path.touch()

@@ -429,7 +429,7 @@ def test_everything_fits_a_small_screen(make_napari_viewer, qtbot, monkeypatch):
         panel.form.advanced_button.toggle()
         qtbot.wait(50)
         assert panel.window().height() <= 768, panel.form.advanced_button.isChecked()
-        assert panel.scroll.verticalScrollBar().maximum() == 0  # seen at once
+        assert panel.area.verticalScrollBar().maximum() == 0  # seen at once
         for label in (panel.run_step.figures_label, panel.data_step.warnings):
             room = label.contentsRect().height()
             assert room >= 2 * label.fontMetrics().lineSpacing() + 4  # two whole lines
@@ -437,7 +437,7 @@ def test_everything_fits_a_small_screen(make_napari_viewer, qtbot, monkeypatch):
     viewer.window.resize(910, 512)  # the same screen, everything drawn half as large again
     qtbot.wait(50)
     assert viewer.window._qt_window.height() <= 560  # napari's own left side needs that
-    assert panel.scroll.verticalScrollBar().maximum() > 0
+    assert panel.area.verticalScrollBar().maximum() > 0
     panel.shut_down()
 
 

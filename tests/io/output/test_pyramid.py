@@ -24,8 +24,8 @@ from napari_txm_bgcorr.io.output.pyramid_reader import open_pyramid
 from napari_txm_bgcorr.io.output.result import open_parts
 from napari_txm_bgcorr.io.output.tile_positions import Places, begun_places, find_places
 from napari_txm_bgcorr.mosaic.blending import halve
-from napari_txm_bgcorr.workflows import stitch_blocks as stitching
-from napari_txm_bgcorr.workflows.stitch_blocks import StitchOptions, stitch_tiles
+from napari_txm_bgcorr.workflows.stitching import blocks as stitching
+from napari_txm_bgcorr.workflows.stitching.blocks import StitchOptions, stitch_tiles
 from tests.workflows.stitch_parts import (
     LIT,
     PROVENANCE,

@@ -14,8 +14,8 @@ from napari_txm_bgcorr.io.output.result import open_parts
 from napari_txm_bgcorr.io.output.tile_positions import find_places
 from napari_txm_bgcorr.mosaic.assembly import blend
 from napari_txm_bgcorr.quality.measurement import Gauge
-from napari_txm_bgcorr.workflows.stitch_blocks import StitchOptions, stitch_tiles
-from napari_txm_bgcorr.workflows.tile_redo import nearby
+from napari_txm_bgcorr.workflows.redo import nearby
+from napari_txm_bgcorr.workflows.stitching.blocks import StitchOptions, stitch_tiles
 from tests.io.output.outputs import make_scan, result, write_all
 
 KEPT = np.array([0, 2, 3, 4, 5, 8])  # of 3 x 3: two gaps at the border, one at the top

@@ -162,7 +162,7 @@ class DriftProblem:
     def _system(
         self, base: Image, degree: int, veiled: bool = False
     ) -> tuple[BlockSystem, Floats, Floats]:
-        """Normal equations; veiled: free places of a tile err together."""
+        """Normal equations; `veiled`: the errors of the free cells of a tile are correlated."""
         weight = self.free * np.float32(self.per_cell / self.options.free_sd**2)
         own, border, corner, right, common = self._free_equations(
             weight, self.residual - base, veiled
@@ -186,7 +186,7 @@ class DriftProblem:
     def _free_equations(
         self, weight: Image, values: Image, veiled: bool
     ) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-        """Normal equations of the free cells of each tile; veiled: its veil eliminated."""
+        """Normal equations of the free cells of each tile; `veiled`: its veil is eliminated."""
         phi, psi = self.phi.astype(np.float64), self.psi.astype(np.float64)
         k, f = phi.shape[1], psi.shape[1]
         both = np.concatenate([phi, psi, *([self.veil] if veiled else [])], axis=1)
@@ -273,15 +273,15 @@ class DriftProblem:
         return _scatter(np.concatenate(left)) if left else float("nan")
 
     def evidence(self) -> float:
-        """How much is explained: places free of sample, and overlaps that agree."""
+        """Score of the fit: mean sample-free share, divided by the overlap residual if known."""
         share, seam = float(self.free_share().mean()), self.seam()
         return share / max(seam, TINY) if np.isfinite(seam) else share
 
     def solution(self) -> DriftFit:
-        """What the last round came to, with its uncertainty."""
+        """Solution of the last round, with its uncertainty."""
         levels = self.drift[:, 0].copy()
         cells = self.model() - levels[:, None, None].astype(np.float32)
-        # Told of by many places, a smooth error is still one: the veil says how great it may be.
+        # A smooth error does not average out over many cells; the veil term bounds it from below.
         base, degree = self.field.ravel().astype(np.float32), self.options.shared_degree
         own, cross, common = self._system(base, degree, veiled=True)[0].covariance()
         field_variance = self._field_variance(max(1, max(self.size) // 32))

@@ -97,7 +97,7 @@ class DriftBackgrounds(LazyTiles):
 
 
 def closed_field(lit: Mask) -> Mask:
-    """Where the aperture surely lets nothing through: its blurred rim is left out."""
+    """Mask of the field that the aperture blocks completely, without its blurred rim."""
     rim = max(1, round(RIM * max(lit.shape)))
     out: Mask = ndimage.binary_erosion(~lit, iterations=rim, border_value=1)
     return out

@@ -1,7 +1,7 @@
 """The background model of a scan: pattern, drift walking in time, levels; for 1 tile to 961.
 
-A single image, a series and a mosaic are the same problem with less or more of it: `drift_fit`
-solves, this method brings together what is known. See docs/decisions/0014-drift-model.md.
+A single image, a series and a mosaic are the same problem with less or more data: `fit` solves
+it, this method collects the observations and priors. See docs/decisions/0014-drift-model.md.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class DriftModel:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know of the last fit, a sentence each."""
+        """Remarks for the user on the last fit, one sentence each."""
         return tuple(self._stage()["notes"])
 
     def _stage(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How far a prior pattern may be off, and when tiles were taken."""
+"""Expected error of a prior pattern, and acquisition times of tiles."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ GUESSED = 0.1  # log, error of a smooth term of a pattern that is no reference
 
 @dataclass(frozen=True)
 class PriorError:
-    """How far the prior pattern may be off, log.
+    """Expected error of the prior pattern, log.
 
     Attributes
     ----------
     shared_sd : float
-        Of a smooth term of degree 1.
+        Standard deviation of a smooth term of degree 1.
     field_sd : float
-        Of a smooth field on top.
+        Standard deviation of a smooth field on top.
     level_sd : float or None
-        Of the level; None: it tells none.
+        Standard deviation of the level; None: the prior states no level.
     """
 
     shared_sd: float
@@ -45,14 +45,15 @@ class PriorError:
 
 
 def prior_error(scan: Scan, from_references: bool, followed: bool = False) -> PriorError:
-    """How far off a prior pattern may be: by the age of the references, or as a guess.
+    """Estimate the error of a prior pattern from the age of its references; else a fixed guess.
 
     Parameters
     ----------
     scan : Scan
     from_references : bool
+        The pattern comes from references; False: it is a guess, for example of a network.
     followed : bool
-        Whether their shapes were fitted to each tile.
+        The shapes of the references were fitted to each tile.
     """
     if not from_references:
         return PriorError(GUESSED, FitOptions.field_sd)

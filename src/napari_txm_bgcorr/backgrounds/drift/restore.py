@@ -38,7 +38,7 @@ class Restored:
         self.backgrounds, self._described = backgrounds, dict(described)
 
     def fit(self, scan: Scan, progress: Progress = SILENT) -> Self:
-        """Nothing is left to do.
+        """Check that the scan is the fitted one; the fit itself is complete.
 
         Raises
         ------

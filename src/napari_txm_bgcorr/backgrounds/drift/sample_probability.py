@@ -62,7 +62,7 @@ def free_probability(
 
 
 def _odds(prior: NDArray[Any]) -> NDArray[np.float32]:
-    """Odds of a network's word, which is never wholly believed: its errors are wide."""
+    """Tempered odds of a network's probabilities: bounded by `SHARES`, to the power `BELIEF`."""
     bounded = np.clip(np.asarray(prior, np.float32), *SHARES)
     out: NDArray[np.float32] = (bounded / (1 - bounded)) ** np.float32(BELIEF)
     return out

@@ -39,13 +39,13 @@ DIM = 0.03  # of the median: cells that no tile shows brighter say nothing
 
 @dataclass(frozen=True)
 class ScanLevel:
-    """How the level of a scan was set.
+    """Source of the level of a scan.
 
     Attributes
     ----------
     source : {"I0", "empty areas", "references", "relative"}
     share : float
-        Of the emptiest tile that is free of sample.
+        Share of the emptiest tile that is free of sample.
     """
 
     source: Source
@@ -144,11 +144,11 @@ class ScanFit:
 
     @property
     def told_all(self) -> bool:
-        """Whether references tell every background: those of a series, which is never free."""
+        """True if the references give every background: a series, which may never be free."""
         return self.scan.kind == "series" and self.overview.change is not None
 
     def as_told(self) -> DriftFit:
-        """What the references say, and their error by age."""
+        """Solution taken from the references alone, with the error expected for their age."""
         cells = np.zeros_like(self.overview.cells)
         sd, level_sd = np.full_like(cells, self.error.shared_sd), self.error.level_sd or LEVEL_SD
         each = np.ones(len(cells))
@@ -212,7 +212,7 @@ class ScanFit:
         return static_pattern(residual, len(overview.chosen), shape, width, cpu_cores())
 
     def level(self, found: DriftFit, i0: float | None) -> tuple[ScanLevel, Floats]:
-        """Where the level comes from, and what to add to the log level of each tile."""
+        """Source of the level, and the correction `(T,)` to add to the log level of each tile."""
         told = self.overview.levels
         share = min(self.most_empty, float(found.free_share.max()))
         if i0 is not None:

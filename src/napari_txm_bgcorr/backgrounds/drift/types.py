@@ -1,4 +1,4 @@
-"""What the drift model is given, and what it finds."""
+"""Input and result of the drift model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEVEL_SD = 1.0  # log: nothing is known of the level of a scan
 
 @dataclass(frozen=True)
 class FitOptions:
-    """What is usual of a beam, and how far each observation is believed; all in logarithms.
+    """Prior and noise standard deviations of the drift model; all of logarithms.
 
     Standard deviations of cells are those of one of 64 x 64 cells of a tile. They hold the
     correlated errors of free places (weak sample, what is left of the pattern), not the noise
@@ -39,13 +39,13 @@ class FitOptions:
     free_sd, overlap_sd : float
         Of one cell that is free, and of the difference of two cells of one place.
     overlap_scale : float
-        Differences far above this are no witness: the tiles do not show the same.
+        Differences far above this are outliers: the two tiles do not show the same.
     width : (first, last)
         Standard deviation of free cells, in the first round and in the last ones.
     veil_degree, veil_level, veil_sd : int, float, float
-        What passes for free in a tile and is not: a weak sample, of its own smooth shape. Its
-        mean has a standard deviation of `veil_level`, a term of degree d ``veil_sd / d``. Part of
-        the covariance, not of the solution.
+        A veil: weak sample that passes for free of sample, with a smooth shape in each tile. Its
+        mean has a standard deviation of `veil_level`, a term of degree d ``veil_sd / d``. Part
+        of the covariance, not of the solution.
     tails : float
         On all standard deviations: errors have longer tails than a normal density.
     rounds : int
@@ -95,7 +95,7 @@ class OverlapBlocks:
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """What the tiles of a scan show, on cells.
+    """Observations of the tiles of a scan, on cells.
 
     Attributes
     ----------
@@ -104,12 +104,12 @@ class Frames:
     usable : (y, x) bool
         Lit cells.
     hours : (T,) float64
-        When each tile was taken.
+        Acquisition time of each tile.
     overlaps : sequence of OverlapBlocks
     level : float or None
-        Log level that references tell, against the prior pattern.
+        Log level given by references, against the prior pattern.
     level_sd : float
-        Of it.
+        Standard deviation of `level`.
     free : (T, y, x) float32 or None
         Probabilities to be free of sample, known beforehand.
     """

@@ -1,4 +1,4 @@
-"""What each acceleration of the training is worth on the machine at hand.
+"""Benchmark of each acceleration of the training on the machine at hand.
 
 Rows are timed side by side in one run.
 """

@@ -1,4 +1,4 @@
-"""Which accelerations pay on the processor at hand: found by timing, not by rule.
+"""Selection of the accelerations that pay on the processor at hand, by timing.
 
 bfloat16 is faster where the processor multiplies in it and far slower elsewhere; the memory
 format and the products of matrices depend on the libraries too.

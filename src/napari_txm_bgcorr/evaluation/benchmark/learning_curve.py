@@ -20,15 +20,15 @@ from .training_step import Rig, Setting, make_networks, settings_for
 __all__ = ["bench_curves", "equal_error_table"]
 
 VALIDATION_PAIRS = 16
-SLICES = 12  # turns of each setting; each turn ends with a validation
+SLICES = 12  # slices of training per setting; each ends with a validation
 
 
 def bench_curves(
     options: BenchOptions, say: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Train the plain loop and the accelerated settings from the same weights, turn by turn.
+    """Train the plain loop and the accelerated settings from the same weights, alternating.
 
-    Each setting has its own networks and the same share of the time, in many short turns, so
+    Each setting has its own networks and the same share of the time, in many short slices, so
     that a machine that is busy for a while slows all alike. All train with the FFT loss. Only
     the training counts as time, not the validation.
 

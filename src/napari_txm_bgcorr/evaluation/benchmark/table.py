@@ -18,15 +18,15 @@ Key = tuple[str, bool]
 
 @dataclass
 class Timing:
-    """What was measured of one row, without or with the FFT loss.
+    """Timings of one row, without or with the FFT loss.
 
     Attributes
     ----------
     seconds : list of float
-        Of a step, a value a round.
+        Seconds of a step, one value per round.
     joules : float or None
     samples : int
-        In all timed steps.
+        Samples in all timed steps.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Timing:
 
 @dataclass
 class Seen:
-    """What was measured so far.
+    """Measurements so far.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Seen:
     shares : dict
         Seconds of the FFT loss alone, by batch.
     failed : dict
-        Why a row was not measured, by row.
+        Reason why a row was not measured, by row.
     rounds : int
         Whole rounds over all rows.
     """
@@ -81,7 +81,7 @@ def fft_costs(settings: Sequence[Setting], seen: Seen) -> list[dict[str, Any]]:
 def table(
     settings: Sequence[Setting], seen: Seen, factors: EnergyConfig, source: str
 ) -> list[dict[str, Any]]:
-    """Two rows a setting, without and with the FFT loss; see `bench_train.bench_train`."""
+    """Two rows a setting, without and with the FFT loss; see `training.bench_train`."""
     rows = []
     for setting in settings:
         for fft in (False, True):

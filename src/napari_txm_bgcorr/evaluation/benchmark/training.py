@@ -49,7 +49,7 @@ Networks = tuple[nn.Module, nn.Module]
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What to measure.
+    """Options of the benchmark.
 
     Attributes
     ----------
@@ -185,7 +185,7 @@ def chosen_rows(device: str, options: BenchOptions) -> list[Setting]:
 
 
 def network_name(options: BenchOptions) -> str:
-    """As it is called in tables and charts."""
+    """Name of the network in tables and charts."""
     return "unet256" if options.ngf == 64 else f"unet256 (ngf {options.ngf})"
 
 

@@ -36,7 +36,7 @@ def simulate_pairs(count: int, field_px: int, seed: int) -> Counts:
     Returns
     -------
     (count, 2, F, F) uint16, counts
-        Raw, and what a reference would read.
+        Raw tile, and the background as a reference would show it.
     """
     pairs = np.empty((count, 2, field_px, field_px), np.uint16)
     for i in range(count):
@@ -62,7 +62,7 @@ def write_pairs(pairs: Counts, folder: Path) -> Files:
 
 
 class TimedPairs(Protocol):
-    """Where samples come from."""
+    """Interface of a source of training pairs."""
 
     def draw(self, batch: int) -> tuple[Tensor, Tensor]:
         """Input `(N, 3, F, F)` and target `(N, 1, F, F)`, float32, on the device."""

@@ -39,7 +39,7 @@ class Setting:
     name : str
         Of the row.
     source : str
-        Row of `bench_train_data.SOURCES`.
+        Row of `training_data.SOURCES`.
     batch : int
     channels_last, bf16, fused : bool
         Memory format, autocast, fused Adam.
@@ -49,7 +49,7 @@ class Setting:
         Both steps share one generator pass; true and predicted pairs go through the
         discriminator together; the generator's step takes no gradient of the discriminator.
     products : bool
-        The generator's coarse levels as products of matrices (`bench_train_products`).
+        The generator's coarse levels as products of matrices (`products`).
     compiled, graphed : bool
         torch.compile of both networks; the whole step as one CUDA graph.
     needs_cuda : bool
@@ -78,7 +78,7 @@ def settings_for(device: str, batches: tuple[int, ...]) -> list[Setting]:
     Parameters
     ----------
     device : str
-        On CPUs `bench_train_choice` takes out what does not pay there; on Apple GPUs bf16 is
+        On CPUs `choice` takes out what does not pay there; on Apple GPUs bf16 is
         measured, but not taken along.
     batches : tuple of int
         Batch sizes above 1.
@@ -194,7 +194,7 @@ class Rig:
         fake = self.predict(x)
         real_score, fake_score = self._score(x, true), self._score(x, fake)
         self.adam_d.zero_grad()
-        (0.5 * (_entropy(real_score, 1) + _entropy(fake_score, 0))).backward()  # type: ignore[no-untyped-call]
+        (0.5 * (_entropy(real_score, 1) + _entropy(fake_score, 0))).backward()
         self.adam_d.step()
 
         fake = self.predict(x)
@@ -203,7 +203,7 @@ class Rig:
             spectra = torch.fft.fft2(fake.float()), torch.fft.fft2(true)
             loss = loss + FFT_WEIGHT * (spectra[0] - spectra[1]).abs().mean() / true.shape[-1]
         self.adam_g.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.adam_g.step()
 
     def _fast(self, x: Tensor, true: Tensor, fft: bool) -> None:
@@ -213,7 +213,7 @@ class Rig:
         # no norm mixes samples: both halves may go together
         real_score, fake_score = self._score(torch.cat([x, x]), joined).chunk(2)
         self.adam_d.zero_grad(set_to_none=True)
-        (0.5 * (_entropy(real_score, 1) + _entropy(fake_score, 0))).backward()  # type: ignore[no-untyped-call]
+        (0.5 * (_entropy(real_score, 1) + _entropy(fake_score, 0))).backward()
         self.adam_d.step()
 
         self._freeze_discriminator(True)
@@ -221,7 +221,7 @@ class Rig:
         if fft:
             loss = loss + FFT_WEIGHT * fft_l1(fake, true, torch.ones_like(true))
         self.adam_g.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.adam_g.step()
         self._freeze_discriminator(False)
 
@@ -254,7 +254,7 @@ class Rig:
         self, x: Tensor, true: Tensor, fft: bool
     ) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
         held_x, held_true = x.clone(memory_format=torch.preserve_format), true.clone()
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
@@ -282,7 +282,7 @@ class Rig:
         ones = torch.ones_like(true)
 
         def once() -> None:
-            (FFT_WEIGHT * fft_l1(fake, true, ones)).backward()  # type: ignore[no-untyped-call]
+            (FFT_WEIGHT * fft_l1(fake, true, ones)).backward()
             fake.grad = None
 
         return once

@@ -1,4 +1,7 @@
-"""Methods judged on real scans whose backgrounds are known from references."""
+"""Methods judged on real scans whose backgrounds are known from references.
+
+A manifest lists the cases; figures of each method are ranked and written as tables.
+"""
 
 from .areas import Area, area_mask
 from .manifest import MANIFEST, FineTune, RealCase, load_manifest

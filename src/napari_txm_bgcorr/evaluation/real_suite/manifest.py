@@ -24,7 +24,7 @@ class _StrictCase(BaseModel):
 
 
 class FineTune(_StrictCase):
-    """What the model is fine-tuned on before the case is corrected with it.
+    """Data that the model is fine-tuned on before the case is corrected with it.
 
     Attributes
     ----------
@@ -95,13 +95,13 @@ class RealCase(_StrictCase):
 
     @property
     def check(self) -> bool:
-        """Whether the truth is among what was given, so that copying it has no error."""
+        """True if the truth is among the given references, so that copying it has no error."""
         tuned = () if self.fine_tune is None else self.fine_tune.references
         return self.identity or bool({*self.references, *tuned} & {*self.truth})
 
     @property
     def by(self) -> str:
-        """What ranks the methods: ``error``, or ``seam`` together with spread."""
+        """Figure that ranks the methods: ``error``, or ``seam`` together with spread."""
         return self.judge or ("error" if self.positions is None else "seam")
 
     @property
@@ -110,7 +110,7 @@ class RealCase(_StrictCase):
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
 
     def is_truth(self, tile: str) -> bool:
-        """Whether a tile (path without suffix) is part of the truth: its error says nothing."""
+        """Return True if a tile (path without suffix) is part of the truth; its error is void."""
         return tile in {str(Path(path).with_suffix("")) for path in self.truth}
 
     def area_of(self, tile: str) -> Area | None:

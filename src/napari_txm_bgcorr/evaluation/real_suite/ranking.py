@@ -1,4 +1,4 @@
-"""Which method is best on each case, and whether ``auto`` harms what it was given."""
+"""Ranking of the methods on each case, and a check that ``auto`` is not worse than others."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Row:
 
     @property
     def learned(self) -> bool:
-        """Whether the network made it; otherwise it is what a user would pick instead."""
+        """True if a network made the row; otherwise a method that a user may choose instead."""
         return self.method.split()[0] in LEARNED
 
 

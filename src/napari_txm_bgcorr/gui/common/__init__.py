@@ -1,1 +1,4 @@
-"""common."""
+"""Parts that all panels share: worker threads, messages, docking, plots, widgets.
+
+Nothing in this package depends on a panel.
+"""

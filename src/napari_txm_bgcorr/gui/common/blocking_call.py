@@ -1,4 +1,4 @@
-"""Work that somebody waits for, done beside the window. Importing this takes no time."""
+"""Run work that the caller waits for in a thread. Importing this module takes no time."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ Answer = TypeVar("Answer")
 
 
 def somebody_looks() -> bool:
-    """Whether an event loop serves the window: False in scripts, which want complete layers."""
+    """Return True if an event loop serves the window; in scripts False: layers come complete."""
     app, here = QCoreApplication.instance(), QThread.currentThread()
-    return app is not None and app.thread() is here and here.loopLevel() > 0
+    if app is None or here is None or app.thread() is not here:
+        return False
+    return here.loopLevel() > 0
 
 
 def beside(work: Callable[[], Answer]) -> Answer | None:
-    """Do some work beside the window, and wait: it is painted meanwhile, clicks wait as well.
+    """Run some work in a thread and wait; the window is repainted meanwhile, clicks are held back.
 
     Parameters
     ----------
@@ -31,7 +33,7 @@ def beside(work: Callable[[], Answer]) -> Answer | None:
     Returns
     -------
     object
-        What the work returns; None if it broke by a fault of the program (napari shows it).
+        Result of the work; None if it failed by a fault of the program (napari shows it).
     """
     if not somebody_looks():
         return work()
@@ -39,7 +41,7 @@ def beside(work: Callable[[], Answer]) -> Answer | None:
     answers: list[Answer] = []
     runner.message.connect(answers.append)
     runner.ended.connect(lambda broken: loop.quit())
-    runner.start(lambda stop, tell: iter([work()]))  # type: ignore[list-item]
+    runner.start(lambda stop, tell: iter([work()]))
     loop.exec(QEventLoop.ProcessEventsFlag.ExcludeUserInputEvents)
     runner.close()
     return answers[0] if answers else None

@@ -1,19 +1,27 @@
-"""What every panel does in its dock: it shares the place with its like, and ends with it."""
+"""Docking of the plugin's panels: they share one dock as tabs and shut down with it."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow, QWidget
+
+from .widgets import existing
+
+# The mixin is part of a widget: said to the type checker alone
+if TYPE_CHECKING:
+    Base = QWidget
+else:
+    Base = object
 
 __all__ = ["Docked", "find_panel", "open_panel"]
 
 PLUGIN = "napari-txm-bgcorr"
 
 
-class Docked:
+class Docked(Base):
     """Mixin, before the Qt class: calls `shut_down` when the panel is closed for good.
 
     The plugin's panels become tabs of one dock: under each other none has its height on a
@@ -32,24 +40,25 @@ class Docked:
     _main_window: QMainWindow | None = None
     _titled: QDockWidget | None = None
 
-    def event(self: Any, event: QEvent) -> bool:
-        """Notice that the panel is taken out of its dock, or put into one."""
-        if event.type() == QEvent.Type.ParentChange:
+    def event(self, event: QEvent | None) -> bool:
+        """React when the panel is taken out of its dock, or put into one."""
+        kind = existing(event).type()
+        if kind == QEvent.Type.ParentChange:
             if self.parent() is None:
                 self.shut_down()
             else:  # its dock is put into the window after this
                 QTimer.singleShot(0, self._settle)
-        elif event.type() == QEvent.Type.Show:
+        elif kind == QEvent.Type.Show:
             self._watch_window()
-        return bool(super().event(event))  # type: ignore[misc]
+        return super().event(event)
 
-    def _settle(self: Any) -> None:
-        with suppress(RuntimeError):  # closed, and deleted by Qt, before its first turn
+    def _settle(self) -> None:
+        with suppress(RuntimeError):  # closed, and deleted by Qt, before the event loop came to it
             self._watch_window()
             self._join_the_others()
             self._shorten_title()
 
-    def _shorten_title(self: Any, *moved: Any) -> None:
+    def _shorten_title(self) -> None:
         """Leave the plugin's name out of the title: with it, title and tabs are cut off."""
         dock = _dock_of(self)
         if dock is None:
@@ -64,14 +73,14 @@ class Docked:
             dock.dockLocationChanged.connect(self._title_later)
             dock.topLevelChanged.connect(self._title_later)
 
-    def _title_later(self: Any, *moved: Any) -> None:
+    def _title_later(self, *moved: object) -> None:
         QTimer.singleShot(0, self._settle_title)
 
-    def _settle_title(self: Any) -> None:
+    def _settle_title(self) -> None:
         with suppress(RuntimeError):  # closed, and deleted by Qt
             self._shorten_title()
 
-    def _watch_window(self: Any) -> None:
+    def _watch_window(self) -> None:
         """Hear of the main window's closing; a floating dock's own is another."""
         window = self.parentWidget()
         while window is not None and not isinstance(window, QMainWindow):
@@ -80,20 +89,25 @@ class Docked:
             self._main_window = window
             window.installEventFilter(self)
 
-    def eventFilter(self: Any, watched: Any, event: Any) -> bool:
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Watch the main window closing; the panel may have a reason to keep it open."""
-        if event.type() == QEvent.Type.Close and watched is self._main_window:
+        told = existing(event)
+        if told.type() == QEvent.Type.Close and watched is self._main_window:
             if not self.may_close():
-                event.ignore()
+                told.ignore()
                 return True
             QTimer.singleShot(0, self._after_close)
-        return bool(super().eventFilter(watched, event))  # type: ignore[misc]
+        return super().eventFilter(watched, event)
 
     def may_close(self) -> bool:
-        """Whether the main window may close; a panel with something at stake asks here."""
+        """Return True if the main window may close; a panel with unsaved work may ask the user."""
         return True
 
-    def _after_close(self: Any) -> None:
+    def shut_down(self) -> None:
+        """Stop what is under way and let go of the viewer; each panel says how."""
+        raise NotImplementedError
+
+    def _after_close(self) -> None:
         window = self._main_window
         try:
             open_still = window is not None and window.isVisible()
@@ -102,21 +116,25 @@ class Docked:
         if not open_still:
             self.shut_down()
 
-    def come_forward(self: Any) -> None:
+    def come_forward(self) -> None:
         """Show the panel, whatever tab lies over it."""
         dock = _dock_of(self)
         if dock is not None:
             dock.show()
             dock.raise_()
 
-    def leave_window(self: Any) -> None:
+    def window_around(self) -> QWidget:
+        """Find the main window; where there is none, what the panel floats in."""
+        return self._main_window or existing(self.window())
+
+    def leave_window(self) -> None:
         """Hear no more of the main window."""
         window, self._main_window = self._main_window, None
         if window is not None:
             with suppress(RuntimeError):  # Qt has deleted it already
                 window.removeEventFilter(self)
 
-    def _join_the_others(self: Any) -> None:
+    def _join_the_others(self) -> None:
         window, mine = self._main_window, _dock_of(self)
         if mine is None or window is None or mine.isFloating():
             return
@@ -125,7 +143,7 @@ class Docked:
                 continue
             if window.dockWidgetArea(dock) == window.dockWidgetArea(mine):
                 window.tabifyDockWidget(dock, mine)
-                QTimer.singleShot(0, mine.raise_)  # tabs are laid out in the next turn
+                QTimer.singleShot(0, mine.raise_)  # after tabs are laid out
                 return
 
 
@@ -158,7 +176,7 @@ def _holds_a_panel(dock: QDockWidget) -> bool:
     return any(isinstance(each, Docked) for each in dock.findChildren(QWidget))
 
 
-def _dock_of(widget: Any) -> QDockWidget | None:
+def _dock_of(widget: QWidget) -> QDockWidget | None:
     parent = widget.parent()
     while parent is not None and not isinstance(parent, QDockWidget):
         parent = parent.parent()

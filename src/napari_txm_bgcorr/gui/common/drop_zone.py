@@ -1,4 +1,4 @@
-"""The place to drop files and folders on, with buttons for those who do not drag."""
+"""Area to drop files and folders on, with buttons that open them instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work for the window, cut into steps so that it stays alive in between."""
+"""Work for the window, cut into short steps so that the window stays responsive."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Steps"]
 
 
 class Steps:
-    """What messages ask for, each in its turn, one step for each beat of the event loop.
+    """Queue of work that messages ask for: one step per pass of the event loop, in order.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What any task tells its panel, one kind of message each."""
+"""Messages that any task sends to its panel, one class per kind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Tell = Callable[[Any], None]
 
 @dataclass(frozen=True)
 class Preparing:
-    """Something is under way whose length is not known."""
+    """A task of unknown length is under way."""
 
     text: str
 

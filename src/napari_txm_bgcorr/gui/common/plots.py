@@ -97,7 +97,7 @@ class _FewTicks(pg.AxisItem):  # type: ignore[misc]
 
 
 class _SmallPlot(pg.PlotWidget):  # type: ignore[misc]
-    """A plot that asks for little room."""
+    """A compact plot."""
 
     def sizeHint(self) -> QSize:
         return QSize(200, 84)
@@ -212,14 +212,14 @@ class Curves(QWidget):
             x, y = ([], []) if series is None else (series.x, series.y)
             line.setData(x, y, symbol="o" if len(x) < FEW_POINTS else None)
         if self._start is not None:
-            self._include_start()
+            self._include_start(self._start)
         self._show_legend()
 
-    def _include_start(self) -> None:
+    def _include_start(self, start: float) -> None:
         """Keep the line of the start in view."""
         values = [y for series in self.series.values() for y in series.y]
         if values:
-            low, high = min(*values, self._start), max(*values, self._start)  # type: ignore[type-var]
+            low, high = min(*values, start), max(*values, start)
             self.plot.setYRange(low, high, padding=0.12)
 
     def stop(self) -> None:
@@ -235,7 +235,7 @@ class Curves(QWidget):
             series = self.series.get(key)
             if series is None or not series.y:
                 continue
-            value = f" {series.y[-1]:.3g}" if len(self.names) == 1 else ""  # room for one only
+            value = f" {series.y[-1]:.3g}" if len(self.names) == 1 else ""  # space for one only
             words.append(f'<span style="color:{self._colours[key]}">▬</span> {shown}{value}')
             newest.append(f"{shown}: {series.y[-1]:.4g}")
         if self._start is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 __all__ = ["Preferences", "preferences"]
 
@@ -11,7 +12,7 @@ PLUGIN = "napari-txm-bgcorr"
 
 @dataclass(frozen=True)
 class Preferences:
-    """What the panel starts with; the same names as in the manifest's ``configurations``."""
+    """Start values of the panel; names as in the manifest's ``configurations``."""
 
     method: str = "auto"
     model: str = "default"
@@ -24,7 +25,8 @@ def preferences() -> Preferences:
     try:
         from napari.settings import get_plugin_settings
 
-        kept = get_plugin_settings(PLUGIN).correction
+        settings: Any = get_plugin_settings(PLUGIN)  # its fields are those of the manifest
+        kept = settings.correction
     except (ImportError, KeyError, AttributeError):
         return Preferences()
     defaults = Preferences()

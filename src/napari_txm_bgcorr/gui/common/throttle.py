@@ -1,4 +1,4 @@
-"""When a worker speaks: progress often enough to be alive, seldom enough to cost nothing."""
+"""Rate limit for the messages of a worker: at most ten a second."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MESSAGE_INTERVAL_S = 0.1
 
 
 class Throttle:
-    """Says when the next message is due: ten times a second at most."""
+    """Decides if a message is due: ten times a second at most."""
 
     def __init__(self) -> None:
         self._spoke = 0.0
 
     def due(self) -> bool:
-        """Whether to speak now; if so, the next turn is a tenth of a second away."""
+        """Return True if a message is due; the next one is then due a tenth of a second later."""
         now = time.monotonic()
         if now - self._spoke < MESSAGE_INTERVAL_S:
             return False
@@ -30,7 +30,7 @@ class Throttle:
 
 
 class Pace:
-    """Progress of a run: when to speak, and how long the rest will take.
+    """Progress of a run: limits its messages, and estimates the time that is left.
 
     Parameters
     ----------

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import (
     QFrame,
     QHBoxLayout,
@@ -21,12 +21,27 @@ __all__ = [
     "PanelColumn",
     "TallArea",
     "button_row",
+    "existing",
     "named_button",
     "time_left",
     "wrapped_label",
 ]
 
+Part = TypeVar("Part")
 PADDING = 8  # that of a label in napari's style, both sides
+
+
+def existing(part: Part | None) -> Part:
+    """Narrow what Qt declares as perhaps missing, and the caller knows to be there.
+
+    Raises
+    ------
+    RuntimeError
+        If it is missing.
+    """
+    if part is None:
+        raise RuntimeError("Qt has no such part")
+    return part
 
 
 def wrapped_label(name: str) -> QLabel:
@@ -52,10 +67,10 @@ class BoundedLabel(QLabel):
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.setAlignment(Qt.AlignmentFlag.AlignTop)
 
-    def event(self, event: QEvent) -> bool:
+    def event(self, event: QEvent | None) -> bool:
         """Follow the font, which napari's style sets after the label is made."""
-        done = bool(super().event(event))
-        if event.type() in (QEvent.Type.Polish, QEvent.Type.FontChange):
+        done = super().event(event)
+        if existing(event).type() in (QEvent.Type.Polish, QEvent.Type.FontChange):
             line = self.fontMetrics().lineSpacing()
             least, most = (lines * line + PADDING for lines in self._lines)
             if (least, most) != (self.minimumHeight(), self.maximumHeight()):
@@ -68,7 +83,7 @@ class PanelColumn(QVBoxLayout):
     """Widgets below each other that may be squeezed to their least heights before it scrolls."""
 
     def hasHeightForWidth(self) -> bool:
-        """No: a scroll area would take the height that is wanted for the least one."""
+        """Return False: a scroll area would take the wanted height for the minimum height."""
         return False
 
 
@@ -83,12 +98,13 @@ class TallArea(QScrollArea):
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         inside.installEventFilter(self)
 
-    def eventFilter(self, watched: Any, event: Any) -> bool:
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Follow the least width of what is inside."""
-        if event.type() == QEvent.Type.LayoutRequest and watched is self.widget():
-            bar = self.verticalScrollBar().sizeHint().width()
+        moved = existing(event).type() == QEvent.Type.LayoutRequest
+        if moved and isinstance(watched, QWidget) and watched is self.widget():
+            bar = existing(self.verticalScrollBar()).sizeHint().width()
             self.setMinimumWidth(watched.minimumSizeHint().width() + bar)
-        return bool(super().eventFilter(watched, event))
+        return super().eventFilter(watched, event)
 
 
 def named_button(name: str, text: str, tip: str) -> QPushButton:

@@ -1,4 +1,4 @@
-"""The only thread code: runs a task's generator beside the window and delivers its messages."""
+"""Worker threads: run a task's generator and deliver its messages to the window's thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qtpy.QtCore import QObject, Qt, QThread, Signal, Slot
 
 from .messages import Tell
 
-__all__ = ["Runner", "Task", "threads_at_work", "wait_for_threads"]
+__all__ = ["Runner", "Task", "drop_when_gone", "threads_at_work", "wait_for_threads"]
 
 CLOSE_WAIT_MS = 30_000
 
@@ -123,12 +123,12 @@ class Runner(QObject):
 
     @property
     def running(self) -> bool:
-        """Whether the newest task is still at work."""
+        """True while the newest task is at work."""
         return self._generation in self._threads
 
     @property
     def busy(self) -> bool:
-        """Whether any thread is still at work, be its messages void or not."""
+        """True while any thread is at work, even one whose messages are discarded."""
         return bool(self._threads)
 
     def start(self, task: Task) -> None:
@@ -141,9 +141,13 @@ class Runner(QObject):
         self._threads[self._generation] = thread
         _alive.add(thread)
         queued = Qt.ConnectionType.QueuedConnection
-        thread.told.connect(self._deliver, queued)
-        thread.broke.connect(self._show_fault, queued)
-        thread.over.connect(self._end, queued)
+        for signal, slot in (
+            (thread.told, self._deliver),
+            (thread.broke, self._show_fault),
+            (thread.over, self._end),
+        ):
+            # PyQt6 takes the type, its stub does not know of it
+            signal.connect(slot, queued)  # type: ignore[call-arg]
         thread.start()
 
     def cancel(self) -> None:
@@ -181,3 +185,13 @@ class Runner(QObject):
             _alive.discard(thread)
         if generation == self._generation:
             self.ended.emit(self._broken)
+
+
+def drop_when_gone(panel: QObject, *runners: Runner) -> None:
+    """Stop the tasks of a panel that Qt deletes without closing it."""
+
+    def drop() -> None:
+        for runner in runners:
+            runner.drop()
+
+    panel.destroyed.connect(drop)

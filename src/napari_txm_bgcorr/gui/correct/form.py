@@ -157,7 +157,7 @@ class ChoicesForm(QWidget):
             "images of the beam without the sample; they replace those inside the file",
             lambda paths: setattr(session, "references", paths),
         )
-        self.darks = PathsField(
+        self.darks: PathsField = PathsField(
             "darks_field",
             "images without beam",
             lambda paths: setattr(session, "darks", paths),

@@ -1,4 +1,4 @@
-"""What a task tells the panel, one kind of message each."""
+"""Messages that a task sends to the correction panel, one class per kind."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Doubted:
-    """What in the data is beyond the model, and the references it could be fine-tuned on."""
+    """The data differ from the model's training data: warnings, and files to fine-tune on."""
 
     sentences: tuple[str, ...]
     references: tuple[Path, ...]
@@ -64,7 +64,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Choices:
-    """What the combo boxes offer: `(name, label)` pairs."""
+    """Entries of the combo boxes: `(name, label)` pairs."""
 
     models: tuple[tuple[str, str], ...]
     devices: tuple[tuple[str, str], ...]

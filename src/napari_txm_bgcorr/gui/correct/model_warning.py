@@ -1,4 +1,4 @@
-"""What in today's data is beyond a model, and what it could be fine-tuned on."""
+"""Warnings about data outside a model's range, and references to fine-tune it on."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ HERE = "Check the result against a reference, or fine-tune the model on today's.
 
 
 def doubts(job: CorrectionJob, scan: Scan) -> list[str]:
-    """What in the scan is outside the model's card, or unlike its training: one sentence.
+    """List the warnings about a scan outside the model's card, or unlike its training data.
 
-    What has a remedy of its own is a further sentence, as are references of another energy.
+    Warnings with the same remedy are one sentence; those with a remedy of their own, and
+    references of another energy, are further sentences.
     """
     from napari_txm_bgcorr.backgrounds import LEARNED
 

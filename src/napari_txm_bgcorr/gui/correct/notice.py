@@ -1,4 +1,4 @@
-"""What the user should know of a model and today's data, and the way to a better model."""
+"""Frame with warnings about a model and the data, and a button that opens the training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_txm_bgcorr.gui.common.dock import open_panel
 from napari_txm_bgcorr.gui.common.plots import theme_colours
-from napari_txm_bgcorr.gui.common.widgets import named_button, wrapped_label
+from napari_txm_bgcorr.gui.common.widgets import existing, named_button, wrapped_label
 
 __all__ = ["Notice", "open_training"]
 
@@ -40,7 +40,7 @@ class Notice(QFrame):
         self.words.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.button = named_button("fine_tune_button", "Fine-tune…", "")
         self.button.clicked.connect(
-            lambda: open_training(self._viewer, self._panel.window(), self.references)
+            lambda: open_training(self._viewer, existing(self._panel.window()), self.references)
         )
         sign = QLabel("⚠")
         sign.setAlignment(Qt.AlignmentFlag.AlignTop)

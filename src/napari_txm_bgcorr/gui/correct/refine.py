@@ -1,16 +1,16 @@
-"""The drift model after the tiles are on show: refined from what was already computed."""
+"""Refinement by the drift model after the tiles are shown, from backgrounds already computed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from threading import Event
 
+from napari_txm_bgcorr.backgrounds import StoredBackgrounds
 from napari_txm_bgcorr.backgrounds.drift import DriftModel
 from napari_txm_bgcorr.core import BackgroundMethod, Progress, correct_tiles
 from napari_txm_bgcorr.gui.common.throttle import Pace
 from napari_txm_bgcorr.gui.layers.result import Result
 from napari_txm_bgcorr.mosaic import registered
-from napari_txm_bgcorr.workflows import StoredBackgrounds
 
 from .messages import Message
 

@@ -1,4 +1,4 @@
-"""What the panel's worker does, step by step, as generators of messages. No Qt, no layers."""
+"""Tasks of the correction panel's worker, as generators of messages. No Qt, no layers."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def _correct_one(run: _JobRun, item: JobInput, method: BackgroundMethod) -> Iter
         result = Result(scan, item.name)
         result.made_by(fitted)
         result.doubts += doubts(run.job, scan)
-        notes = method_notes(fitted.describe())  # what the notice says is said once
+        notes = method_notes(fitted.describe())  # less those that repeat a warning
         result.notes += [n for n in notes if not any(n[1:] in doubt for doubt in result.doubts)]
     if result.doubts:
         yield Doubted(tuple(result.doubts), references(run.job, scan))

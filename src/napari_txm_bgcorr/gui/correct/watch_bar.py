@@ -22,7 +22,7 @@ __all__ = ["Arrived", "Waits", "WatchBar", "watch_folder"]
 
 LOOK_EVERY_S = 1.0
 TURN_MS = 200
-KEPT = 3  # scans whose layers stay; older ones make room
+KEPT = 3  # scans whose layers stay; older ones are removed
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Arrived:
 
 @dataclass(frozen=True)
 class Waits:
-    """What is not whole yet, or why the folder cannot be looked through; empty: nothing."""
+    """A file is incomplete, or the folder cannot be read: the reason; empty: neither."""
 
     text: str
 

@@ -18,8 +18,8 @@ from napari_txm_bgcorr.gui.common.drop_zone import DropZone
 from napari_txm_bgcorr.gui.common.event_queue import Steps
 from napari_txm_bgcorr.gui.common.messages import Advanced, Failed, Preparing, Saved, Shown
 from napari_txm_bgcorr.gui.common.preferences import preferences
-from napari_txm_bgcorr.gui.common.widgets import TallArea, wrapped_label
-from napari_txm_bgcorr.gui.common.worker import Runner
+from napari_txm_bgcorr.gui.common.widgets import TallArea, existing, wrapped_label
+from napari_txm_bgcorr.gui.common.worker import Runner, drop_when_gone
 from napari_txm_bgcorr.gui.layers.convert import warm_up
 from napari_txm_bgcorr.gui.layers.manager import LayerBook
 from napari_txm_bgcorr.gui.layers.outputs import saved_path
@@ -89,7 +89,7 @@ class CorrectWidget(Docked, TallArea):
 
     @property
     def busy(self) -> bool:
-        """Whether something is under way or waits to be shown."""
+        """True while a task is at work or a message waits to be shown."""
         return self.runner.busy or self.reader.busy or bool(self._steps)
 
     def _make_widgets(self, methods: list[str]) -> None:
@@ -121,7 +121,7 @@ class CorrectWidget(Docked, TallArea):
 
     def sizeHint(self) -> QSize:
         """Ask for the height of the contents, so that no scroll bar is needed."""
-        inside = self.widget().sizeHint()
+        inside = existing(self.widget()).sizeHint()
         return QSize(max(PANEL_WIDTH, self.minimumWidth()), inside.height())
 
     def _connect(self) -> None:
@@ -144,8 +144,7 @@ class CorrectWidget(Docked, TallArea):
         self._timer = QTimer(self)
         self._timer.setInterval(REFRESH_MS)
         self._timer.timeout.connect(self._redraw)
-        runners = (self.runner, self.reader, self.finder)
-        self.destroyed.connect(lambda: [runner.drop() for runner in runners])
+        drop_when_gone(self, self.runner, self.reader, self.finder)
 
     def open_paths(self, paths: list[Path]) -> None:
         """Read files and folders and show them; they become the selected layers."""

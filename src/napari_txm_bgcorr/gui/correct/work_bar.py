@@ -1,4 +1,4 @@
-"""What is under way: the buttons that start and end it, how far it is, and what came of it."""
+"""Buttons that start and cancel a correction, its progress bar, and its result in words."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def mix(canvas: Image, mass: Image, part: Image, weight: Image) -> None:
 
 
 class _Scratch(threading.local):
-    """Room for the weights of a view, kept: fresh pages cost more than all of the blending."""
+    """Buffers for the weights of a view, kept: fresh memory costs more than the blending."""
 
     def __init__(self) -> None:
         self._plane = np.empty(0, np.float32)
@@ -73,14 +73,14 @@ _scratch = _Scratch()
 
 
 class BlendedTiles:
-    """How the tiles of a layout share what they overlap in, on every level of the canvas.
+    """Blend the tiles of a layout where they overlap, on every level of the canvas.
 
-    The weights are those of the stitched picture. What a tile has to itself, most of it, is
-    pasted: that costs less than a weight of 1.
+    The weights are those of the stitched picture. The part of a tile that overlaps no other, most
+    of it, is pasted: that costs less than a weight of 1.
 
     Parameters
     ----------
-    layout : canvas.Layout
+    layout : canvas.CanvasLayout
     valid : callable
         Returns which pixels of a tile can be trusted, (Y, X) bool.
     corners : Corners
@@ -133,13 +133,14 @@ class BlendedTiles:
         seen = _common(whole, box)
         alone, shared = self._cut(i, step)
         part = _reduced(reduce_tile, tile, self.layout, i, step, seen)
-        lit = np.True_
+        lit: NDArray[np.bool_] | None = None
         if self.corners.unlit is not None:
             lit = self._lit(i, step)[_within(seen, whole)]
             part = np.where(lit, part, np.float32(np.nan))
         if _any(here := _common(alone, seen)):
             of = _within(here, seen)
-            np.copyto(canvas[_within(here, box)], part[of], where=lit[of] if lit.ndim else lit)
+            where = True if lit is None else lit[of]
+            np.copyto(canvas[_within(here, box)], part[of], where=where)
         pieces = [here for each in shared if _any(here := _common(each, seen))]
         if not pieces:
             return
@@ -279,7 +280,7 @@ def own_part(own: Box, others: list[Box]) -> Box:
 
 
 def _around(whole: Box, inner: Box) -> tuple[Box, ...]:
-    """What is left of a box without one inside it."""
+    """Parts of a box around another box inside it."""
     if not _any(inner):
         return (whole,)
     parts = (

@@ -1,4 +1,4 @@
-"""How the tiles of a scan become what napari shows: arrays that are put together on demand."""
+"""Arrays that show the tiles of a scan in napari, assembled on demand."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SAY_AGAIN_S = 10.0
 
 @dataclass(frozen=True, eq=False)
 class CanvasLayout:
-    """Where the tiles of a mosaic sit on one canvas, in whole pixels.
+    """Positions of the tiles of a mosaic on one canvas, in whole pixels.
 
     Attributes
     ----------
@@ -114,7 +114,7 @@ class CachedTiles:
 
 
 class ShownStack:
-    """Tiles to look at: what cannot be read is a gap, and is said; drawing must not fail.
+    """Tiles to show: an unreadable tile is a gap and is reported; drawing must not fail.
 
     Parameters
     ----------
@@ -288,17 +288,18 @@ def reduce_tile(tile: Any, corner: NDArray[np.int64], step: int) -> NDArray[Any]
     -------
     (ceil, ceil) array of the same type; its corner is at ``ceil(corner / step)``.
     """
-    tile = np.asarray(tile)
+    pixels: NDArray[Any] = np.asarray(tile)
     if step == 1:
-        return tile
-    whole = _whole_blocks(tile, corner, step)
+        return pixels
+    whole = _whole_blocks(pixels, corner, step)
     # 15 times as fast as the mean over two axes of the blocks: the window waits for it
-    rows = np.add.reduce(whole.reshape(-1, step, whole.shape[1]), axis=1, dtype=np.float32)
+    blocks = whole.reshape(-1, step, whole.shape[1])
+    rows: NDArray[np.float32] = np.add.reduce(blocks, axis=1, dtype=np.float32)
     mean = rows[:, ::step].copy()
     for k in range(1, step):
         mean += rows[:, k::step]
     mean /= np.float32(step * step)
-    return mean.astype(tile.dtype) if tile.dtype != np.float32 else mean
+    return mean.astype(pixels.dtype) if pixels.dtype != np.float32 else mean
 
 
 def reduce_mask(
@@ -308,7 +309,8 @@ def reduce_mask(
     if step == 1:
         return valid
     whole = _whole_blocks(valid.view(np.uint8), corner, step)
-    rows = np.minimum.reduce(whole.reshape(-1, step, whole.shape[1]), axis=1)
+    blocks = whole.reshape(-1, step, whole.shape[1])
+    rows: NDArray[np.uint8] = np.minimum.reduce(blocks, axis=1)
     least = rows[:, ::step].copy()
     for k in range(1, step):
         np.minimum(least, rows[:, k::step], out=least)

@@ -194,7 +194,7 @@ def role_of(layer: Any) -> str | None:
 
 def owner_of(layer: Any) -> Any:
     """Scan or result behind a layer, or None for a layer of another origin."""
-    data = getattr(layer, "data", None)
+    data: Any = getattr(layer, "data", None)
     base = data[0] if getattr(layer, "multiscale", False) else data
     return base.owner if isinstance(base, Picture) else None
 
@@ -223,13 +223,12 @@ def _scan_of_array(layer: Any) -> Scan:
     """Take a plain layer as a single image (Y, X) or a series (T, Y, X)."""
     data = layer.data[0] if layer.multiscale else layer.data
     single = layer.ndim == 2
-    shape = (1, *data.shape) if single else tuple(data.shape)
+    count, height, width = (int(n) for n in ((1, *data.shape) if single else data.shape))
     path = Path(layer.source.path) if layer.source.path else Path(layer.name)
     notes = layer.metadata.get(METADATA_KEY)
-    count = int(shape[0])
     return Scan(
         tiles=LazyTiles(
-            tuple(int(n) for n in shape),  # type: ignore[arg-type]
+            (count, height, width),
             data.dtype,
             (lambda i: np.asarray(data)) if single else (lambda i: np.asarray(data[i])),
         ),

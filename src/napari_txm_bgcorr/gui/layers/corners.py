@@ -34,7 +34,7 @@ class Corners:
     unlit : (Y, X) bool or None
         Pixels without beam in most tiles; None: none, as far as the tiles tell.
     weight : (Y, X) float32
-        From `core.stitch.feather`; another array when the corners are others.
+        From `mosaic.blending.feather`; a new array whenever the corners change.
     """
 
     def __init__(self, source: TileParts) -> None:

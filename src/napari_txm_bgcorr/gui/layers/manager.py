@@ -1,4 +1,4 @@
-"""Which layers of the viewer show what: the panel's only dealings with napari's layers."""
+"""Layers of the viewer that belong to each scan and result; all layer changes of the panel."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from napari.layers import Layer
+from napari.layers import Image, Layer
 
 from napari_txm_bgcorr.core import Scan
 from napari_txm_bgcorr.errors import TxmError
@@ -31,7 +31,7 @@ __all__ = ["LayerBook"]
 
 @dataclass
 class _Place:
-    """How an input layer lay when Correct was pressed; it may be gone when results come."""
+    """Placement of an input layer when Correct was pressed; it may be gone when results come."""
 
     placement: dict[str, Any]
     limits: Any
@@ -133,7 +133,7 @@ class LayerBook:
         self._latest.append(result)
         kept = list(self.viewer.layers.selection)
         source = next((layer for layer in self.viewer.layers if id(layer) == key), None)
-        if source is not None and place.role is None:
+        if isinstance(source, Image) and place.role is None:
             kept = [self._twin(source, result)]
             yield
         self._drop_older(result)
@@ -142,7 +142,7 @@ class LayerBook:
             yield
         self._select(kept)
 
-    def _twin(self, source: Layer, result: Result) -> Layer:
+    def _twin(self, source: Image, result: Result) -> Layer:
         """Show a plain layer's data as the raw part; the user's layer stays, hidden."""
         twin = Layer.create(
             source.data,

@@ -13,7 +13,7 @@ MARKS = ("provenance.json", "zarr.json")
 
 
 def saved_path(name: str, folder: Path, save_format: str) -> Path:
-    """Where a result called `name` is saved."""
+    """Path at which a result called `name` is saved."""
     return folder / f"{name} corrected{FORMAT_SUFFIX[save_format]}"
 
 
@@ -44,7 +44,7 @@ def parts(path: Path) -> list[tuple[Path, str | None, str | None]]:
 
 
 def _stitched(path: Path) -> bool:
-    """Whether the parts are pictures of the whole mosaic, not tiles."""
+    """Return True if the parts are pictures of the whole mosaic, not tiles."""
     try:
         return b'"stitched"' in (path / MARKS[1]).read_bytes()
     except OSError:
@@ -52,7 +52,7 @@ def _stitched(path: Path) -> bool:
 
 
 def is_saved(path: Path) -> bool:
-    """Whether a folder says that it is an output of this program; its files are not opened."""
+    """Return True if a folder's record marks an output of this program; images stay unopened."""
     for mark in MARKS:
         try:
             if b'"txm_bgcorr"' in (path / mark).read_bytes()[: 2**20]:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from napari.utils.notifications import show_error
-from napari.viewer import current_viewer
+from napari.viewer import Viewer, current_viewer
 from qtpy.QtCore import QObject, QTimer
 
 from napari_txm_bgcorr.gui.common.blocking_call import somebody_looks
@@ -27,12 +27,12 @@ _at_work: set[FillIn] = set()
 
 
 def fill_in(owners: tuple[Any, ...], subject: str, count: int, fill: Iterator[int]) -> None:
-    """Draw an overview: beside the window where somebody looks, else before returning.
+    """Draw an overview: in a thread if an event loop serves the window, else before returning.
 
     Parameters
     ----------
     owners : tuple
-        Scans and results whose layers show it, as `layers.owner_of` gives them.
+        Scans and results whose layers show it, as `convert.owner_of` gives them.
     subject : str
         What an error is about.
     count : int
@@ -43,7 +43,7 @@ def fill_in(owners: tuple[Any, ...], subject: str, count: int, fill: Iterator[in
     Raises
     ------
     TxmError
-        Where nobody looks: as `fill` does. Otherwise it is shown.
+        Without an event loop, as `fill` raises it; with one it is shown as a notification.
     """
     if somebody_looks():
         _at_work.add(FillIn(owners, subject, count, fill))
@@ -62,7 +62,9 @@ class FillIn(QObject):
         self, owners: tuple[Any, ...], subject: str, count: int, fill: Iterator[int]
     ) -> None:
         super().__init__()
-        self._owners, self._viewer, self._window = owners, None, None
+        self._owners = owners
+        self._viewer: Viewer | None = None
+        self._window: QObject | None = None
         self._due_s = 0.0
         self._runner = Runner(self)
         self._runner.message.connect(self._hear)
@@ -78,16 +80,18 @@ class FillIn(QObject):
     def _layers(self) -> list[Any]:
         """Layers that show the overview."""
         viewer = self._viewer or current_viewer()
-        found = [] if viewer is None else [
+        if viewer is None:
+            return []
+        found = [
             layer
             for layer in viewer.layers
             if any(owner_of(layer) is owner for owner in self._owners)
-        ]  # fmt: skip
+        ]
         if found and self._viewer is None:
             self._viewer = viewer
             viewer.layers.events.removed.connect(self._look)
-            self._window = viewer.window._qt_window
-            self._window.destroyed.connect(self._end)
+            window = self._window = viewer.window._qt_window
+            window.destroyed.connect(self._end)
         return found
 
     def _look(self, event: Any = None) -> None:

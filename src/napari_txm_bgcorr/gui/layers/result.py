@@ -1,4 +1,4 @@
-"""What a run has produced so far: every tile's background and transmission, and their pictures."""
+"""Background and transmission of every tile that a run has produced so far, and their pictures."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SPARE_BYTES = 512 * 2**20
 
 
 def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Make room for results: in memory, or in a temporary file where there is much of it.
+    """Allocate an array for results: in memory, or in a temporary file if it is large.
 
     The file has no name where the system allows it, so it vanishes with the last picture that
     shows it, or with the process.
@@ -54,7 +54,7 @@ def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     Raises
     ------
     WriteError
-        If the temporary folder has no room.
+        If the temporary folder is full.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size <= IN_MEMORY_BYTES:
@@ -129,7 +129,7 @@ class PicturePyramid:
 
     @property
     def data(self) -> Any:
-        """What napari takes as a layer's data: one array, or a list of levels."""
+        """Data of a napari layer: one array, or a list of levels."""
         return self.levels if len(self.levels) > 1 else self.levels[0]
 
     def put(self, i: int, tile: NDArray[Any]) -> None:
@@ -184,7 +184,7 @@ class Result:
     Attributes
     ----------
     scan : Scan
-        What is being corrected, with the references used.
+        Scan that is corrected, with the references used.
     name : str
         Name shared by the layers.
     original : Scan
@@ -192,13 +192,13 @@ class Result:
     registered : bool
         Whether the tiles lie where they were found to lie, not where the stage said.
     method : BackgroundMethod or None
-        What made it, when that is known.
+        Method that made it, if known.
     notes : list of str
-        What the user should know.
+        Remarks for the user.
     doubts : list of str
-        What was beyond the model that made it.
+        Warnings that the data lie outside the range of the model that made it.
     pictures : dict
-        What layers show, by role; `relocate` makes new ones.
+        Data of the layers, by role; `relocate` makes new ones.
     done : (T,) bool
         Tiles that are there.
     background, corrected : (T, Y, X) float32
@@ -229,7 +229,7 @@ class Result:
         self.pictures = self._make_pictures()
 
     def _stores(self) -> tuple[Any, Any]:
-        """Room for backgrounds and transmissions `(T, Y, X)` float32."""
+        """Arrays for backgrounds and transmissions `(T, Y, X)` float32."""
         shape = tuple(int(n) for n in self.scan.tiles.shape)
         return allocate(shape, np.float32), allocate(shape, np.float32)
 
@@ -238,7 +238,7 @@ class Result:
 
     @property
     def complete(self) -> bool:
-        """Whether every tile is there."""
+        """True once every tile is there."""
         return bool(self.done.all())
 
     def put(self, result: TileResult) -> None:

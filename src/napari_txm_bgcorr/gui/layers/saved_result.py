@@ -61,7 +61,7 @@ class Revised(LazyTiles):
         Raises
         ------
         WriteError
-            If there is no room for so many.
+            If the temporary folder is full.
         """
         if self._room is None and sum(t.nbytes for t in self._few.values()) > IN_MEMORY_BYTES:
             room = allocate(self.shape, np.float32)
@@ -84,7 +84,7 @@ class OpenedResult(Result):
 
     Parameters
     ----------
-    output : io.finished_output.FinishedOutput
+    output : io.output.FinishedOutput
     name : str
         Shared by its layers.
 

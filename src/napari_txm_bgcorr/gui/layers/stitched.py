@@ -26,7 +26,7 @@ PARTS = ("raw", "background", "corrected")
 
 
 def stitched_path(name: str, folder: Path) -> Path:
-    """Where the stitched picture of a result called `name` is saved."""
+    """Path at which the stitched picture of a result called `name` is saved."""
     return folder / f"{name} stitched.ome.zarr"
 
 
@@ -79,12 +79,15 @@ def _stitch(result: Result, target: Path, overwrite: bool, stop: Event, tell: Te
 
 def _parts(result: Result) -> dict[str, Scan]:
     scan = result.scan
-    shape = tuple(int(n) for n in scan.tiles.shape)
+    count, height, width = (int(n) for n in scan.tiles.shape)
+    mask = LazyTiles(
+        (count, height, width), "uint8", lambda i: result.tile(i).valid.astype("uint8")
+    )
     stores: dict[str, Any] = {
         "raw": scan.tiles,
         "background": result.background,
         "corrected": result.corrected,
-        "mask": LazyTiles(shape, "uint8", lambda i: result.tile(i).valid.astype("uint8")),
+        "mask": mask,
     }
     return {part: replace(scan, tiles=tiles) for part, tiles in stores.items()}
 
@@ -106,7 +109,7 @@ def stitched_layers(path: Path, pyramid: Any) -> list[LayerTuple]:
     ----------
     path : Path
         Gives the name.
-    pyramid : io.pyramid.Pyramid
+    pyramid : io.output.pyramid_reader.Pyramid
     """
     name = path.name.removesuffix(".ome.zarr")
     place: dict[str, Any] = {"axis_labels": ("y", "x")}

@@ -66,7 +66,9 @@ def outlines_layer(
     return np.concatenate([np.empty((0, 2, 2)), *edges]), arguments, "vectors"
 
 
-def tile_at(layout: CanvasLayout, at_px: Sequence[float]) -> int | None:
+def tile_at(
+    layout: CanvasLayout, at_px: Sequence[float] | NDArray[np.floating[Any]]
+) -> int | None:
     """Tile under a place of the canvas; where tiles overlap, the one whose centre is nearest.
 
     Parameters

@@ -30,7 +30,7 @@ class StatedUncertainty(LazyTiles):
 
     @property
     def known(self) -> bool:
-        """Whether any tile has one."""
+        """True if the uncertainty of any tile is known."""
         return any(each is not None for each in self._stated)
 
     def take(self, method: BackgroundMethod | None, indices: Sequence[int] | None = None) -> None:

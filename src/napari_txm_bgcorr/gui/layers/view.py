@@ -1,4 +1,4 @@
-"""What the viewer's camera sees, in any napari."""
+"""Camera of the viewer, in any version of napari."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ def camera_of(viewer: Any) -> Any:
 
 
 def view_of(viewer: Any) -> tuple[float, ...]:
-    """What the camera sees: its centre and zoom, to tell whether the user has moved it."""
+    """Centre and zoom of the camera, to detect that the user has moved it."""
     camera = camera_of(viewer)
     return (*(float(each) for each in camera.center), float(camera.zoom))

@@ -1,4 +1,4 @@
-"""What the panel "Mosaic quality" consists of: its widgets and where they stand."""
+"""Widgets of the panel "Mosaic quality" and their layout."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_txm_bgcorr.gui.common.drop_zone import local_paths
-from napari_txm_bgcorr.gui.common.widgets import named_button, wrapped_label
+from napari_txm_bgcorr.gui.common.widgets import existing, named_button, wrapped_label
 from napari_txm_bgcorr.gui.correct.form import PathsField, narrow_combo
 
 from .table_model import QualityModel, SortedTiles
@@ -112,9 +112,10 @@ class QualityForm(QWidget):
         table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         table.setAlternatingRowColors(False)
         table.setWordWrap(False)
-        table.verticalHeader().hide()
-        table.verticalHeader().setDefaultSectionSize(table.fontMetrics().height() + 6)
-        header = table.horizontalHeader()
+        rows = existing(table.verticalHeader())
+        rows.hide()
+        rows.setDefaultSectionSize(table.fontMetrics().height() + 6)
+        header = existing(table.horizontalHeader())
         header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         header.setResizeContentsPrecision(WIDEST_OF)
         header.setDefaultAlignment(Qt.AlignmentFlag.AlignCenter)
@@ -123,27 +124,27 @@ class QualityForm(QWidget):
 
     def _lay_out(self) -> None:
         rows = [
-            (self.result_combo, 1, self.open_button, 0, self.measure_button, 0,
-             self.cancel_button, 0),
-            (QLabel("Colour by"), 0, self.colour_combo, 1, self.outline_box, 0,
-             self.flagged_box, 0),
+            _row((self.result_combo, 1), (self.open_button, 0), (self.measure_button, 0),
+                 (self.cancel_button, 0)),
+            _row((QLabel("Colour by"), 0), (self.colour_combo, 1), (self.outline_box, 0),
+                 (self.flagged_box, 0)),
         ]  # fmt: skip
         below = [
-            (QLabel("Redo by"), 0, self.method_combo, 1, self.near_combo, 1),
-            (QLabel("Reference"), 0, self.references, 1),
-            (self.joint_box, 1, self.redo_button, 0),
-            (self.csv_button, 1, self.report_button, 1),
+            _row((QLabel("Redo by"), 0), (self.method_combo, 1), (self.near_combo, 1)),
+            _row((QLabel("Reference"), 0), (self.references, 1)),
+            _row((self.joint_box, 1), (self.redo_button, 0)),
+            _row((self.csv_button, 1), (self.report_button, 1)),
         ]
         layout = QVBoxLayout(self)
         layout.setContentsMargins(8, 8, 8, 8)
         layout.setSpacing(6)
         for row in rows:
-            layout.addLayout(_row(*row))
+            layout.addLayout(row)
         layout.addWidget(self.progress_bar)
         layout.addWidget(self.status_label)
         layout.addWidget(self.table, 1)
         for row in below:
-            layout.addLayout(_row(*row))
+            layout.addLayout(row)
 
     def sizeHint(self) -> QSize:
         """Wide enough for the first columns."""
@@ -163,10 +164,10 @@ class QualityForm(QWidget):
         self.chosen_references = paths
 
 
-def _row(*parts: Any) -> QHBoxLayout:
-    """Put widgets side by side, each followed by its share of spare room."""
+def _row(*parts: tuple[QWidget, int]) -> QHBoxLayout:
+    """Put widgets side by side, each with its share of the spare space."""
     row = QHBoxLayout()
     row.setSpacing(5)
-    for widget, stretch in zip(parts[::2], parts[1::2], strict=True):
+    for widget, stretch in parts:
         row.addWidget(widget, stretch)
     return row

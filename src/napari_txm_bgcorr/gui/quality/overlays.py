@@ -89,7 +89,7 @@ class QualityLayers:
 
     @property
     def on_canvas(self) -> bool:
-        """Whether the tiles lie side by side; a series shows one at a time."""
+        """True if the tiles lie side by side; a series shows one at a time."""
         return self.result is not None and self.result.scan.kind == "mosaic"
 
     def _put(self, layer: tuple[Any, dict[str, Any], str]) -> Layer:
@@ -175,7 +175,7 @@ class QualityLayers:
 
 
 def _fits(there: Layer, layer: tuple[Any, dict[str, Any], str]) -> bool:
-    """Whether a layer can take other data: of one kind and size, and in one place."""
+    """Return True if a layer can take new data: the same kind, size and place."""
     data, arguments, kind = layer
     alike = kind == "vectors" or tuple(there.data.shape) == tuple(data.shape)
     return (
@@ -192,7 +192,7 @@ def _fits(there: Layer, layer: tuple[Any, dict[str, Any], str]) -> bool:
 def _canvas_px(viewer: Any) -> tuple[int, int]:
     """Size of the canvas; napari below 0.9 keeps it elsewhere."""
     canvas = getattr(viewer, "canvas", None)
-    size = getattr(canvas, "size", None) or getattr(viewer, "_canvas_size", (600, 600))
+    size: Any = getattr(canvas, "size", None) or getattr(viewer, "_canvas_size", (600, 600))
     return int(size[0]), int(size[1])
 
 

@@ -48,7 +48,7 @@ class QualityModel(QAbstractTableModel):
         self.endResetModel()
 
     def _keys(self, column: int) -> list[float]:
-        """What a column is sorted by, for Qt asks for it row by row."""
+        """Sort keys of a column, one per row; Qt asks for them row by row."""
         if self.quality is None or FIRST[column : column + 1] == ("tile",):
             return [float(i) for i in range(self.rowCount())]
         if column < len(FIRST):  # most flags first
@@ -133,7 +133,7 @@ class SortedTiles(QSortFilterProxyModel):
 
     def __init__(self, model: QualityModel) -> None:
         super().__init__()
-        self._only_flagged = False
+        self._tiles, self._only_flagged = model, False
         self.setSourceModel(model)
         self.setSortRole(SORT_ROLE)
 
@@ -144,5 +144,4 @@ class SortedTiles(QSortFilterProxyModel):
 
     def filterAcceptsRow(self, row: int, parent: QModelIndex) -> bool:
         """Say whether a tile is shown."""
-        model = self.sourceModel()
-        return not self._only_flagged or bool(model.flagged(row))
+        return not self._only_flagged or bool(self._tiles.flagged(row))

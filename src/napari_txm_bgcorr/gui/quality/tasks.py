@@ -1,4 +1,4 @@
-"""What the quality panel's worker does: measure, redo tiles, export. No Qt, no layers."""
+"""Tasks of the quality panel's worker: measure, redo tiles, export. No Qt, no layers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_txm_bgcorr.backgrounds import StoredBackgrounds
 from napari_txm_bgcorr.backgrounds.drift import DriftModel
 from napari_txm_bgcorr.core import BackgroundMethod, Progress, Scan, TileResult, correct_tiles
 from napari_txm_bgcorr.errors import StoppedError, TxmError
@@ -21,12 +22,7 @@ from napari_txm_bgcorr.gui.correct.tasks import reopen
 from napari_txm_bgcorr.gui.layers.result import Result
 from napari_txm_bgcorr.gui.layers.saved_result import open_result
 from napari_txm_bgcorr.quality import Gauge, TileQuality
-from napari_txm_bgcorr.workflows import (
-    CorrectionConfig,
-    StoredBackgrounds,
-    method_of,
-    with_references,
-)
+from napari_txm_bgcorr.workflows import CorrectionConfig, method_of, with_references
 from napari_txm_bgcorr.workflows import redo_tiles as corrected_again
 
 __all__ = [
@@ -125,7 +121,7 @@ def measure_result(result: Result, stop: Event) -> Iterator[QualityMessage]:
 
 
 def _novelty(result: Result) -> Callable[[TileResult], float]:
-    """What tells the novelty of a tile, where a network made it."""
+    """Function that gives the novelty of a tile; NaN for tiles that no network made."""
     told = None
     if (result.provenance or {}).get("weights_sha256"):
         from napari_txm_bgcorr.models import novelty_of

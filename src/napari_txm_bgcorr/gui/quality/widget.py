@@ -16,7 +16,7 @@ from napari_txm_bgcorr.gui.common.dock import Docked, find_panel
 from napari_txm_bgcorr.gui.common.event_queue import Steps
 from napari_txm_bgcorr.gui.common.messages import Advanced, Failed, Preparing
 from napari_txm_bgcorr.gui.common.preferences import preferences
-from napari_txm_bgcorr.gui.common.widgets import time_left
+from napari_txm_bgcorr.gui.common.widgets import existing, time_left
 from napari_txm_bgcorr.gui.common.worker import Runner
 from napari_txm_bgcorr.gui.correct.messages import Reopened
 from napari_txm_bgcorr.gui.layers.convert import draw_thumbnail, owner_of
@@ -78,13 +78,17 @@ class QualityWidget(Docked, QualityForm):
 
     @property
     def busy(self) -> bool:
-        """Whether the worker is at work, or something waits to be shown."""
+        """True while the worker is at work, or a message waits to be shown."""
         return self.runner.busy or bool(self._steps)
 
     @property
     def result(self) -> Result | None:
         """The result that is being judged."""
         return self._results.get(self.result_combo.currentText())
+
+    @property
+    def _selection(self) -> QItemSelectionModel:
+        return existing(self.table.selectionModel())
 
     def _connect(self) -> None:
         self.open_button.clicked.connect(self._ask_output)
@@ -98,7 +102,7 @@ class QualityWidget(Docked, QualityForm):
         self.colour_combo.currentIndexChanged.connect(self._colour)
         self.outline_box.toggled.connect(self.overlay.outline)
         self.flagged_box.toggled.connect(self.sorted.only_flagged)
-        self.table.selectionModel().selectionChanged.connect(self._rows_chosen)
+        self._selection.selectionChanged.connect(self._rows_chosen)
         self.runner.message.connect(lambda message: self._steps.add(self._hear(message)))
         self.runner.ended.connect(lambda broken: self._steps.add(self._ended(broken)))
         self.viewer.layers.events.inserted.connect(self._find_results)
@@ -192,8 +196,8 @@ class QualityWidget(Docked, QualityForm):
         self._start(lambda stop, tell: redo_tiles(wanted, stop, tell), "Redoing …")
 
     def _model_and_device(self, result: Result) -> tuple[str, str]:
-        """What the correction panel has chosen; where it is not open, the result's own model."""
-        panel = find_panel(self._main_window or self.window(), "Background correction")
+        """Model and device of the correction panel; if it is closed, the result's own model."""
+        panel = find_panel(self.window_around(), "Background correction")
         if panel is not None:
             return panel.session.model, panel.session.device
         noted = (result.provenance or {}).get("parameters", {})
@@ -322,7 +326,7 @@ class QualityWidget(Docked, QualityForm):
 
     def selected(self) -> list[int]:
         """Tiles whose rows are selected."""
-        rows = self.table.selectionModel().selectedRows()
+        rows = self._selection.selectedRows()
         return sorted(self.sorted.mapToSource(row).row() for row in rows)
 
     def select(self, i: int) -> None:
@@ -330,7 +334,7 @@ class QualityWidget(Docked, QualityForm):
         row = self.sorted.mapFromSource(self.model.index(i, 0))
         if row.isValid():
             flags = QItemSelectionModel.SelectionFlag
-            self.table.selectionModel().select(row, flags.ClearAndSelect | flags.Rows)
+            self._selection.select(row, flags.ClearAndSelect | flags.Rows)
             self.table.scrollTo(row)
 
     def _rows_chosen(self, *changed: Any) -> None:

@@ -1,4 +1,4 @@
-"""What becomes of a run when napari closes."""
+"""Question to the user about a live run when napari closes."""
 
 from __future__ import annotations
 

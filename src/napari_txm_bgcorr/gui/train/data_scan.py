@@ -42,7 +42,7 @@ def looks_wrong(image: NDArray[Any], role: str, level: Level) -> tuple[str, ...]
     ----------
     image : (Y, X), counts; transmission for clean samples
     role : str
-        One of `train_session.ROLES`.
+        One of `gui.train.session.ROLES`.
     level : Level
         Of the references before it.
     """

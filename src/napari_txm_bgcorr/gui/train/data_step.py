@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_txm_bgcorr.gui.common.drop_zone import ACTIVE_STYLE, IDLE_STYLE, DropZone, local_paths
-from napari_txm_bgcorr.gui.common.widgets import BoundedLabel, named_button
+from napari_txm_bgcorr.gui.common.widgets import BoundedLabel, existing, named_button
 from napari_txm_bgcorr.gui.correct.form import narrow_combo
 
 from .data_scan import THUMB_PX
@@ -147,7 +147,7 @@ class DataStep(QWidget):
         self._warning_colour = warning
 
     def add_thumbs(self, key: str, role: str, thumbs: Sequence[Thumb]) -> None:
-        """Show small pictures of an item; as many as there is room for."""
+        """Show small pictures of an item, as many as fit."""
         for thumb in thumbs[: max(0, MOST_THUMBS - self.sheet.count())]:
             entry = QListWidgetItem(self._icon(thumb), "")
             entry.setData(Qt.ItemDataRole.UserRole, key)
@@ -156,7 +156,7 @@ class DataStep(QWidget):
         self._show_sheet()
 
     def set_compact(self, on: bool) -> None:
-        """Leave the pictures out, for the room that other parts need."""
+        """Hide the pictures, so that other parts have the space."""
         self._compact = on
         self._show_sheet()
 
@@ -166,7 +166,7 @@ class DataStep(QWidget):
     def drop_thumbs(self, key: str | None = None) -> None:
         """Remove the pictures of an item, or all."""
         for row in reversed(range(self.sheet.count())):
-            if key in (None, self.sheet.item(row).data(Qt.ItemDataRole.UserRole)):
+            if key in (None, existing(self.sheet.item(row)).data(Qt.ItemDataRole.UserRole)):
                 self.sheet.takeItem(row)
         self._show_sheet()
 

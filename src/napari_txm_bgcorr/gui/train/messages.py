@@ -1,4 +1,4 @@
-"""What the tasks of the training panel tell it, one kind of message each."""
+"""Messages that the tasks of the training panel send to it, one class per kind."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class DataFound:
 
 @dataclass(frozen=True)
 class Complaint:
-    """Something cannot be done; shown as one line."""
+    """A request failed; shown as one line."""
 
     error: TxmError
 
@@ -66,13 +66,13 @@ class Launched:
 
 @dataclass(frozen=True, eq=False)
 class RunNews:
-    """What is new in a run's folder.
+    """News in a run's folder.
 
     Attributes
     ----------
     run : Path
     state : str
-        Of `run_status.STATES`, or ``died``; ``none`` before the run has said anything.
+        One of `training.run.status.STATES`, or ``died``; ``none`` before the first status.
     status : RunStatus or None
     lines : tuple of dict
         New lines of ``metrics.jsonl``.
@@ -98,7 +98,7 @@ class RunNews:
 
 @dataclass(frozen=True)
 class Offers:
-    """What the settings offer.
+    """Entries that the settings offer.
 
     Attributes
     ----------

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_txm_bgcorr.errors import TxmError
 from napari_txm_bgcorr.gui.common.errors import errors_in_words
-from napari_txm_bgcorr.gui.common.widgets import button_row, named_button, wrapped_label
+from napari_txm_bgcorr.gui.common.widgets import button_row, existing, named_button, wrapped_label
 from napari_txm_bgcorr.gui.common.worker import Runner
 
 from .messages import Complaint
@@ -40,14 +40,14 @@ EXPORT_FILTERS = {
 
 @dataclass(frozen=True)
 class Rows:
-    """Models that are there: rows of `model_store.model_rows`."""
+    """Models that are there: rows of `models.store.model_rows`."""
 
     rows: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class Done:
-    """Something was done with a model."""
+    """A change of a model is done."""
 
     words: str
 
@@ -132,7 +132,7 @@ class ModelsDialog(QDialog):
     @property
     def chosen(self) -> Any:
         """Selected row, or None."""
-        marked = self.table.selectionModel().selectedRows()
+        marked = existing(self.table.selectionModel()).selectedRows()
         return self.rows[marked[0].row()] if marked else None
 
     def _do(self, work: Callable[[], str]) -> None:
@@ -246,15 +246,16 @@ def _table() -> QTableWidget:
     table = QTableWidget(0, len(COLUMNS))
     table.setObjectName("models_table")
     table.setHorizontalHeaderLabels(list(COLUMNS))
-    table.horizontalHeaderItem(len(COLUMNS) - 1).setToolTip(
+    existing(table.horizontalHeaderItem(len(COLUMNS) - 1)).setToolTip(
         "Those it carries, to start from where images come without any"
     )
-    table.verticalHeader().hide()
+    existing(table.verticalHeader()).hide()
     table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
     table.setSelectionMode(QTableWidget.SelectionMode.SingleSelection)
     table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-    table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-    table.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+    header = existing(table.horizontalHeader())
+    header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+    header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
     return table
 
 

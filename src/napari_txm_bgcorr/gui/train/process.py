@@ -96,7 +96,7 @@ class RunProcess:
             self._began = began
 
     def wrote(self, status: RunStatus | None) -> bool:
-        """Whether a status is from this process, or from the one that it has launched.
+        """Return True if a status is from this process, or from the one that it has launched.
 
         In a virtual environment on Windows ``python.exe`` only launches the Python that trains,
         so the training has another number; it began later than its launcher, what an earlier

@@ -31,14 +31,14 @@ Later = Callable[[Iterator[None]], None]
 
 
 class RunControl(QObject):
-    """Starts a run or attaches to one, shows its news, and writes its wishes.
+    """Starts a run or attaches to one, shows its news, and writes its stop and pause requests.
 
     Parameters
     ----------
     view : RunStep
     tile : TileLayers
     later : callable
-        Does the steps of an iterator, one for each beat of the event loop.
+        Does the steps of an iterator, one per pass of the event loop.
     parent : QObject
 
     Signals
@@ -66,7 +66,7 @@ class RunControl(QObject):
 
     @property
     def live(self) -> bool:
-        """Whether the run goes on, so far as is known."""
+        """True while the run goes on, as far as is known."""
         return self.state in LIVE
 
     def start(self, job: TrainJob) -> None:
@@ -116,7 +116,7 @@ class RunControl(QObject):
 
     def _stop(self, folder: RunFolder) -> None:
         if self._process is not None and self.status is None:
-            self._process.end()  # it would forget the wish when it begins
+            self._process.end()  # a starting run removes an earlier stop request
         else:
             folder.ask("stop")
 
@@ -210,12 +210,12 @@ class RunControl(QObject):
 
 
 def _pause(folder: RunFolder) -> None:
-    """Who pauses wants the device for something else: the weights leave it meanwhile."""
+    """Pause a run and free its device: the weights are moved off it until the run resumes."""
     folder.ask("pause", free_device=True)
 
 
 def describe(state: str, news: RunNews) -> str:
-    """What a run does, in one or two lines."""
+    """Describe the state of a run in one or two lines."""
     status, name = news.status, news.run.name
     if state == "none" or status is None:
         nothing = "starting …" if state == "starting" else "has said nothing yet"

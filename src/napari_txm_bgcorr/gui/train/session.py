@@ -1,4 +1,4 @@
-"""What the user wants trained, without Qt: evented choices, and their one step to a run."""
+"""Choices of the user in the training panel, without Qt, and their conversion to a run."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def new_run_folder(runs: Path, preset: str) -> Path:
 
 
 def job_arguments(job: TrainJob) -> list[str]:
-    """What follows ``txm-bgcorr train`` for a job.
+    """Arguments of ``txm-bgcorr train`` for a job.
 
     Raises
     ------
@@ -191,5 +191,5 @@ def job_arguments(job: TrainJob) -> list[str]:
 
 
 def resume_arguments(run: Path, device: str) -> list[str]:
-    """What follows ``txm-bgcorr train`` to go on with a run."""
+    """Arguments of ``txm-bgcorr train`` that resume a run."""
     return ["--run", str(run), "--resume", "--device", device]

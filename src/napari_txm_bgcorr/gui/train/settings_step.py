@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
+    QAbstractSpinBox,
     QComboBox,
     QDoubleSpinBox,
     QFileDialog,
@@ -32,6 +33,7 @@ from .session import PRESETS, TrainSession
 
 __all__ = ["TrainForm"]
 
+Spin = TypeVar("Spin", bound=QAbstractSpinBox)
 ADVANCED_HEIGHT = 80
 PRESET_HELP = {
     "fine-tune": "Goes on from a trained model with your references: minutes",
@@ -115,9 +117,9 @@ class TrainForm(QWidget):
         grid = QGridLayout()
         grid.setSpacing(3)
         for place, (name, spin) in enumerate(self.weights.items()):
-            label = QLabel(name)
-            label.setToolTip(LOSSES[name])
-            grid.addWidget(label, place, 0)
+            words = QLabel(name)
+            words.setToolTip(LOSSES[name])
+            grid.addWidget(words, place, 0)
             grid.addWidget(spin, place, 1)
         form.addRow(QLabel("Loss weights"))
         form.addRow(grid)
@@ -150,7 +152,8 @@ class TrainForm(QWidget):
             lambda: setattr(self.session, "device", self.device_combo.currentData() or "auto")
         )
         self.more.textChanged.connect(lambda text: setattr(self.session, "more", text))
-        for spin in (self.minutes, self.batch, self.seed, *self.weights.values()):
+        spins: list[QSpinBox | QDoubleSpinBox] = [self.minutes, self.batch, self.seed]
+        for spin in (*spins, *self.weights.values()):
             spin.valueChanged.connect(self._changed)
         for combo in (self.network_combo, self.init_combo):
             combo.currentIndexChanged.connect(self._changed)
@@ -272,7 +275,7 @@ def _whole(name: str, tip: str, least: int, most: int) -> QSpinBox:
     return _named(spin, name, tip)
 
 
-def _named(spin: Any, name: str, tip: str) -> Any:
+def _named(spin: Spin, name: str, tip: str) -> Spin:
     spin.setObjectName(name)
     spin.setToolTip(tip)
     spin.setKeyboardTracking(False)

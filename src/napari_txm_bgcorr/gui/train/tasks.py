@@ -1,4 +1,4 @@
-"""What the training panel's workers do: start a run, watch its folder, look for what to offer."""
+"""Tasks of the training panel's workers: start a run, watch its folder, find what to offer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def runs_folder() -> Path:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is that of a run."""
+    """Return True if a folder is that of a run."""
     return (path / "config.yaml").is_file() and any(
         (path / name).exists() for name in ("status.json", "metrics.jsonl", "checkpoints")
     )
@@ -91,7 +91,7 @@ def _write_layers(job: TrainJob) -> None:
 
 
 class _Tail:
-    """What is new in a run's folder since the last look."""
+    """News in a run's folder since the last look."""
 
     def __init__(self, run: Path) -> None:
         self.folder = RunFolder(run)

@@ -50,7 +50,7 @@ def use_model(session: Session, model: str) -> str:
 
 
 def _carries(model: str) -> str:
-    """What the card of a weights file says of references inside it, as a sentence."""
+    """Sentence on the references inside a weights file, from its card; empty: none."""
     try:  # the file itself: reading it as a model would import torch here, in the window's thread
         card = json.loads(Path(model).with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -22,8 +22,8 @@ from napari_txm_bgcorr.gui.common.dock import Docked
 from napari_txm_bgcorr.gui.common.event_queue import Steps
 from napari_txm_bgcorr.gui.common.plots import theme_colours
 from napari_txm_bgcorr.gui.common.preferences import preferences
-from napari_txm_bgcorr.gui.common.widgets import PanelColumn, TallArea
-from napari_txm_bgcorr.gui.common.worker import Runner
+from napari_txm_bgcorr.gui.common.widgets import PanelColumn, TallArea, existing
+from napari_txm_bgcorr.gui.common.worker import Runner, drop_when_gone
 
 from .closing import ask_before_closing
 from .data_scan import Level, look_at
@@ -77,7 +77,7 @@ class TrainWidget(Docked, QWidget):
 
     @property
     def busy(self) -> bool:
-        """Whether data are being read or something waits to be shown."""
+        """True while data are being read or a message waits to be shown."""
         return self.reader.busy or bool(self._waiting) or bool(self._steps)
 
     def _make_widgets(self) -> None:
@@ -87,11 +87,11 @@ class TrainWidget(Docked, QWidget):
         self.data_drop_zone = self.data_step.drop_zone
         self.preset_combo = self.form.preset_combo
         self.loss_plot = self.run_step.loss_curves.plot
-        for name in (
-            "start_button", "pause_button", "stop_button", "resume_button", "use_model_button",
-            "status_label", "attach_button", "models_button",
-        ):  # fmt: skip
-            setattr(self, name, getattr(self.run_step, name))
+        run = self.run_step
+        self.start_button, self.pause_button = run.start_button, run.pause_button
+        self.stop_button, self.resume_button = run.stop_button, run.resume_button
+        self.attach_button, self.models_button = run.attach_button, run.models_button
+        self.use_model_button, self.status_label = run.use_model_button, run.status_label
         inside = QWidget()
         layout = PanelColumn(inside)
         layout.setContentsMargins(8, 4, 8, 4)
@@ -105,15 +105,15 @@ class TrainWidget(Docked, QWidget):
             head.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
             layout.addWidget(head)
             layout.addWidget(step, stretch)
-        self.scroll = TallArea()
-        self.scroll.hold(inside)
+        self.area = TallArea()
+        self.area.hold(inside)
         around = QVBoxLayout(self)
         around.setContentsMargins(0, 0, 0, 0)
-        around.addWidget(self.scroll)
+        around.addWidget(self.area)
 
     def sizeHint(self) -> QSize:
         """Ask for no more height than a small screen has."""
-        return QSize(PANEL_WIDTH, self.scroll.widget().sizeHint().height())
+        return QSize(PANEL_WIDTH, existing(self.area.widget()).sizeHint().height())
 
     def _connect(self) -> None:
         data, run = self.data_step, self.run_step
@@ -136,8 +136,7 @@ class TrainWidget(Docked, QWidget):
             runner.message.connect(lambda message: self._steps.add(self._hear(message)))
         self.reader.ended.connect(lambda broken: self._steps.add(self._read_ended()))
         self.viewer.events.theme.connect(self._take_theme)
-        runners = (self.reader, self.finder, self.control.watcher)
-        self.destroyed.connect(lambda: [runner.drop() for runner in runners])
+        drop_when_gone(self, self.reader, self.finder, self.control.watcher)
 
     # -- data ---------------------------------------------------------------------------------
 
@@ -196,12 +195,12 @@ class TrainWidget(Docked, QWidget):
         self.data_step.show_items(self.session.items)
 
     def _show_advanced(self, on: bool) -> None:
-        """Trade the pictures for the settings, room first: Qt would widen the window at once."""
+        """Swap the pictures for the settings or back; first hide, or Qt would widen the window."""
         steps = [self.data_step.set_compact, self.form.show_advanced]
         for show in steps if on else reversed(steps):
             show(on)
             for step in (self.data_step, self.form):
-                step.layout().activate()  # or what is hidden would still count
+                existing(step.layout()).activate()  # or what is hidden would still count
 
     # -- the run ------------------------------------------------------------------------------
 
@@ -233,7 +232,7 @@ class TrainWidget(Docked, QWidget):
         if self.control.run is None:
             return
         try:
-            session = correct_session(self.viewer, self._main_window or self.window())
+            session = correct_session(self.viewer, self.window_around())
             said = use_model(session, str(self.control.run / "model.safetensors"))
         except TxmError as error:
             self._complain(error)
@@ -251,7 +250,7 @@ class TrainWidget(Docked, QWidget):
         except TxmError as error:
             self._complain(error)
             return
-        QApplication.clipboard().setText(command)
+        existing(QApplication.clipboard()).setText(command)
         self.status_label.setText(f"Copied: {command}")
 
     def _show_models(self) -> None:
@@ -261,7 +260,7 @@ class TrainWidget(Docked, QWidget):
         ModelsDialog(self, self._use_named, run).open()
 
     def _use_named(self, model: str) -> str:
-        return use_model(correct_session(self.viewer, self._main_window or self.window()), model)
+        return use_model(correct_session(self.viewer, self.window_around()), model)
 
     def _show_buttons(self) -> None:
         state, live = self.control.state, self.control.live

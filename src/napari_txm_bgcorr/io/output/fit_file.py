@@ -1,7 +1,7 @@
-"""What one process has fitted, in a file beside the output, for others that fill the same.
+"""File beside an output that hands a fitted method to other processes that fill the same output.
 
-It holds arrays and JSON, nothing that can run. A file is believed if its owner and mode are those
-that the file system gives to what this very user writes there, and if it is whole.
+It holds arrays and JSON, nothing that can run. A file is accepted if it is complete and if its
+owner and mode are those that the file system gives to files that the same user writes there.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 class FitRefusedError(ReadError):
-    """A file is there that is not believed."""
+    """The file exists but is not accepted: wrong owner, mode or content."""
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """What fitting told.
+    """Content of a fit file.
 
     Attributes
     ----------
     arrays : mapping of arrays
-        Of any shape but `()`.
+        Any shape but `()`.
     values : mapping
         JSON-ready.
     """
@@ -59,7 +59,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class FitPlace:
-    """Where the fit of one output is handed on: ``OUT.fit-KEY``.
+    """Path of the file that holds the fit of one output: ``OUT.fit-KEY``.
 
     Attributes
     ----------
@@ -78,10 +78,10 @@ class FitPlace:
         return self.out.with_name(f"{self.out.name}.fit-{self.key[:16]}")
 
     def probe(self) -> os.stat_result:
-        """What the file system makes of a file that this process writes here now.
+        """Status of a file that this process creates in the folder now, and removes again.
 
-        Owner, mode, and the time by its own clock. As the folder changes by it, a network file
-        system also looks anew at what others have put there.
+        It tells owner, mode, and the time by the file system's own clock. Changing the folder
+        also makes a network file system refresh its view of files from other machines.
 
         Raises
         ------
@@ -129,7 +129,7 @@ class FitPlace:
         Raises
         ------
         FitRefusedError
-            If it is not believed.
+            If it is not accepted.
         """
         try:
             if self.path.is_symlink():  # for systems that cannot refuse a link on opening
@@ -179,7 +179,7 @@ class FitPlace:
 
 
 def remove_fits(out: Path) -> None:
-    """Remove what was handed on for an output that is complete, and what killed processes left.
+    """Remove the fit files of a complete output, and temporary files of killed processes.
 
     Parameters
     ----------

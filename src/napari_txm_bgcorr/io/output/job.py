@@ -59,7 +59,7 @@ NEW = ".txm-bgcorr-new"  # folder of chunks that one of several processes is abo
 
 @dataclass(frozen=True)
 class OutputJob:
-    """What is written where; equal jobs have equal `key`, whenever they ran.
+    """Content and place of an output; equal jobs have equal `key`, whenever they ran.
 
     Attributes
     ----------
@@ -152,7 +152,7 @@ class OutputJob:
 
 
 def is_output(path: Path) -> bool:
-    """Whether a folder is an output of this program, and so may be replaced by one."""
+    """Return True if a folder is an output of this program, so that one may replace it."""
     for name in ("provenance.json", "zarr.json"):
         if (path / name).is_file():
             try:
@@ -215,7 +215,7 @@ def resumed(job: OutputJob) -> OutputJob:
 
 
 def _hardly_begun(part: Path) -> bool:
-    """Whether `part` holds nothing, or what a process killed at its start may leave."""
+    """Return True if `part` is empty, or holds only what a process killed at its start leaves."""
     notes = (LOCK, f"{LOCK}.part", f"{JOB}.part")
     return all(path.name in notes for path in part.iterdir())
 
@@ -320,7 +320,7 @@ def drop_notes(out: Path) -> None:
 def finished(
     out: Path, provenance: Mapping[str, Any], *, format: str, save: Sequence[str]
 ) -> bool:
-    """Whether `out` is a complete output of the very same job, whenever that ran.
+    """Return True if `out` is a complete output of the very same job, whenever that ran.
 
     Parameters
     ----------

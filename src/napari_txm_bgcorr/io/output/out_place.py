@@ -1,4 +1,4 @@
-"""Whether an output may be made at a place: nothing is lost there, and it can be written."""
+"""Check of an output path: nothing is lost there, and it can be written."""
 
 from __future__ import annotations
 

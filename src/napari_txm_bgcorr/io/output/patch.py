@@ -45,7 +45,7 @@ _FIELDS = {
 
 @dataclass(frozen=True, eq=False)
 class FinishedOutput:
-    """What `open_finished` found.
+    """A finished output, opened by `open_finished`.
 
     Attributes
     ----------
@@ -166,7 +166,7 @@ def _with_dark(scan: Scan, provenance: Mapping[str, Any]) -> Scan:
 
 
 def _provenance(store: Path, given: Path) -> Mapping[str, Any]:
-    """What was done, from the output's own record."""
+    """Provenance, from the output's own record."""
     record = next((store / n for n in _RECORDS if (store / n).is_file()), None)
     if record is None:
         raise ReadError(
@@ -186,7 +186,7 @@ def _provenance(store: Path, given: Path) -> Mapping[str, Any]:
 
 
 def _place(store: Path, role: str) -> Path | None:
-    """Where an output keeps one of its parts."""
+    """Path of one part of an output; None: the part was not saved."""
     return next((p for p in (store / role, store / f"{role}.ome.tif") if p.exists()), None)
 
 
@@ -292,7 +292,7 @@ class Patch:
         self._record()
 
     def _record(self) -> None:
-        """Write who made which tile into the store and each of its images."""
+        """Write the record of redone tiles into the store and each of its images."""
         store = self.output.path
         files = [store / "zarr.json", *(store / role / "zarr.json" for role in self.roles)]
         with writing(store):

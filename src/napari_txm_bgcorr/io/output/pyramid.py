@@ -193,7 +193,7 @@ class ZarrPyramid:
         return {"version": "0.5", "multiscales": [image]}
 
     def open(self) -> None:
-        """Nothing needs to be open."""
+        """Do nothing: chunks are files of their own."""
 
     def _place(self, role: str, level: int, at: tuple[int, int]) -> Path:
         return self._job.part / role / str(level) / "c" / str(at[0]) / str(at[1])
@@ -217,7 +217,7 @@ class ZarrPyramid:
         return job.decode(role, pixels[:y, :x])
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is held open."""
 
 
 class TiffPyramid:
@@ -234,7 +234,7 @@ class TiffPyramid:
         self._lock = threading.Lock()
 
     def create(self) -> None:
-        """Lay out each file with its metadata and room for every chunk."""
+        """Lay out each file with its metadata and space for every chunk."""
         for role in self._job.save:
             self._lay_out(role)
         block = {**self._job.root_block(), "scan": self._job.record}

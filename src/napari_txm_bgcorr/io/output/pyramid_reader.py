@@ -88,7 +88,8 @@ def open_pyramid(path: str | Path) -> Pyramid:
         raise ReadError(f"{where}: no stitched OME-Zarr mosaic; give one made by stitch")
     with reading(where, "stitched mosaic"):
         root = zarr.open_group(where, mode="r")
-        if "stitched" not in root.attrs.asdict().get(KEY, {}):
+        facts: Mapping[str, Any] = root.attrs.asdict()
+        if "stitched" not in facts.get(KEY, {}):
             raise ReadError(f"{where}: not stitched; stitch it first")
         levels: dict[str, tuple[Any, ...]] = {}
         block: Mapping[str, Any] = {}

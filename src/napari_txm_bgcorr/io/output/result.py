@@ -71,7 +71,7 @@ class TileParts:
         Returns
         -------
         status : (Y, X) uint8
-            See `core.stitch.VALID`.
+            See `mosaic.blending.VALID`.
         planes : dict of str to (Y, X)
             Finite.
         """

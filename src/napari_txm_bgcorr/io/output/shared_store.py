@@ -67,7 +67,7 @@ class ChunkWriter:
 
 
 def shard_tiles(count: int, shard: tuple[int, int]) -> list[int]:
-    """Tiles of one shard: groups of `GROUP` tiles by turn, smaller where there are few.
+    """Tiles of one shard: every n-th group of `GROUP` tiles, smaller groups if there are few.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ def join_shards(out: str | Path) -> Path:
 
 
 def _begun(part: Path) -> dict[str, Any]:
-    """What the process that laid the output out noted about it."""
+    """Record of the output by the process that laid it out."""
     begun: dict[str, Any] = json.loads((part / JOB).read_text(encoding="utf-8"))
     if not begun.get("shards"):
         raise WriteError(f"{part}: begun without --shard; finish it without, or remove it")

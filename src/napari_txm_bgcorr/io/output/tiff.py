@@ -23,7 +23,7 @@ from .job import OutputJob
 __all__ = ["OmeTiffSink", "TiffSink"]
 
 _IMAGEJ_TYPES = ("uint8", "uint16", "float32")
-_BIGTIFF_FROM = 2**32 - 2**26  # leaves room for the page headers
+_BIGTIFF_FROM = 2**32 - 2**26  # leaves space for the page headers
 
 
 class TiffSink:
@@ -89,7 +89,7 @@ class OmeTiffSink:
         self._offsets: dict[str, list[int]] = {}
 
     def create(self) -> None:
-        """Lay out each file with its metadata and room for every page."""
+        """Lay out each file with its metadata and space for every page."""
         for role, path in self._paths.items():
             self._lay_out(role, path)
         _write_record(self._job)

@@ -1,4 +1,4 @@
-"""Where the tiles of a result lie: a table, the stored places, or registration."""
+"""Positions of the tiles of a result: from a table, as stored, or by registration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .result import TileParts
 __all__ = ["HOW", "Places", "begun_places", "find_places"]
 
 HOW = ("auto", "stored", "register", "nominal")
-"""Words for where positions come from; anything else is the path of a table."""
+"""Names of the sources of positions; anything else is the path of a table."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ def begun_places(out: Path, parts: TileParts) -> Places | None:
 
 
 def _joint_record(parts: TileParts) -> dict[str, Any]:
-    """What the joint stage noted; the stored positions are its own where it registered any."""
+    """Record of the joint stage; the stored positions are its own if it registered any."""
     parameters = parts.provenance.get("parameters")
     stage = parameters.get("joint") if isinstance(parameters, dict) else None
     return stage if isinstance(stage, dict) else {}

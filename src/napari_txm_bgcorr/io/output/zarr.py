@@ -117,7 +117,7 @@ class ZarrSink:
         replace_file(new, chunk)
 
     def finish(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing: every tile is complete when written."""
 
 
 def _halved(plane: NDArray[Any]) -> NDArray[Any]:

@@ -108,7 +108,7 @@ def read_references(
 
     Returns
     -------
-    References
+    `References`
         Images, and how each was taken as far as the files tell.
 
     Raises
@@ -155,7 +155,7 @@ def _check_fit(
 
 
 def from_aperture(paths: Sequence[str | Path]) -> bool:
-    """Whether darks are to be read behind the aperture of the scan itself."""
+    """Return True if the dark level is to be measured behind the aperture of the scan itself."""
     return len(paths) == 1 and Path(paths[0]).name == APERTURE and not Path(paths[0]).exists()
 
 

@@ -29,7 +29,7 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 
 @dataclass(frozen=True)
 class NameFacts:
-    """What a name says by the habits of TLS BL01B (``Sb_m4x4-b2-60s``); None: nothing.
+    """Facts in a file name by the conventions of TLS BL01B (``Sb_m4x4-b2-60s``); None: not given.
 
     Attributes
     ----------
@@ -99,10 +99,10 @@ def acquisition_numbers(names: Sequence[str]) -> list[int] | None:
 
 
 def is_flat(name: str) -> bool:
-    """Whether a file is by its name a reference without sample (``ref_001``, ``flat``)."""
+    """Return True if the name is that of a reference without sample (``ref_001``, ``flat``)."""
     return _FLAT.match(name) is not None
 
 
 def is_dark(name: str) -> bool:
-    """Whether a file is by its name an image without beam (``dark_01``)."""
+    """Return True if the name is that of an image without beam (``dark_01``)."""
     return _DARK.match(name) is not None

@@ -51,7 +51,7 @@ class _Stack:
 
 
 def can_read(path: Path) -> bool:
-    """Whether a file has the HDF5 signature, at its start or after a user block."""
+    """Return True if a file has the HDF5 signature, at its start or after a user block."""
     if not path.is_file():
         return False
     with path.open("rb") as stream:
@@ -114,7 +114,7 @@ def _dataset(h5: Any, name: str, path: Path) -> Any:
 
 
 def _broken_link(h5: Any, name: str, path: Path) -> str | None:
-    """What is wrong with the external link at or above `name`, or None."""
+    """Fault of the external link at or above `name`, in words, or None."""
     parts = name.strip("/").split("/")
     for k in range(1, len(parts) + 1):
         here = "/".join(parts[:k])

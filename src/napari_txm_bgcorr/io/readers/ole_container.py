@@ -1,4 +1,4 @@
-"""Where the bytes of an OLE2 stream lie in the file, so that parts of it can be read.
+"""Map of the bytes of an OLE2 stream in the file, so that parts of it can be read.
 
 `olefile` parses the header and the directory. It joins its sector table piece by piece and
 loads every stream whole, which a mosaic canvas of 2 GB in sectors of 512 bytes makes

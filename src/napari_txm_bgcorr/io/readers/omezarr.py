@@ -29,7 +29,7 @@ _ROLES = ("raw", "corrected", "background", "mask", "uncertainty")
 
 
 def can_read(path: Path) -> bool:
-    """Whether a folder is a Zarr group or array."""
+    """Return True if a folder is a Zarr group or array."""
     return any((path / mark).is_file() for mark in _MARKS)
 
 
@@ -111,11 +111,12 @@ def _image(path: Path, group: zarr.Group, attributes: Mapping[str, Any]) -> Scan
             f"{path}: axes {axes} of shape {array.shape}; save one stack of grey images (t, y, x)"
         )
     count = math.prod(lead)
+    height, width = array.shape[-2:]
     files = _files(path)
     notes = _not_stored(path, path / str(dataset["path"]), array, files, whole=bool(ours))
     name = path.stem or path.resolve().stem
     return Scan(
-        tiles=LazyTiles((count, *array.shape[-2:]), array.dtype, _reader(path, array, lead)),
+        tiles=LazyTiles((count, height, width), array.dtype, _reader(path, array, lead)),
         kind="single" if count == 1 else "series",
         source=Source(path, "omezarr", files),
         names=frame_names(Path(name), count),
@@ -139,7 +140,7 @@ def _reader(path: Path, array: Any, lead: tuple[int, ...]) -> Any:
 def _not_stored(
     path: Path, folder: Path, array: Any, files: tuple[Path, ...], *, whole: bool
 ) -> tuple[str, ...]:
-    """What to say of chunks without a file, which Zarr reads as the fill value.
+    """Describe chunks without a file, which Zarr reads as the fill value.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ _COARSEST_NM = 10_000.0  # a resolution in inches beyond this is a printer's, no
 
 
 class Frame(NamedTuple):
-    """Where one image lies: in page `page` of `file`, or uncompressed at byte `offset`."""
+    """Location of one image: page `page` of `file`, or uncompressed at byte `offset`."""
 
     file: Path
     page: int
@@ -38,7 +38,7 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True)
 class TiffStack:
-    """What the headers of a TIFF say.
+    """Content of the headers of a TIFF.
 
     Attributes
     ----------
@@ -47,10 +47,10 @@ class TiffStack:
     dtype : numpy.dtype
         With the file's byte order.
     frames : tuple of Frame
-        One a tile.
+        One per tile.
     pixel_nm, exposure_s : float or None
     block : mapping or None
-        What this program embedded in its own output.
+        Record that this program embedded in its own output.
     notes : tuple of str
     """
 
@@ -65,7 +65,7 @@ class TiffStack:
 
 
 def can_read(path: Path) -> bool:
-    """Whether a file begins as a classic or BigTIFF."""
+    """Return True if a file begins as a classic or BigTIFF."""
     if not path.is_file():
         return False
     with path.open("rb") as stream:
@@ -136,7 +136,6 @@ def inspect(path: Path) -> TiffStack:
         limit = math.inf if block is not None and "stitched" in block else MAX_PIXELS
         shape, dtype = _frame_type(path, series, limit)
         frames = [frame for one in series for frame in _frames(path, one, shape, dtype)]
-        first = tif.pages[0]
         notes = ["photometric: white is zero; values are taken as they are"]
         return TiffStack(
             path=path,
@@ -146,7 +145,7 @@ def inspect(path: Path) -> TiffStack:
             pixel_nm=_pixel_nm(tif),
             exposure_s=_ome_exposure(tif.ome_metadata),
             block=block,
-            notes=tuple(notes if first.photometric == 0 else ()),
+            notes=tuple(notes if tif.pages.first.photometric == 0 else ()),
         )
 
 
@@ -192,9 +191,10 @@ def _frames(
         first = int(series.dataoffset)
         _check_end(path, first + count * nbytes)
         return [Frame(path, 0, first + k * nbytes) for k in range(count)]
-    pages = list(series.pages)
-    if len(pages) != count or any(page is None for page in pages):
-        raise ReadError(f"{path}: {len(pages)} pages for {count} images; copy the file again")
+    named = list(series.pages)
+    pages = [page for page in named if page is not None]
+    if not len(pages) == len(named) == count:
+        raise ReadError(f"{path}: {len(named)} pages for {count} images; copy the file again")
     places = [Path(page.parent.filehandle.path) for page in pages]
     for place, page in zip(places, pages, strict=True):
         _check_segments(place, page, nbytes)
@@ -246,7 +246,7 @@ def read_frame(stack: TiffStack, i: int) -> NDArray[Any]:
 
 def _texts(tif: tifffile.TiffFile) -> list[str]:
     """Every text in which an output of this program may carry its record."""
-    texts = [(tif.imagej_metadata or {}).get("Info"), tif.pages[0].description]
+    texts = [(tif.imagej_metadata or {}).get("Info"), tif.pages.first.description]
     if tif.ome_metadata and KEY in tif.ome_metadata:
         texts = [e.text for e in ElementTree.fromstring(tif.ome_metadata).iter()]
     return [text for text in texts if isinstance(text, str)]
@@ -256,7 +256,7 @@ def _pixel_nm(tif: tifffile.TiffFile) -> float | None:
     """Pixel size from OME, ImageJ or a resolution in centimetres, in this order."""
     if tif.ome_metadata:
         return _ome_pixel_nm(tif.ome_metadata)
-    tag = tif.pages[0].tags.get("XResolution")
+    tag = tif.pages.first.tags.get("XResolution")
     if tag is None:
         return None
     per_unit = tag.value[0] / tag.value[1] if tag.value[1] else 0.0
@@ -264,7 +264,7 @@ def _pixel_nm(tif: tifffile.TiffFile) -> float | None:
         return None
     if tif.is_imagej:
         return nanometres(1 / per_unit, str((tif.imagej_metadata or {}).get("unit", "")))
-    unit = {2: "inch", 3: "cm"}.get(int(tif.pages[0].resolutionunit), "")
+    unit = {2: "inch", 3: "cm"}.get(int(tif.pages.first.resolutionunit), "")
     pixel = nanometres(1 / per_unit, unit)
     return pixel if pixel is not None and pixel < _COARSEST_NM else None
 

@@ -53,7 +53,7 @@ class _Listing:
 
 
 def can_read(path: Path) -> bool:
-    """Whether a folder (or one of the role folders of an output) holds image files."""
+    """Return True if a folder (or one of the role folders of an output) holds image files."""
     if not path.is_dir():
         return False
     return _role_folder(path) is not None or bool(_image_files(path))
@@ -272,7 +272,7 @@ def _by_table(scan: Scan, table: Path) -> Scan:
 
 
 def _own_record(scan: Scan) -> dict[str, Any] | None:
-    """What one of our TIFF outputs keeps beside its role folders, if it is of these tiles."""
+    """Record beside the role folders of a TIFF output of this program, if it is of these tiles."""
     folder = scan.source.path
     record = folder.parent / "provenance.json"
     if folder.name not in (*_ROLES, "mask", "uncertainty") or not record.is_file():

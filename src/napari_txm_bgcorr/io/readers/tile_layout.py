@@ -1,4 +1,4 @@
-"""Where the tiles of a mosaic lie: Fiji's TileConfiguration, grids, order of tiles."""
+"""Positions of the tiles of a mosaic: Fiji's TileConfiguration, grids, order of tiles."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def _across_gap(
         return []
     gaps, at = cKDTree(points[known]).query(points[rest])
     k = int(np.argmin(gaps))
-    here, there = known[int(at[k])], rest[k]
+    here, there = known[int(np.asarray(at)[k])], rest[k]
     offset = (points[there] - points[here]) / step
     whole = np.rint(offset)
     if np.abs(offset - whole).max() > 0.4:

@@ -47,11 +47,7 @@ _BY_ITEMSIZE = {1: 3, 2: 5, 4: 10, 8: 11}  # the usual code for a size, where no
 
 
 def can_read(path: Path) -> bool:
-    """Tell by its content whether a file is an Xradia file.
-
-    Parameters
-    ----------
-    path : Path
+    """Return True if a file's content is that of an Xradia file.
 
     Returns
     -------
@@ -132,7 +128,7 @@ def read(
 
 @dataclass(frozen=True, eq=False)
 class _TileReader:
-    """Reads tile `i`; holds no open file, so that threads and processes may share it.
+    """Reader of tile `i`; holds no open file, so that threads and processes may share it.
 
     Attributes
     ----------
@@ -167,7 +163,7 @@ class _TileReader:
         return np.ascontiguousarray(np.frombuffer(data, self.dtype).reshape(self.shape)[::-1])
 
     def is_blank(self, i: int) -> bool:
-        """Whether the lowest, middle and highest row of tile `i` hold zeros only."""
+        """Return True if the lowest, middle and highest row of tile `i` hold zeros only."""
         stream, first, stride = self._place(i)
         width = self.shape[1] * self.dtype.itemsize
         rows = {0, self.shape[0] // 2, self.shape[0] - 1}
@@ -176,7 +172,7 @@ class _TileReader:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the file's images make up the scan."""
+    """Arrangement of the file's images in the scan."""
 
     tiles: _TileReader
     count: int
@@ -185,7 +181,7 @@ class _Layout:
 
     @property
     def canvas(self) -> bool:
-        """Whether one stream holds all tiles of a mosaic."""
+        """True if one stream holds all tiles of a mosaic."""
         return self.tiles.columns is not None
 
 

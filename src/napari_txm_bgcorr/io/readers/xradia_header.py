@@ -155,7 +155,7 @@ class Fields:
         return angles if np.isfinite(angles).all() else None
 
     def times(self, folder: str, count: int, *, quiet: bool) -> NDArray[np.datetime64] | None:
-        """When each image was taken, None unless all dates are there.
+        """Acquisition time of each image; None unless all dates are there.
 
         Parameters
         ----------

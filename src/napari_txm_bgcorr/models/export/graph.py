@@ -1,6 +1,6 @@
 """A model as one graph from raw counts to background counts, for ONNX.
 
-The graph holds what `predict.Generator` does round the network, so that another program feeds
+The graph holds what `backgrounds.Generator` does round the network, so that another program feeds
 counts of any size and gets counts back. ONNX knows neither area averages of sizes unknown
 beforehand, nor medians: the first are products with matrices made from the sizes, the second
 sorted values.

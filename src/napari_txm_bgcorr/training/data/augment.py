@@ -54,7 +54,7 @@ def normal(random: torch.Generator, shape: tuple[int, ...]) -> Tensor:
 def drift_of(log_background: Tensor, hours: Tensor, random: torch.Generator) -> Tensor:
     """Smooth change of an illumination between two moments.
 
-    The law of `core.illumination_drift`: tilts, bowls, smooth waves, and shifts of the
+    The law of `simulation.illumination_drift`: tilts, bowls, smooth waves, and shifts of the
     illumination's own smooth shape, each with a normal weight whose rms grows with time as
     the simulator's does. The fine pattern stays.
 
@@ -116,7 +116,7 @@ def _sizes() -> Tensor:
 def varied_specimens(
     transmission: Tensor, config: AugmentConfig, random: torch.Generator
 ) -> Tensor:
-    """Another look at specimens: turned, mirrored, cut out, thicker or thinner, out of focus.
+    """Augment specimens: rotated, mirrored, cropped, thicker or thinner, out of focus.
 
     A specimen may lie in any direction and place, so all of these give possible ones (the
     illumination has no such freedom). ``t ** a`` is a specimen ``a`` times as thick (Beer and

@@ -160,7 +160,7 @@ class Composer:
         return self._told_by_age(pairs, ages, draw)
 
     def _told_by_age(self, pairs: Pairs, ages: NDArray[np.float64], draw: Draw) -> Pairs:
-        """Some errors of stale priors told as their age alone suggests, as when correcting."""
+        """Replace the error of some stale priors by that expected for their age, as in use."""
         by_age = ~np.isnan(ages) & (draw.rng.random(len(ages)) < self.data.p_told_by_age)
         guess = [
             expected_drift(age) if there else 0.0 for age, there in zip(ages, by_age, strict=True)
@@ -228,7 +228,7 @@ class Composer:
         return floored_log(old), ages
 
     def _others(self, chosen: NDArray[np.int64], draw: Draw) -> list[int]:
-        """Another usable reference of the same session for half of the tiles, else -1."""
+        """Choose another usable reference of the same session for half of the tiles, else -1."""
         sessions, found = self.references.sessions, []
         for k in chosen:
             same = self.usable[(sessions[self.usable] == sessions[k]) & (self.usable != k)]

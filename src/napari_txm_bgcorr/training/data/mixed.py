@@ -68,7 +68,7 @@ def active_mix(config: TrainConfig, data: TrainingData) -> dict[str, float]:
 
 
 def validation_tells(config: TrainConfig, data: TrainingData) -> tuple[str, ...]:
-    """What is held out of each kind of images, and so what the validation can tell.
+    """Sentences on the images held out of each kind, and so on what the validation measures.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def validation_tells(config: TrainConfig, data: TrainingData) -> tuple[str, ...]
 
 
 class Parts(NamedTuple):
-    """What worker processes make for a batch.
+    """Parts of a batch that worker processes make.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True)
 class Shares:
-    """How many tiles of a batch are of each kind: right on average, a whole batch always."""
+    """Number of tiles of each kind in a batch: the weights on average, whole numbers each time."""
 
     mix: tuple[tuple[str, float], ...]
     batch: int
@@ -220,7 +220,7 @@ class MixedPairs:
 
     @property
     def on_device(self) -> bool:
-        """Whether every image lives on the device."""
+        """True if every image is held on the device."""
         return set(self.residency.values()) <= {"device"}
 
     def draw(self, index: int) -> Pairs:
@@ -298,7 +298,7 @@ class MixedPairs:
         return on_field(np.stack(drawn), self.config.network.field_px).to(self.device)
 
     def _composed(self, prefix: str, transmission: Tensor) -> dict[str, Pairs]:
-        """Every held-out reference in turn, the same exposure with each kind of prior."""
+        """Every held-out reference once, the same exposure with each kind of prior."""
         if self.composer is None:
             return {}
         composer = self.composer[1]

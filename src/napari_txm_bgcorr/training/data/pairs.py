@@ -19,10 +19,9 @@ import torch
 from monai.data import ThreadDataLoader
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from napari_txm_bgcorr.core import TrainingData
+from napari_txm_bgcorr.core import TrainingData, cpu_cores
 from napari_txm_bgcorr.errors import ConfigError, TxmError
 from napari_txm_bgcorr.models import Batch, Pairs, network_input
-from napari_txm_bgcorr.models.devices import cpu_cores
 from napari_txm_bgcorr.training.config import TrainConfig
 
 from .mixed import KINDS, MixedPairs, PartMaker, Parts
@@ -105,7 +104,7 @@ class _Stream(Dataset[Pairs]):
 
 
 class _PartStream(Dataset[Parts]):
-    """What worker processes make for a mixed batch, by number."""
+    """Data set of the parts that worker processes make for a mixed batch, by number."""
 
     def __init__(self, maker: PartMaker) -> None:
         self.maker = maker
@@ -230,7 +229,7 @@ def _mixed(source: MixedPairs, workers: int, numbers: _From) -> Iterator[Pairs]:
         return _checked(finished[index] for index in numbers)
     return _checked(
         ThreadDataLoader(
-            finished,
+            finished,  # type: ignore[arg-type]  # MONAI names its own, takes any of torch's
             buffer_size=2,
             batch_size=None,
             sampler=numbers,

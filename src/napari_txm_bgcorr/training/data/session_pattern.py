@@ -38,7 +38,7 @@ class SharedPattern:
     ----------
     references : Images
     usable : (M,) int64
-        Numbers of those that may be averaged.
+        Numbers of the references that may be averaged.
     """
 
     def __init__(self, references: Images, usable: NDArray[np.int64]) -> None:
@@ -46,7 +46,7 @@ class SharedPattern:
         self._gain = lru_cache(maxsize=KEPT)(self._make)
 
     def gain(self, chosen: NDArray[np.int64]) -> Tensor:
-        """What to add to the logarithm of each reference: `(N, 1, F, F)` float32."""
+        """Correction to add to the logarithm of each reference: `(N, 1, F, F)` float32."""
         return torch.cat([self._gain(int(k)) for k in chosen])
 
     def _make(self, number: int) -> Tensor:

@@ -30,7 +30,7 @@ VARIANTS = (5, 20)  # other tiles whose median is a prior
 
 
 class SimulatedPairs:
-    """Pairs drawn from `core.simulate`; see `pairs.PairSource`.
+    """Pairs drawn from the simulator (`simulation`); see `pairs.PairSource`.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ class SimulatedPairs:
 
 
 class Pool(Generic[T]):
-    """Things that are made once and used for a while, since making them costs more than use.
+    """Pool of objects that are costly to make, each used several times before it is replaced.
 
     Thing number `j` is a pure function of the seed and `j`; batch `i` may use the `size`
     numbers from ``i * fresh`` on. So a run that is resumed draws what it would have drawn.

@@ -1,4 +1,4 @@
-"""What is held out for validation: whole sessions, or files where there are too few."""
+"""Validation split: whole sessions are held out, or files if sessions are too few."""
 
 from __future__ import annotations
 

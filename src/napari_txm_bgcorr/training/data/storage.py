@@ -1,4 +1,4 @@
-"""Where training images live: on the device as 16-bit fields, or in one of MONAI's datasets.
+"""Storage of training images: on the device as 16-bit fields, or in one of MONAI's datasets.
 
 Every image is read once and reduced to the network's field, so that 10,000 references of any
 size are 1.3 GB at 256 px. `Images.take` gives counts on the device by number; which numbers a
@@ -263,16 +263,16 @@ class _InSmartCache:
 def choose_residency(
     wanted: str, count: int, field_px: int, device: torch.device, folder: str | None = None
 ) -> str:
-    """Where `count` images shall live.
+    """Choose the place to store `count` images.
 
     Parameters
     ----------
     wanted : str
-        ``auto`` or the place itself.
+        ``auto``, or the name of the place.
     count, field_px : int
     device : device
     folder : str or None
-        Of the persistent dataset.
+        Folder of the persistent dataset.
 
     Returns
     -------

@@ -143,7 +143,7 @@ class RunFolder:
     def save(self, step: int, state: Mapping[str, Any], keep: int) -> None:
         """Write the checkpoint of `step`, then remove all but the newest `keep`.
 
-        On a full disk all old checkpoints but the newest make room for a second try.
+        On a full disk all old checkpoints but the newest are removed before a second try.
         """
         place = self.checkpoints / f"step_{step:08d}.ckpt"
         try:
@@ -187,13 +187,13 @@ class RunFolder:
             discard(old)
 
     def wish(self) -> Literal["", "stop", "pause"]:
-        """What somebody asks of the run, by a file of that name in the folder."""
+        """Request made to the run by a file of that name in the folder; empty: none."""
         if (self.path / "stop").exists():
             return "stop"
         return "pause" if (self.path / "pause").exists() else ""
 
     def pause_frees_device(self) -> bool:
-        """Whether the ``pause`` file holds the word ``cpu``: move the weights there meanwhile."""
+        """Return True if the ``pause`` file holds ``cpu``: move the weights there meanwhile."""
         try:
             return "cpu" in (self.path / "pause").read_text(encoding="utf-8").split()
         except (OSError, UnicodeDecodeError):
@@ -211,7 +211,7 @@ class RunFolder:
         return parse_config(values if isinstance(values, dict) else {}, str(place))
 
     def status(self) -> RunStatus | None:
-        """What the run says about itself; None before its first word."""
+        """Status that the run has written; None before the first."""
         return read_status(self.path)
 
     def ask(self, wish: Literal["stop", "pause"], *, free_device: bool = False) -> None:
@@ -226,7 +226,7 @@ class RunFolder:
         write_atomic(self.path / wish, b"cpu\n" if free_device else b"")
 
     def withdraw(self, wish: Literal["stop", "pause"]) -> None:
-        """Take the wish back; a run that waits goes on."""
+        """Withdraw a request; a paused run goes on."""
         remove_file(self.path / wish)
 
     def read_metrics(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:

@@ -1,4 +1,4 @@
-"""Other places that take a run's curves: TensorBoard and MLflow, loaded only when asked for."""
+"""Loggers for a run's curves: TensorBoard and MLflow, loaded only when asked for."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def _parts(values: Mapping[str, Any], size: int) -> Iterator[dict[str, Any]]:
 
 
 def _sentence(error: Exception) -> str:
-    """What an error says on one line of bounded length, without the password in an address."""
+    """Text of an error on one line of bounded length, without the password in an address."""
     text = " ".join((str(error) or type(error).__name__).split())
     text = re.sub(r"://[^/@\s]+@", "://***@", text)
     return text if len(text) <= 300 else f"{text[:297]}..."

@@ -63,7 +63,7 @@ class RunRecorder:
         self._first_step = 0
 
     def begin(self) -> None:
-        """The trainer is ready: say so, and count from here."""
+        """Record that the trainer is ready, and start the counters."""
         trainer, config = self.trainer, self.trainer.config
         self.loggers = build_loggers(self.folder.path, config, trainer.step, self._warn_quietly)
         self.meter.start()
@@ -117,7 +117,7 @@ class RunRecorder:
         self.folder.save(trainer.step, trainer.state(), trainer.config.keep_checkpoints)
 
     def _sound(self) -> bool:
-        """Whether weights and losses since the last log line are worth keeping."""
+        """Return True if the weights, and the losses since the last log line, are finite."""
         trainer = self.trainer
         return trainer.whole() and all(
             bool(torch.isfinite(value)) for value in trainer.pending.values()
@@ -234,7 +234,7 @@ class RunRecorder:
             self.warn(self.trainer.news.pop(0))
 
     def went_back(self) -> None:
-        """The trainer is at an earlier step again: what was written beyond it no longer holds."""
+        """Drop metrics and checkpoints beyond the trainer's step after it went back."""
         step = self.trainer.step
         self.folder.drop_metrics_after(step if step else -1)
         self.folder.drop_checkpoints_after(step)
@@ -242,7 +242,7 @@ class RunRecorder:
         self._tell_news()
 
     def finish(self, state: str, reason: str) -> None:
-        """The training ended well: last checkpoint, model, last word."""
+        """Write the last checkpoint, the model and the final status of a completed training."""
         try:
             self.save()
             if not self.folder.model.exists():
@@ -253,7 +253,7 @@ class RunRecorder:
         self._close(state, reason=reason)
 
     def fail(self, error: BaseException) -> None:
-        """The training ended by an error or an interrupt: say it, keep what is whole."""
+        """Record an error that ended the training; after an interrupt save a checkpoint first."""
         sentence = " ".join((str(error) or type(error).__name__).split())
         trainer = self.trainer
         if isinstance(error, KeyboardInterrupt) and trainer.step and not trainer.busy:
@@ -293,7 +293,7 @@ class RunRecorder:
 
 
 class StopSignals:
-    """What is asked of a run: by files in its folder, or by SIGTERM as schedulers send it.
+    """Stop and pause requests to a run: files in its folder, or SIGTERM as schedulers send it.
 
     All processes follow what rank 0 sees.
 
@@ -329,7 +329,7 @@ class StopSignals:
         return self.world.share(seen)
 
     def stop(self, trainer: Trainer, recorder: RunRecorder | None) -> bool:
-        """Whether the run is to stop now; waits first, as long as it is to pause."""
+        """Return True if the run is to stop now; wait first, as long as it is to pause."""
         wish = self._wish()
         if wish:  # a checkpoint follows
             trainer.pending = self.world.settle(trainer.pending)

@@ -1,4 +1,4 @@
-"""What a run says about itself in ``status.json``, and how to tell a dead run from a living one.
+"""Status file of a run, ``status.json``, and a test that the run is alive.
 
 Needs neither torch nor a training: windows and other machines read it.
 """
@@ -70,7 +70,7 @@ class RunStatus:
         Mean scale-free validation error of the weights that the run started from, now, and
         the least so far (0.01 is 1 %).
     energy : dict
-        As `energy.EnergyMeter.report` gives it.
+        As `training.energy.EnergyMeter.report` gives it.
     reason : str
         Why the run ended or waits, in words.
     error : str
@@ -109,7 +109,7 @@ class RunStatus:
     warnings: tuple[str, ...] = ()
 
     def alive(self, now: float | None = None) -> bool:
-        """Whether the run's process still lives, so far as can be told from here.
+        """Return True if the run's process is alive, as far as this machine can know.
 
         On the run's own machine the process is looked up; from another one the heartbeat
         must be younger than `SILENCE` intervals.
@@ -158,7 +158,7 @@ class Heartbeat:
     """Keeps ``status.json`` fresh: on every change of state, and at least every few seconds.
 
     A thread renews the file, so that a long validation or a pause does not look like a death.
-    What cannot be written is tried again with the next beat: a full disk must not end a run
+    A failed write is tried again at the next heartbeat: a full disk must not end a run
     that only wants to tell how it is.
 
     Parameters

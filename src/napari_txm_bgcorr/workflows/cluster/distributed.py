@@ -36,7 +36,7 @@ GROUP = 8  # tiles of one task: what a method gets at once without a scheduler, 
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker must know to take part; small, and the same for all tasks of one output.
+    """Job description for a worker; small, and the same for all tasks of one output.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What fitting told: description, provenance, and the fitted method as bytes.
+    """Result of a fit: description, provenance, and the fitted method as bytes.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Held:
-    """What a worker process keeps between tasks."""
+    """State that a worker process keeps between tasks."""
 
     key: str
     scans: tuple[Scan, ...]
@@ -152,7 +152,7 @@ def _hold(work: Work, fitted: Fitted) -> Held:
 
 
 def _once(method: BackgroundMethod, scans: Sequence[Scan]) -> Callable[[Scan], BackgroundMethod]:
-    """How to fit: a single scan now and never again, several each in its turn."""
+    """Function that returns the method fitted to a scan: a single one is fitted now, only once."""
     if len(scans) > 1:
         return lambda scan: copy(method).fit(scan)  # threads of this process fit at once
     fitted = method.fit(scans[0])
@@ -210,9 +210,7 @@ class Distributed:
             try:
                 for task in as_completed(tuple(left)):
                     done = task.result()
-                    left.remove(
-                        task
-                    )  # what is known here need not be done again for a lost worker
+                    left.remove(task)  # if a worker is lost, finished tasks are not run again
                     for index, seen in done:
                         writer.note(index)
                         yield index, seen

@@ -1,4 +1,4 @@
-"""Where the workers of `txm-bgcorr correct --scheduler` are: an address, here, or SLURM."""
+"""Workers of `txm-bgcorr correct --scheduler`: at an address, on this machine, or by SLURM."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -107,7 +107,7 @@ def slurm_arguments(config: SlurmConfig) -> dict[str, Any]:
 
 @contextmanager
 def cluster_client(where: str, progress: Progress = SILENT) -> Iterator[Client]:
-    """Connect to the scheduler that `where` names; what is started here is ended here.
+    """Connect to the scheduler that `where` names; what this starts it also ends.
 
     Parameters
     ----------
@@ -156,6 +156,8 @@ def _same_program(client: Client, where: str) -> None:
     """Refuse a scheduler or worker that would end at the first task, or make other bits."""
     name = "napari_txm_bgcorr"
     found = client.get_versions(packages=[name])
+    if isinstance(found, Coroutine):
+        raise RuntimeError("the client of the scheduler is an asynchronous one")
     ours = found["client"]["packages"].get(name)
     places = {f"worker {address}": facts for address, facts in found["workers"].items()}
     for place, facts in {"the scheduler": found["scheduler"], **places}.items():
@@ -238,7 +240,7 @@ def _gpus() -> int:
 
 
 def _visible(count: int) -> list[str]:
-    """What ``CUDA_VISIBLE_DEVICES`` calls each device: some may be others' already."""
+    """Names of the devices in ``CUDA_VISIBLE_DEVICES``; the others may belong to other jobs."""
     given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
     named = [name for name in given if name]
     return named[:count] if named else [str(k) for k in range(count)]
@@ -246,7 +248,7 @@ def _visible(count: int) -> list[str]:
 
 @contextmanager
 def _slurm(config: SlurmConfig) -> Iterator[Any]:
-    """Scheduler here, workers as SLURM jobs; the jobs are cancelled at the end."""
+    """Scheduler in this process, workers as SLURM jobs; the jobs are cancelled at the end."""
     jobqueue = _package("dask_jobqueue")
     with jobqueue.SLURMCluster(**slurm_arguments(config)) as cluster:
         cluster.scale(jobs=config.jobs)

@@ -73,7 +73,7 @@ class SharedFit(LocalRunner):
         except FitRefusedError as error:
             self.notes.append(str(error))
         except OSError:
-            pass  # nothing can be shared here; whether the output can be written is told later
+            pass  # the fit cannot be shared here; an unwritable output raises later
         told = super().fit(scans, whole)
         values = {"described": told[0], "provenance": told[1]}
         if model.backgrounds is not None:

@@ -16,9 +16,8 @@ from typing import Annotated, Any
 import psutil
 import typer
 
+from napari_txm_bgcorr.cli.options import Device, JsonFlag, parse_grid
 from napari_txm_bgcorr.errors import ConfigError, TxmError
-
-from .options import Device, JsonFlag, parse_grid
 
 __all__ = ["mosaic"]
 

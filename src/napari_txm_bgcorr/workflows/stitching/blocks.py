@@ -61,7 +61,7 @@ HELD = 4e8  # bytes of tiles kept between two rows of units, about
 
 @dataclass(frozen=True)
 class StitchOptions:
-    """What to stitch, and how.
+    """Options of the stitching.
 
     Attributes
     ----------

@@ -10,8 +10,7 @@ from typing import Any
 
 from napari_txm_bgcorr.core import SILENT, Progress
 from napari_txm_bgcorr.errors import WriteError
-
-from .resources import peak_rss_mb
+from napari_txm_bgcorr.workflows.resources import peak_rss_mb
 
 __all__ = ["check_stitched_place", "stitch_path", "stitch_results", "stitched_place"]
 
@@ -41,7 +40,7 @@ def stitch_path(
     """
     from napari_txm_bgcorr.io.output import begun_places, find_places, open_parts
 
-    from .stitch_blocks import StitchOptions, check_options, stitch_tiles
+    from .blocks import StitchOptions, check_options, stitch_tiles
 
     started = time.perf_counter()
     if out.suffix.lower() in (".tif", ".tiff"):
@@ -67,7 +66,7 @@ def stitch_path(
 
 
 def stitched_place(corrected: Path) -> Path:
-    """Where `correct --stitch` puts the mosaic: beside its tiles, ``NAME-stitched.ome.zarr``."""
+    """Path of the mosaic of `correct --stitch`: beside its tiles, ``NAME-stitched.ome.zarr``."""
     name = corrected.name
     for suffix in (SUFFIX, ".zarr"):
         name = name.removesuffix(suffix)

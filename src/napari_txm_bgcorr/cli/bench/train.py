@@ -1,4 +1,4 @@
-"""`txm-bgcorr bench train`: what each acceleration of the training is worth here."""
+"""`txm-bgcorr bench train`: speed of each acceleration of the training on this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Device, JsonFlag
+from napari_txm_bgcorr.cli.options import Device, JsonFlag
 
 __all__ = ["train"]
 

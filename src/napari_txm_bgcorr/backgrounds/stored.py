@@ -24,7 +24,7 @@ __all__ = ["StoredBackgrounds"]
 
 
 class StoredBackgrounds:
-    """The backgrounds of a complete result as a method, which computes nothing.
+    """The backgrounds of a complete result as a background method that computes nothing.
 
     Parameters
     ----------
@@ -48,12 +48,12 @@ class StoredBackgrounds:
 
     @property
     def knows_drift(self) -> bool:
-        """Whether the backgrounds come from references."""
+        """True if the backgrounds come from references."""
         return isinstance(self.method, FromReferences) and self.method.knows_drift
 
     @property
     def follows_shape(self) -> bool:
-        """Whether their shapes were fitted to each tile."""
+        """True if the shapes of the backgrounds were fitted to each tile."""
         return isinstance(self.method, FromReferences) and self.method.follows_shape
 
     def with_references(self, scan: Scan) -> Scan:
@@ -63,7 +63,7 @@ class StoredBackgrounds:
         return self.method.with_references(scan)
 
     def fit(self, scan: Scan, progress: Progress = SILENT) -> Self:
-        """Nothing to do."""
+        """Return itself: the backgrounds are already computed."""
         return self
 
     def background(
@@ -83,7 +83,7 @@ class StoredBackgrounds:
     def predict_tiles(
         self, tiles: NDArray[Any], index: NDArray[np.int64] | None = None
     ) -> TilePrediction:
-        """Those backgrounds, and what else the method sees in the tiles."""
+        """Stored backgrounds, with the method's other predictions for the tiles."""
         background = self.background(tiles, index)
         if not isinstance(self.method, PredictsTiles):
             return TilePrediction(background)

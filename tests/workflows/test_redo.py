@@ -8,7 +8,7 @@ import pytest
 from napari_txm_bgcorr.backgrounds.smooth import CLASSICAL
 from napari_txm_bgcorr.core.correction import correct_tiles
 from napari_txm_bgcorr.errors import MethodError
-from napari_txm_bgcorr.workflows.tile_redo import nearby, redo_tiles, subset
+from napari_txm_bgcorr.workflows.redo import nearby, redo_tiles, subset
 from tests.mosaic.scenes import make_scene
 
 

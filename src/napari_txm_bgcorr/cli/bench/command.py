@@ -13,11 +13,12 @@ from typing import Annotated, Any
 
 import typer
 
+from napari_txm_bgcorr.cli.options import Device, JsonFlag
 from napari_txm_bgcorr.errors import ConfigError, TxmError
 from napari_txm_bgcorr.workflows import write_simulation
 
-from . import bench_mosaic, bench_train
-from .options import Device, JsonFlag
+from . import mosaic as bench_mosaic
+from . import train as bench_train
 
 __all__ = ["app"]
 
