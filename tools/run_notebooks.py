@@ -54,6 +54,7 @@ def run(path: Path, folder: Path) -> NotebookNode:
         notebook,
         km=kernel,
         timeout=LONGEST_CELL_S,
+        coalesce_streams=True,
         resources={"metadata": {"path": str(folder)}},
         extra_arguments=["--log-level=ERROR"],
     )
@@ -65,7 +66,7 @@ def run(path: Path, folder: Path) -> NotebookNode:
 
 
 def warnings_of(notebook: NotebookNode) -> list[str]:
-    """What its cells wrote to the error stream, or raised."""
+    """List what its cells wrote to the error stream, or raised."""
     return [
         str(output.get("text") or output.get("evalue"))
         for cell in notebook.cells
@@ -91,7 +92,8 @@ def _smaller(png: str) -> str:
     """The same picture in 256 colours, a third of the bytes."""
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
     stream = io.BytesIO()
-    picture.quantize(256, dither=Image.Dither.NONE).save(stream, "PNG", optimize=True)
+    small = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    small.save(stream, "PNG", optimize=True)
     return base64.b64encode(stream.getvalue()).decode("ascii")
 
 
