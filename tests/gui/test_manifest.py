@@ -9,6 +9,7 @@ from npe2 import PluginManifest
 from napari_txm_bgcorr.errors import ReadError
 from napari_txm_bgcorr.gui.common.preferences import Preferences, preferences
 from napari_txm_bgcorr.gui.session import FORMATS
+from napari_txm_bgcorr.io import WRITERS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,7 +65,7 @@ def test_preferences_match_the_manifest(manifest):
     assert set(properties) == set(vars(defaults))
     for name, entry in properties.items():
         assert entry.default == getattr(defaults, name)
-    assert properties["save_format"].enum == list(FORMATS)
+    assert properties["save_format"].enum == list(FORMATS) == list(WRITERS)
 
 
 def test_preferences_have_a_fallback(monkeypatch):

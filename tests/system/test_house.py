@@ -43,15 +43,23 @@ def test_importing_the_package_loads_neither_torch_nor_qt() -> None:
 
 
 @pytest.mark.parametrize("command", ["--version", "--help", "correct --help"])
-def test_light_commands_load_neither_torch_nor_qt(command: str) -> None:
+def test_light_commands_load_nothing_heavy(command: str) -> None:
     code = (
         "import sys\n"
         "from napari_txm_bgcorr.cli import app\n"
         "try:\n    app(sys.argv[1:])\nexcept SystemExit: pass\n"
         "print('heavy:', sorted({m.split('.')[0] for m in sys.modules}"
-        " & {'torch', 'monai', 'qtpy', 'PyQt6', 'PySide6', 'napari'}))"
+        " & {'torch', 'monai', 'qtpy', 'PyQt6', 'PySide6', 'napari', 'scipy', 'zarr', 'h5py'}))"
     )
     assert run_python(code, *command.split()).stdout.strip().endswith("heavy: []")
+
+
+def test_the_help_of_simulate_lists_what_there_is() -> None:
+    from napari_txm_bgcorr.cli.simulate import FAMILY_HELP, SPECIMEN_HELP
+    from napari_txm_bgcorr.simulation import FAMILIES, SPECIMENS
+
+    assert f" {', '.join(SPECIMENS)}." in SPECIMEN_HELP
+    assert f" {', '.join(FAMILIES)}." in FAMILY_HELP
 
 
 def test_the_command_runs_where_no_qt_is_installed(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ app = typer.Typer(
     name="txm-bgcorr",
     help="Predict and divide out the uneven background of transmission X-ray microscope images.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from napari_txm_bgcorr.errors import ConfigError
-from napari_txm_bgcorr.workflows import JOIN, Bars, CorrectionConfig, load_config
-from napari_txm_bgcorr.workflows import correct as run_correction
 
 from .options import Device, Grid, JsonFlag, PixelNm, on_command_line, parse_grid, split_parts
+
+if TYPE_CHECKING:
+    from napari_txm_bgcorr.workflows import CorrectionConfig
 
 __all__ = ["correct"]
 
@@ -137,6 +138,9 @@ def correct(
     corrected = (raw - dark) / (background - dark): transmission, 1 where nothing is in the beam.
     Raw files are never changed. Give an interrupted command again and it goes on.
     """
+    from napari_txm_bgcorr.workflows import Bars, CorrectionConfig, load_config
+    from napari_txm_bgcorr.workflows import correct as run_correction
+
     values: dict[str, tuple[str, Any]] = {  # name of the parameter above, and its value
         "inputs": ("paths", tuple(paths or ())),
         "output": ("out", out),
@@ -177,6 +181,8 @@ def correct(
 
 def _check_given(asked: CorrectionConfig) -> None:
     """Refuse a command line without an input or an output, with the help to read."""
+    from napari_txm_bgcorr.workflows import JOIN
+
     missing = "--output OUT" if asked.output is None else ""
     if not asked.inputs and asked.shard != JOIN:
         missing = "PATH"

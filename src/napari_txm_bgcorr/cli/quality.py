@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from napari_txm_bgcorr.errors import WriteError
-from napari_txm_bgcorr.workflows import Bars, make_report, measure_output, summarise
 
 from .options import JsonFlag
 
@@ -50,6 +49,8 @@ def quality(
 
     Each flag's measured ability to find bad tiles is in the documentation, page "Flags".
     """
+    from napari_txm_bgcorr.workflows import Bars, make_report, measure_output, summarise
+
     for file, suffix in ((html, ".html"), (csv, ".csv")):
         if file is not None:
             _check_file(file, suffix, overwrite)

@@ -16,7 +16,6 @@ import typer
 from numpy.typing import NDArray
 
 from napari_txm_bgcorr.errors import ConfigError, MethodError, ReadError, TxmError
-from napari_txm_bgcorr.workflows import CorrectionConfig, open_scan
 
 from . import correct, train
 
@@ -290,6 +289,8 @@ def _normalised(
     names: Sequence[str] | Mapping[str, Any],
 ) -> Backgrounds:
     """Plain mean of all references, as ``(raw - dark) / (flat - dark)`` needs it."""
+    from napari_txm_bgcorr.workflows import CorrectionConfig, open_scan
+
     scan = open_scan(path, CorrectionConfig(references=references, darks=darks))
     if scan.flats is None:
         raise MethodError(f"{path}: no references; {NORMALISE} needs 1 or more")

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from napari_txm_bgcorr.errors import ConfigError
-from napari_txm_bgcorr.workflows import flagged_tiles, redo_output
 
 from .options import Device, JsonFlag
 from .quality import DarkPaths
@@ -60,6 +59,8 @@ def redo(
     The other tiles keep every bit, and the raw tiles are never changed. The output's record
     says which tiles were made by what.
     """
+    from napari_txm_bgcorr.workflows import flagged_tiles, redo_output
+
     darks = dark or ()
     chosen = (
         flagged_tiles(path, darks) if tiles.strip().lower() == "flagged" else parse_tiles(tiles)

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_txm_bgcorr.errors import ConfigError, WriteError
-from napari_txm_bgcorr.simulation import FAMILIES, SPECIMENS
-from napari_txm_bgcorr.workflows import SETTINGS, part_of, write_simulation
 
 from .options import parse_grid
 
@@ -20,6 +18,15 @@ if TYPE_CHECKING:
 
 __all__ = ["simulate"]
 
+# written out, since asking the simulator would load SciPy for every `--help`; a test compares
+SPECIMEN_HELP = (
+    "One of empty, cells, membranes, fibres, fossil, particles, electrode, crystals, slab, "
+    "clusters, vesicles, film, chip. Default: mixed."
+)
+FAMILY_HELP = (
+    "Kind of illumination: bl01b, strong, ring, radial, tilt, speckled, half-dark, one-sided, "
+    "ring-edge, bands, stripes, hollow, crescent. Default: drawn."
+)
 FORMATS = ("tiff", "xrm")
 KINDS = ("tile", "series", "mosaic")
 
@@ -36,13 +43,11 @@ def simulate(
     ] = 512,
     specimen: Annotated[
         str | None,
-        typer.Option("--specimen", help=f"One of {', '.join(SPECIMENS)}. Default: mixed."),
+        typer.Option("--specimen", help=SPECIMEN_HELP),
     ] = None,
     family: Annotated[
         str | None,
-        typer.Option(
-            "--family", help=f"Kind of illumination: {', '.join(FAMILIES)}. Default: drawn."
-        ),
+        typer.Option("--family", help=FAMILY_HELP),
     ] = None,
     drift: Annotated[
         float, typer.Option("--drift", help="Change of the background with time, 1 is usual.")
@@ -89,6 +94,8 @@ def simulate(
     transmissions and, of a mosaic, their true positions; OUT/references and OUT/darks what
     was asked for.
     """
+    from napari_txm_bgcorr.workflows import write_simulation
+
     common: dict[str, Any] = {
         "size": size,
         "specimen": specimen,
@@ -139,6 +146,8 @@ def _share(text: str) -> float | None:
 
 def _refuse_values(kind: str, values: dict[str, Any]) -> None:
     """Name the first option that is not usable."""
+    from napari_txm_bgcorr.simulation import FAMILIES, SPECIMENS
+
     for name, table in (("specimen", SPECIMENS), ("family", FAMILIES)):
         if values[name] is not None and values[name] not in table:
             raise ConfigError(f"--{name} {values[name]}: choose from {', '.join(table)}")
@@ -153,6 +162,8 @@ def _refuse_values(kind: str, values: dict[str, Any]) -> None:
 
 def _refuse_place(out: Path, overwrite: bool) -> None:
     """Refuse to replace what is no simulation, and places that cannot be written."""
+    from napari_txm_bgcorr.workflows import SETTINGS, part_of
+
     part = part_of(out)
     for place in (out, part):
         with_files = place.is_dir() and any(place.iterdir())

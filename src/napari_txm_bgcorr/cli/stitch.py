@@ -9,8 +9,6 @@ from typing import Annotated
 
 import typer
 
-from napari_txm_bgcorr.workflows import Bars, stitch_path
-
 from .options import JsonFlag
 
 __all__ = ["stitch"]
@@ -61,6 +59,8 @@ def stitch(
     corners cut off by an aperture are left out. The tiles stay as they are. Give an interrupted
     command again and it goes on.
     """
+    from napari_txm_bgcorr.workflows import Bars, stitch_path
+
     chosen = tuple(part for part in parts.replace(" ", "").split(",") if part)
     with Bars(quiet=as_json or not sys.stderr.isatty()) as bars:
         done = stitch_path(

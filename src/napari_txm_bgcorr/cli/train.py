@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_txm_bgcorr.errors import ConfigError
-from napari_txm_bgcorr.workflows import data_overrides, find_data
 
 from .options import Device
 
@@ -90,6 +89,7 @@ def train(
     makes it wait until it is removed. Several processes: torchrun --no-python -- txm-bgcorr train.
     """
     from napari_txm_bgcorr.training import load_config
+    from napari_txm_bgcorr.workflows import data_overrides
 
     if run is None:
         raise ConfigError("--run: missing; name the folder of the run")
@@ -101,6 +101,8 @@ def train(
 
 def _train(settings: TrainConfig, run: Path, *, resume: bool, device: str, profile: bool) -> None:
     """Read the data, train, and tell what happens."""
+    from napari_txm_bgcorr.workflows import find_data
+
     data = find_data(settings.data)
     for sentence in (*data.notes, *_told(settings, data)):
         typer.echo(sentence)

@@ -8,10 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_txm_bgcorr.core import Progress
-from napari_txm_bgcorr.io import Watcher
-from napari_txm_bgcorr.workflows import CorrectionConfig, FolderCorrection, check_folders
-
 from .correct import DARK_HELP, METHOD_HELP, REFERENCE_HELP, SAVE_HELP
 from .options import Device, Grid, PixelNm, parse_grid, split_parts
 
@@ -70,6 +66,10 @@ def watch(
     The model stays loaded. Files that are still being written wait; one that fails is tried
     again when it changes. Started again, it skips what is done.
     """
+    from napari_txm_bgcorr.core import Progress
+    from napari_txm_bgcorr.io import Watcher
+    from napari_txm_bgcorr.workflows import CorrectionConfig, FolderCorrection, check_folders
+
     config = CorrectionConfig(
         method=method,
         model=model,

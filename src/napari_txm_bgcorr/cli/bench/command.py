@@ -15,7 +15,6 @@ import typer
 
 from napari_txm_bgcorr.cli.options import Device, JsonFlag
 from napari_txm_bgcorr.errors import ConfigError, TxmError
-from napari_txm_bgcorr.workflows import write_simulation
 
 from . import mosaic as bench_mosaic
 from . import train as bench_train
@@ -94,6 +93,7 @@ def _bench_correct(
     folder: Path, tiles: int, size: int, format: str, options: list[str]
 ) -> dict[str, Any]:
     from napari_txm_bgcorr.simulation import simulate_mosaic
+    from napari_txm_bgcorr.workflows import write_simulation
 
     side = max(1, round(math.sqrt(tiles)))
     if side * side != tiles:
