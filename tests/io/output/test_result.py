@@ -120,3 +120,15 @@ def test_what_is_no_result_is_told(tmp_path: Path) -> None:
             open_parts(place)
     with pytest.raises(ReadError, match="no such file"):
         open_parts(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_what_is_no_number_in_the_corrected_part_is_unknown_whatever_is_asked(
+    masked: bool,
+) -> None:
+    given = planes()
+    if not masked:
+        del given["mask"]
+    given["corrected"][15, 15] = np.nan
+    status, got = parts(**given).load(0, ("raw",))
+    assert status[15, 15] == UNKNOWN and set(got) == {"raw"}
