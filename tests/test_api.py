@@ -23,7 +23,7 @@ from napari_txm_bgcorr.errors import (
     WriteError,
 )
 from napari_txm_bgcorr.simulation import simulate_mosaic, simulate_series
-from napari_txm_bgcorr.workflows import CorrectionConfig
+from napari_txm_bgcorr.workflows import CorrectionConfig, load_config
 from napari_txm_bgcorr.workflows.correction import correct
 
 SIZE = 64
@@ -32,7 +32,7 @@ PUBLIC = {
     "CorrectionResult": "(corrected: 'CorrectedScan', flat: 'bool' = False) -> 'None'",
     "correct": (
         "(images: 'Images | Scan', *, references: 'Images' = None, darks: 'Images' = None, "
-        "method: 'str' = 'auto', model: 'str' = 'default', device: 'str' = 'auto', "
+        "method: 'str' = 'auto', model: 'Place' = 'default', device: 'str' = 'auto', "
         "grid: 'tuple[int, int] | None' = None, pixel_nm: 'float | None' = None, "
         "joint: 'bool | None' = None, combine: 'str | None' = None, i0: 'float | None' = None, "
         "force: 'bool' = False, progress: 'bool' = False) -> 'CorrectionResult'"
@@ -80,7 +80,7 @@ def mosaic() -> txm.Scan:
 
 def test_the_public_names_and_signatures() -> None:
     """Whoever changes one breaks notebooks: say so in the changelog."""
-    assert set(txm.__all__) == {*PUBLIC, "Scan", "__version__"}
+    assert set(txm.__all__) == {*PUBLIC, "Scan", "TxmError", "__version__"}
     assert {name: str(inspect.signature(getattr(txm, name))) for name in PUBLIC} == PUBLIC
     assert {n for n in vars(txm.CorrectionResult) if not n.startswith("_")} == RESULT
 
@@ -175,6 +175,7 @@ def test_a_mosaic_is_stitched_and_judged(mosaic: txm.Scan, tmp_path: Path) -> No
     assert txm.stitch(saved, tmp_path / "again.ome.zarr").is_dir()
     again = txm.measure_quality(saved)
     assert again["flagged"] == report["flagged"]
+    assert [t["novelty"] for t in again["tiles"]] == [t["novelty"] for t in report["tiles"]]
     with pytest.raises(AlreadyCorrectedError, match="already corrected"):
         txm.correct(saved / "corrected")
     with pytest.raises(ConfigError, match="single scan is no mosaic"):
@@ -194,19 +195,34 @@ def test_large_scans_stay_lazy(series: np.ndarray, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda s: txm.correct(s[0, 0]), ReadError, "tiles: shape"),
-        (lambda s: txm.correct(s > 3), ReadError, "tiles: pixels of type bool"),
-        (lambda s: txm.correct(s, references=s[:, :8]), ReadError, "flats of"),
+        (lambda s: txm.correct(s[0, 0]), ReadError, "images: shape"),
+        (lambda s: txm.correct(s > 3), ReadError, "images: pixels of type bool"),
+        (lambda s: txm.correct(s, references=s[:, :8]), ReadError, "references: 8 x 64 px"),
         (lambda s: txm.correct(s, references="nowhere.tif"), ReadError, "nowhere.tif"),
         (lambda s: txm.correct(s, references=[s[0], "a.tif"]), ConfigError, "either"),
-        (lambda s: txm.correct([s[0], s[1, :8]]), ReadError, "tiles: images of different sizes"),
+        (lambda s: txm.correct([s[0], s[1, :8]]), ReadError, "images: images of different sizes"),
         (lambda s: txm.correct(s, darks=s.astype(str)), ReadError, "darks: pixels"),
         (lambda s: txm.correct(s, method="best"), MethodError, "best"),
         (lambda s: txm.correct(s, method="captured"), MethodError, "references"),
-        (lambda s: txm.correct(s, grid=(2, 2)), ReadError, "grid of 2 x 2"),
+        (lambda s: txm.correct(s, grid=(2, 2)), ReadError, r"grid \(2, 2\)"),
         (lambda s: txm.correct("nowhere.xrm"), ReadError, "nowhere.xrm"),
         (lambda s: txm.correct(s, method="smooth").save("x", parts=["od"]), ConfigError, "od"),
         (lambda s: txm.measure_quality("nowhere"), ReadError, "nowhere"),
+        (lambda s: txm.read(None), ConfigError, "path None"),
+        (lambda s: txm.read("x.tif", pixel_nm="a"), ConfigError, "pixel_nm 'a'"),
+        (lambda s: txm.correct(""), ConfigError, "images ''"),
+        (lambda s: txm.correct([]), ConfigError, "images"),
+        (lambda s: txm.correct(s, grid=(-2, -3)), ConfigError, "grid"),
+        (lambda s: txm.correct(s, pixel_nm=0), ConfigError, "pixel_nm '0'"),
+        (lambda s: txm.correct(txm.Scan.from_array(s), grid=(2, 3)), ConfigError, "grid: a scan"),
+        (lambda s: txm.correct(np.ma.masked_less(s, 9)), ReadError, "images: a masked array"),
+        (lambda s: txm.Scan.from_array(s, foo=3), ReadError, "foo: a scan has no such"),
+        (lambda s: txm.Scan.from_array(s, times=["x"]), ReadError, "times"),
+        (lambda s: txm.correct(s, method="smooth").save(None), ConfigError, "path None"),
+        (lambda s: txm.stitch(None, "x"), ConfigError, "corrected None"),
+        (lambda s: txm.train("run", references=s * np.nan), ReadError, "references: not one"),
+        (lambda s: txm.train("r", references=s, darks=s[:, :9]), ReadError, "darks: 9 x 64 px"),
+        (lambda s: txm.train("r", references=s, settings=["a"]), ConfigError, "settings"),
         (lambda s: txm.train("run", references=s, preset="none"), ConfigError, "none"),
     ],
 )
@@ -225,6 +241,34 @@ def test_a_taken_place_is_refused(series: np.ndarray, tmp_path: Path) -> None:
     result.save(tmp_path / "out")
     with pytest.raises(WriteError, match="out"):
         txm.correct(series[:2], method="smooth").save(tmp_path / "out")
+
+
+def test_a_result_of_memory_is_not_repeated_from_its_record(
+    series: np.ndarray, tmp_path: Path
+) -> None:
+    tifffile.imwrite(tmp_path / "s.tif", series)
+    given = {
+        "array": txm.correct(series, method="smooth"),
+        "references": txm.correct(tmp_path / "s.tif", references=series, method="smooth"),
+        "scan": txm.correct(txm.read(tmp_path / "s.tif"), method="smooth"),
+    }
+    for name, result in given.items():
+        with pytest.raises(ReadError, match="cannot be repeated"):
+            load_config(result.save(tmp_path / name))
+
+
+def test_a_result_of_some_files_repeats_these(series: np.ndarray, tmp_path: Path) -> None:
+    for k, image in enumerate(series):
+        tifffile.imwrite(tmp_path / f"{k}.tif", image)
+    paths = [tmp_path / "1.tif", tmp_path / "3.tif"]
+    out = txm.correct(paths, method="smooth").save(tmp_path / "out")
+    assert list(load_config(out).inputs) == paths
+    correct(load_config(out).replaced(output=tmp_path / "again"))
+    ours, theirs = (
+        {str(p.relative_to(o)): p.read_bytes() for p in o.rglob("c/*/*/*")}
+        for o in (out, tmp_path / "again")
+    )
+    assert ours == theirs != {}
 
 
 def test_names_are_listed() -> None:

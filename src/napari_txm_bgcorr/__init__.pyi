@@ -8,11 +8,13 @@ from .api import (
     train,
 )
 from .core import Scan
+from .errors import TxmError
 from .workflows import CorrectionResult
 
 __all__ = [
     "CorrectionResult",
     "Scan",
+    "TxmError",
     "__version__",
     "correct",
     "list_methods",

@@ -11,11 +11,19 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-
-from napari_txm_bgcorr.core import ImageStack, Scan, TileArray, TrainingData, as_tiles
+from napari_txm_bgcorr.core import Scan
 from napari_txm_bgcorr.errors import ConfigError
-from napari_txm_bgcorr.workflows import Bars, CorrectionConfig, CorrectionResult, correct_scan
+from napari_txm_bgcorr.workflows import (
+    Bars,
+    CorrectionConfig,
+    CorrectionResult,
+    correct_scan,
+    path_of,
+    paths_of,
+    reference_stack,
+    scan_of,
+    with_arrays,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,9 +68,10 @@ def read(
     ReadError
         If it cannot be read, naming file, value and remedy.
     """
-    from . import io
+    from napari_txm_bgcorr import io
 
-    return io.read(Path(path), grid=grid, pixel_nm=pixel_nm)
+    asked = CorrectionConfig(grid=grid, pixel_nm=pixel_nm)  # checked
+    return io.read(path_of(path, "path"), grid=asked.grid, pixel_nm=asked.pixel_nm)
 
 
 def correct(
@@ -71,7 +80,7 @@ def correct(
     references: Images = None,
     darks: Images = None,
     method: str = "auto",
-    model: str = "default",
+    model: Place = "default",
     device: str = "auto",
     grid: tuple[int, int] | None = None,
     pixel_nm: float | None = None,
@@ -94,14 +103,14 @@ def correct(
         Images without beam; the median is used.
     method : str
         One of `list_methods`.
-    model : str
+    model : str or Path
         One of `list_models`, a weights file or a run folder.
     device : str
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     grid : (rows, columns), optional
-        Of a mosaic.
+        Of a mosaic; not for a scan, which has its own.
     pixel_nm : float, optional
-        Pixel size on the sample, nm.
+        Pixel size on the sample, nm; likewise.
     joint : bool, optional
         Solve the backgrounds of all tiles together; None: as the method does.
     combine : str, optional
@@ -124,10 +133,11 @@ def correct(
         Naming the argument or file, its value and the remedy.
     """
     config = CorrectionConfig(
-        references=_paths(references),
-        darks=_paths(darks),
+        inputs=() if isinstance(images, Scan) else paths_of(images, "images"),
+        references=paths_of(references, "references"),
+        darks=paths_of(darks, "darks"),
         method=method,
-        model=model,
+        model=str(model),
         device=device,
         grid=grid,
         pixel_nm=pixel_nm,
@@ -136,76 +146,12 @@ def correct(
         i0=i0,
         force=force,
     )
-    scan = _scan(images, grid, pixel_nm)
-    if references is not None and not config.references:
-        scan = _with_flats(scan, as_tiles(_listed(references), "references"))
-    if darks is not None and not config.darks:
-        scan = replace(scan, darks=as_tiles(_listed(darks), "darks"))
+    scan = scan_of(images, config)
+    scan, from_memory = with_arrays(scan, config, references, darks)
+    repeatable = bool(config.inputs) and not from_memory
     with Bars(quiet=not progress) as bars:
-        done = correct_scan(scan, config, bars.progress)
+        done = correct_scan(scan, config, bars.progress, repeatable=repeatable)
     return CorrectionResult(done, flat=getattr(images, "ndim", 3) == 2)
-
-
-def _scan(images: Any, grid: tuple[int, int] | None, pixel_nm: float | None) -> Scan:
-    """Whatever was given as a scan."""
-    if isinstance(images, Scan):
-        return images
-    if isinstance(images, (str, PathLike)):
-        return read(images, grid=grid, pixel_nm=pixel_nm)
-    paths = _paths(images)
-    if paths:
-        return _side_by_side(paths, grid, pixel_nm)
-    return Scan.from_array(_listed(images), grid=grid, pixel_nm=pixel_nm)
-
-
-def _side_by_side(
-    paths: Sequence[Path], grid: tuple[int, int] | None, pixel_nm: float | None
-) -> Scan:
-    """Several files of one image each as one stack."""
-    from napari_txm_bgcorr.workflows import side_by_side
-
-    scans = [read(path, grid=grid, pixel_nm=pixel_nm) for path in paths]
-    odd = next((s for s in scans if s.tiles.shape[1:] != scans[0].tiles.shape[1:]), None)
-    if len(scans) == 1:
-        return scans[0]
-    if odd is not None or any(len(scan) > 1 for scan in scans):
-        where = paths[0] if odd is None else odd.source.path
-        raise ConfigError(
-            f"images: {where}: several files are corrected together only if each is one image "
-            "of the same size; correct it on its own"
-        )
-    return side_by_side(scans)
-
-
-def _paths(given: Any) -> tuple[Path, ...]:
-    """Paths among the ways of giving images; empty where they are arrays, or none."""
-    if given is None:
-        return ()
-    if isinstance(given, (str, PathLike)):
-        return (Path(given),)
-    if isinstance(given, (list, tuple)) and given:
-        if all(isinstance(one, (str, PathLike)) for one in given):
-            return tuple(Path(one) for one in given)
-        if any(isinstance(one, (str, PathLike)) for one in given):
-            raise ConfigError("paths and arrays together; give either")
-    return ()
-
-
-def _listed(images: Any) -> Any:
-    """A list of images as one stack; anything else as it is."""
-    if isinstance(images, (list, tuple)):
-        parts = [np.asarray(one) for one in images]
-        if len({part.shape[-2:] for part in parts}) == 1:
-            return np.concatenate([p[None] if p.ndim == 2 else p for p in parts])
-    return images
-
-
-def _with_flats(scan: Scan, flats: TileArray) -> Scan:
-    """The scan with other references, of which nothing else is known."""
-    return replace(
-        scan, flats=flats, flat_times=None, flat_energies_ev=None, flat_exposures_s=None,
-        flat_monitor=None,
-    )  # fmt: skip
 
 
 def stitch(
@@ -241,10 +187,12 @@ def stitch(
         )
     from napari_txm_bgcorr.workflows import stitch_path
 
+    out = path_of(path, "path")
     stitch_path(
-        Path(corrected), Path(path), parts, domain=domain, format=format, overwrite=overwrite
-    )
-    return Path(path)
+        path_of(corrected, "corrected"), out, parts, domain=domain, format=format,
+        overwrite=overwrite,
+    )  # fmt: skip
+    return out
 
 
 def measure_quality(
@@ -277,7 +225,7 @@ def measure_quality(
         if isinstance(corrected, CorrectionResult):
             gauge = measure_corrected(corrected._corrected, bars.progress)
             return summarise(str(corrected.scan.source.path), gauge.table())
-        output, gauge = measure_output(Path(corrected), progress=bars.progress)
+        output, gauge = measure_output(path_of(corrected, "corrected"), progress=bars.progress)
     return summarise(str(output.path), gauge.table())
 
 
@@ -331,40 +279,42 @@ def train(
     ------
     TxmError
         If a setting or an image is not usable, or the training fails.
+
+    Notes
+    -----
+    Where worker processes draw the images, as they do beside a GPU, a script must call this below
+    ``if __name__ == "__main__":``, since each of them imports the script.
     """
     import json
+    from multiprocessing import current_process
 
     from napari_txm_bgcorr.training import load_config, run_training
     from napari_txm_bgcorr.workflows import data_overrides, find_data
 
-    sample_paths, pair_paths = _paths(samples), _paths(pairs)
+    if current_process().name != "MainProcess":
+        raise ConfigError(
+            "train: called again while a worker imports this script; put the call below "
+            'if __name__ == "__main__":'
+        )
+    place = path_of(run, "run")
+    if place.is_file():
+        raise ConfigError(f"run {place}: a file; give the folder of the run")
+    if settings is not None and not isinstance(settings, Mapping):
+        raise ConfigError(f"settings {settings!r}: give a mapping, for example {{'minutes': 5}}")
+    paths = {
+        "references": references, "samples": samples, "pairs": pairs, "darks": darks,
+    }  # fmt: skip
     given = data_overrides(
-        *([str(path) for path in paths] for paths in (
-            _paths(references), sample_paths, pair_paths, _paths(darks),
-        ))
-    )  # fmt: skip
+        *([str(path) for path in paths_of(value, name)] for name, value in paths.items())
+    )
     more = dict(settings or {}) | ({} if minutes is None else {"minutes": minutes})
     given += [f"{name}={json.dumps(value, default=str)}" for name, value in more.items()]
     config = load_config(str(preset), given)
     data = find_data(config.data)
-    if references is not None and not _paths(references):
-        data = _with_reference_arrays(data, references, darks)
-    return run_training(
-        config, Path(run), resume=resume, device=device, on_step=on_step, data=data
-    )
-
-
-def _with_reference_arrays(data: TrainingData, references: Any, darks: Any) -> TrainingData:
-    """Training data with references from memory, which count as one session."""
-    images = as_tiles(_listed(references), "references")
-    dark = None
-    if darks is not None and not _paths(darks):
-        dark = np.median(as_tiles(_listed(darks), "darks")[:], axis=0).astype(np.float32)
-    count = int(images.shape[0])
-    stack = ImageStack(
-        images, tuple(f"reference {k}" for k in range(count)), ("array",) * count, dark=dark
-    )
-    return replace(data, references=(*data.references, stack))
+    if references is not None and not paths_of(references, "references"):
+        stack = reference_stack(references, darks)
+        data = replace(data, references=(*data.references, stack))
+    return run_training(config, place, resume=resume, device=device, on_step=on_step, data=data)
 
 
 def list_methods() -> list[str]:

@@ -75,9 +75,9 @@ def test_the_command_says_all_that_differs_from_the_defaults() -> None:
         overwrite=True,
     )  # fmt: skip
     assert shlex.split(config.command()) == [
-        "txm-bgcorr", "correct", "a b.tif", "--output", "out", "--method", "captured",
-        "--reference", "r1.tif", "--reference", "r2.tif", "--grid", "2x3", "--save",
-        "raw,background,corrected", "--overwrite", "--no-joint", "--combine", "median",
+        "txm-bgcorr", "correct", "a b.tif", "--output", str(Path("out").absolute()),
+        "--method", "captured", "--reference", "r1.tif", "--reference", "r2.tif", "--grid", "2x3",
+        "--save", "raw,background,corrected", "--no-joint", "--combine", "median",
         "--i0", "9000.0",
     ]  # fmt: skip
 
@@ -137,6 +137,9 @@ def test_options_of_the_command_line_come_before_those_of_the_file(
     [
         ({"metod": "auto"}, "metod: no such option, perhaps method is meant"),
         ({"grid": [3]}, "grid"),
+        ({"grid": [-2, -3]}, "--grid"),
+        ({"pixel_nm": -1}, "pixel_nm '-1'"),
+        ({"inputs": 3}, "inputs '3': .*a list, for example"),
         ({"i0": "much"}, "i0 'much'"),
         ({"save": ["od"]}, "--save od: not a part"),
         ({"format": "png"}, "--format png"),
@@ -178,3 +181,32 @@ def test_without_input_or_output_nothing_is_done(tmp_path: Path) -> None:
         correct(CorrectionConfig(inputs=(tmp_path,)))
     with pytest.raises(ConfigError, match="inputs: none"):
         correct(CorrectionConfig(output=tmp_path / "out"))
+
+
+def test_a_file_may_hold_single_texts(tmp_path: Path) -> None:
+    place = tmp_path / "c.yaml"
+    place.write_text("inputs: a.tif\nsave: background, corrected\ngrid: 2x3\n")
+    assert load_config(place) == CorrectionConfig(
+        inputs=(Path("a.tif"),), save=("background", "corrected"), grid=(2, 3)
+    )
+
+
+def test_the_record_of_shares_repeats_the_whole(tiles: Path, tmp_path: Path) -> None:
+    config = CorrectionConfig(inputs=(tiles,), output=tmp_path / "out", method="smooth")
+    for share in ("1/2", "2/2"):
+        correct(config.replaced(shard=share))
+    block = json.loads((tmp_path / "out" / "zarr.json").read_text())["attributes"]["txm_bgcorr"]
+    assert "--shard" not in block["provenance"]["command"]
+    again = load_config(tmp_path / "out").replaced(output=tmp_path / "again")
+    assert again.shard is None and correct(again)["results"][0]["complete"]
+    assert pixels(tmp_path / "again") == pixels(tmp_path / "out")
+
+
+def test_an_output_with_redone_tiles_is_not_repeated_silently(tiles: Path, tmp_path: Path) -> None:
+    from napari_txm_bgcorr.workflows import redo_output
+
+    out = tmp_path / "out"
+    correct(CorrectionConfig(inputs=(tiles,), output=out, method="smooth"))
+    redo_output(out, [1], method="envelope")
+    with pytest.raises(ReadError, match="were redone"):
+        load_config(out)

@@ -83,7 +83,11 @@ def test_the_record_of_a_file_names_that_file(tmp_path: Path) -> None:
     file.write_bytes(b"bytes to hash")
     scan = Scan.from_array(np.full((32, 32), 500, np.uint16))
     scan = replace(scan, source=Source(file, "tiff", (file,)))
-    config = CorrectionConfig(inputs=(Path("x"), Path("y")), output=Path("o"), method="smooth")
+    config = CorrectionConfig(output=Path("o"), method="smooth")
     record = record_of(scan, Smooth().fit(scan), config)
     assert record["config"]["inputs"] == [str(file)]
     assert str(file) in shlex.split(record["command"])
+    both = config.replaced(inputs=(Path("x"), Path("y")))  # several files: they are named
+    assert record_of(scan, Smooth().fit(scan), both)["config"]["inputs"] == ["x", "y"]
+    lost = record_of(scan, Smooth().fit(scan), config, repeatable=False)
+    assert lost["config"] == {} and lost["command"] == "" and lost["method"] == "smooth"

@@ -22,7 +22,7 @@ from .files import (
     standing,
     write_atomic,
 )
-from .parallel import cpu_cores, one_algebra_thread, spread
+from .parallel import cpu_cores, one_algebra_thread, peak_rss_mb, spread
 from .pedestal import ASKED, with_pedestal
 from .pixels import lit_field, lit_in_tiles, saturated
 from .polynomials import legendre, terms
@@ -95,6 +95,7 @@ __all__ = [
     "one_or_each",
     "optical_density",
     "patiently",
+    "peak_rss_mb",
     "pixels",
     "pixels_sha256",
     "raster_cells",

@@ -9,9 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+import psutil
 from threadpoolctl import threadpool_limits
 
-__all__ = ["cpu_cores", "one_algebra_thread", "spread"]
+__all__ = ["cpu_cores", "one_algebra_thread", "peak_rss_mb", "spread"]
+
+MB = 1e6
 
 AHEAD = 4  # items for each thread that may wait for whoever takes the results
 Item = TypeVar("Item")
@@ -67,3 +70,15 @@ def spread(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def peak_rss_mb() -> float:
+    """Largest resident memory of this process so far, in MB (10^6 bytes)."""
+    peak_wset = getattr(psutil.Process().memory_info(), "peak_wset", None)
+    if peak_wset is not None:  # Windows
+        return float(peak_wset) / MB
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / MB if sys.platform == "darwin" else peak * 1024 / MB

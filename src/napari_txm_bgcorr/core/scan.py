@@ -176,7 +176,11 @@ class Scan:
         """
         stack = as_tiles(tiles, "tiles")
         count = int(stack.shape[0])
-        places = None if positions_px is None else np.array(positions_px, np.float64, ndmin=2)
+        places = None if positions_px is None else _facts("positions_px", positions_px)
+        if grid is not None and (min(grid) < 1 or not 0 <= grid[0] * grid[1] - count < grid[1]):
+            raise ReadError(
+                f"grid {tuple(grid)}: {count} tiles do not fill it; give (rows, columns) of theirs"
+            )
         if places is not None and places.shape == (count, 2):
             places -= places.min(axis=0)
         mosaic = count > 1 and (grid is not None or places is not None)
@@ -190,7 +194,7 @@ class Scan:
             positions_px=places,
             flats=None if flats is None else as_tiles(flats, "flats"),
             darks=None if darks is None else as_tiles(darks, "darks"),
-            **facts,
+            **{fact: _facts(fact, value) for fact, value in facts.items()},
         )
 
     def __post_init__(self) -> None:
@@ -301,6 +305,31 @@ class Scan:
             "source": {"path": str(self.source.path), "format": self.source.format},
             "notes": list(self.notes),
         }
+
+
+_EACH = {
+    "positions_px": "f8", "energies_ev": "f8", "exposures_s": "f8", "monitor": "f8",
+    "angles_deg": "f8", "flat_energies_ev": "f8", "flat_exposures_s": "f8", "flat_monitor": "f8",
+    "times": "M8[s]", "flat_times": "M8[s]", "raster_index": "i8",
+}  # fmt: skip
+
+
+def _facts(name: str, value: Any) -> Any:
+    """Turn a fact given by the user into the type that a scan has it in.
+
+    Raises
+    ------
+    ReadError
+        If a scan has no such fact, or the value is not of its type.
+    """
+    if name not in _EACH | Scan.__dataclass_fields__:
+        raise ReadError(f"{name}: a scan has no such fact; see Scan")
+    if name not in _EACH or value is None:
+        return value
+    try:
+        return np.array(value, _EACH[name], ndmin=2 if name == "positions_px" else 1)
+    except (TypeError, ValueError) as error:
+        raise ReadError(f"{name}: {str(value)[:60]}: {error}; give one value an image") from error
 
 
 def raster_cells(grid: tuple[int, int]) -> NDArray[np.int64]:

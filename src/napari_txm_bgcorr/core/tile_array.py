@@ -68,9 +68,11 @@ class LazyTiles:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        first, *rest = key if isinstance(key, tuple) else (key,)
-        if first is Ellipsis:
-            first, rest = slice(None), [Ellipsis, *rest]
+        parts = list(key) if isinstance(key, tuple) else [key]
+        dots = [k for k, part in enumerate(parts) if part is Ellipsis]
+        if len(dots) == 1:  # stands for the axes that are not named
+            parts[dots[0] : dots[0] + 1] = [slice(None)] * (4 - len(parts))
+        first, *rest = parts or [slice(None)]
         inner = tuple(rest)
         if isinstance(first, (int, np.integer)):
             return np.asarray(self._tile(int(first))[inner], dtype=self.dtype)
@@ -115,8 +117,16 @@ def as_tiles(images: Any, argument: str) -> TileArray:
             images = np.asarray(images)
         except ValueError as error:
             raise ReadError(f"{argument}: images of different sizes; give one size") from error
-    shape = tuple(int(n) for n in images.shape)
-    kind = np.dtype(images.dtype).kind
+    if isinstance(images, np.ma.MaskedArray):
+        raise ReadError(f"{argument}: a masked array; give floats that are NaN where masked")
+    try:
+        shape = tuple(int(n) for n in images.shape)
+        kind = np.dtype(images.dtype).kind
+    except (TypeError, ValueError) as error:
+        raise ReadError(
+            f"{argument}: {type(images).__name__} of shape {tuple(images.shape)}, "
+            f"{images.dtype}: its size or type is not known to NumPy; give a NumPy array"
+        ) from error
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise ReadError(f"{argument}: shape {shape}; give an image (Y, X) or a stack (T, Y, X)")
     if kind not in "uif":

@@ -1,3 +1,4 @@
+from .arguments import path_of, paths_of, reference_stack, scan_of, with_arrays
 from .config import JOIN, CorrectionConfig, load_config
 from .corrected_scan import CorrectedScan, correct_scan
 from .correction import correct, correct_scans
@@ -43,14 +44,19 @@ __all__ = [
     "model_notes",
     "open_scan",
     "part_of",
+    "path_of",
+    "paths_of",
     "record_of",
     "redo_output",
     "redo_tiles",
+    "reference_stack",
     "save_tiles",
+    "scan_of",
     "side_by_side",
     "stitch_path",
     "stitch_tiles",
     "summarise",
+    "with_arrays",
     "with_references",
     "write_simulation",
 ]

@@ -6,11 +6,19 @@ import json
 import shlex
 from collections.abc import Mapping
 from difflib import get_close_matches
+from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from napari_txm_bgcorr.backgrounds import COMBINE
 from napari_txm_bgcorr.errors import ConfigError
@@ -43,7 +51,9 @@ class CorrectionConfig(BaseModel):
     )
     darks: tuple[Path, ...] = Field((), description="Images without beam, or folders of them.")
     grid: tuple[int, int] | None = Field(None, description="Rows and columns of a mosaic.")
-    pixel_nm: float | None = Field(None, description="Pixel size on the sample, nm.")
+    pixel_nm: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Pixel size on the sample, nm."
+    )
     save: tuple[str, ...] = Field(
         ("raw", "background", "corrected"),
         description="Parts to write.",
@@ -71,11 +81,28 @@ class CorrectionConfig(BaseModel):
         except ValidationError as error:
             raise ConfigError(_in_words(error)) from error
 
+    @field_validator("inputs", "references", "darks", mode="before")
+    @classmethod
+    def _one_path(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | PathLike) else value
+
+    @field_validator("save", mode="before")
+    @classmethod
+    def _named_parts(cls, value: Any) -> Any:
+        return value.replace(" ", "").split(",") if isinstance(value, str) else value
+
+    @field_validator("grid", mode="before")
+    @classmethod
+    def _rows_by_columns(cls, value: Any) -> Any:
+        return value.lower().split("x") if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _known_values(self) -> Self:
         for part in self.save:
             if part not in PARTS:
                 raise ConfigError(f"--save {part}: not a part; choose from {', '.join(PARTS)}")
+        if self.grid is not None and min(self.grid) < 1:
+            raise ConfigError(f"--grid {self.grid}: give rows and columns of 1 or more")
         if not self.save:
             raise ConfigError("--save: nothing to save; give for example background,corrected")
         from napari_txm_bgcorr.io import WRITERS
@@ -150,24 +177,29 @@ class CorrectionConfig(BaseModel):
 
         The machine and the number of processes are left out.
         """
-        full = self.replaced(
-            inputs=_absolute(self.inputs),
-            references=_absolute(self.references),
-            darks=_absolute(self.darks),
-            model=str(Path(self.model).absolute()) if Path(self.model).exists() else self.model,
-        )
         values: dict[str, Any] = json.loads(
-            full.model_dump_json(exclude=RUN_ONLY, exclude_defaults=True)
+            self._full().model_dump_json(exclude=RUN_ONLY, exclude_defaults=True)
         )
         return {"save": list(self.save), **values}
 
+    def _full(self) -> Self:
+        """Return the same with full paths, good from any folder."""
+        model = Path(self.model)
+        return self.replaced(
+            inputs=_absolute(self.inputs),
+            references=_absolute(self.references),
+            darks=_absolute(self.darks),
+            model=str(model.absolute()) if self.model and model.exists() else self.model,
+        )
+
     def command(self) -> str:
-        """Command line that does the same."""
-        words: list[str] = ["txm-bgcorr", "correct", *map(str, self.inputs)]
+        """Command line that makes the whole output, from any folder, in one process."""
+        full = self._full()
+        words: list[str] = ["txm-bgcorr", "correct", *map(str, full.inputs)]
         if self.output is not None:
-            words += ["--output", str(self.output)]
+            words += ["--output", str(self.output.absolute())]
         for name, option in OPTIONS.items():
-            value = getattr(self, name)
+            value = getattr(full, name)
             if value == type(self).model_fields[name].get_default() and name != "save":
                 continue
             words += _words(option, value)
@@ -193,11 +225,11 @@ class CorrectionConfig(BaseModel):
 OPTIONS = {
     "method": "--method", "model": "--model", "device": "--device", "references": "--reference",
     "darks": "--dark", "grid": "--grid", "pixel_nm": "--pixel-nm", "save": "--save",
-    "format": "--format", "overwrite": "--overwrite", "force": "--force", "stitch": "--stitch",
+    "format": "--format", "force": "--force", "stitch": "--stitch",
     "joint": "--joint", "combine": "--combine", "i0": "--i0",
-    "write_positions": "--write-positions", "scheduler": "--scheduler", "shard": "--shard",
+    "write_positions": "--write-positions",
 }  # fmt: skip
-"""Field to option of ``txm-bgcorr correct``."""
+"""Field to option of ``txm-bgcorr correct``, where it changes the output."""
 
 
 def _words(option: str, value: Any) -> list[str]:
@@ -228,7 +260,7 @@ def _in_words(error: ValidationError) -> str:
         near = get_close_matches(name, CorrectionConfig.model_fields, n=1)
         hint = f", perhaps {near[0]} is meant" if near else ""
         return f"{name}: no such option{hint}; correct or remove it"
-    message = str(first["msg"])
+    message = str(first["msg"]).replace("a valid tuple", "a list, for example [a, b]")
     return f"{name} {str(first['input'])[:60]!r}: {message[:1].lower()}{message[1:]}; correct it"
 
 
@@ -258,7 +290,7 @@ def load_config(path: Path) -> CorrectionConfig:
     except yaml.YAMLError as error:
         line = str(error).splitlines()[0]
         raise ConfigError(f"{path}: not valid YAML ({line}); correct the file") from error
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{path}: holds no 'option: value' lines; see --save-config")
     return _parsed(values, path)
 

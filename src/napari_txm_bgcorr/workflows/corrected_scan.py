@@ -36,7 +36,11 @@ STITCHED = ("raw", "background", "corrected")
 
 
 def correct_scan(
-    scan: Scan, config: CorrectionConfig, progress: Progress = SILENT
+    scan: Scan,
+    config: CorrectionConfig,
+    progress: Progress = SILENT,
+    *,
+    repeatable: bool = True,
 ) -> CorrectedScan:
     """Fit the method to a scan; its tiles are corrected when they are looked at.
 
@@ -44,9 +48,11 @@ def correct_scan(
     ----------
     scan : Scan
     config : CorrectionConfig
-        Its inputs and output are not used.
+        Its inputs are for the record, its output is not used.
     progress : Progress
         Of the fit.
+    repeatable : bool
+        See `record_of`.
 
     Raises
     ------
@@ -61,7 +67,7 @@ def correct_scan(
     described = method.describe()
     placed = registered(ready, described)
     notes = dict.fromkeys([*placed.notes, *method_notes(described), *unfit])
-    return CorrectedScan(placed, method, config, tuple(notes))
+    return CorrectedScan(placed, method, config, tuple(notes), repeatable=repeatable)
 
 
 class CorrectedScan:
@@ -75,6 +81,8 @@ class CorrectedScan:
         Method, fitted to the scan.
     config : CorrectionConfig
     notes : tuple of str
+    repeatable : bool
+        See `record_of`.
 
     Attributes
     ----------
@@ -88,8 +96,11 @@ class CorrectedScan:
         method: BackgroundMethod,
         config: CorrectionConfig,
         notes: tuple[str, ...] = (),
+        *,
+        repeatable: bool = True,
     ) -> None:
         self.scan, self.method, self.config, self.notes = scan, method, config, notes
+        self._repeatable = repeatable
         self.tile = lru_cache(maxsize=KEPT)(self._tile)
 
     def _tile(self, i: int) -> TileResult:
@@ -138,7 +149,10 @@ class CorrectedScan:
         out : Path, optional
             Of the output that keeps it.
         """
-        return record_of(self.scan, self.method, self.config.replaced(output=out))
+        return self._record(self.config.replaced(output=out))
+
+    def _record(self, config: CorrectionConfig) -> dict[str, Any]:
+        return record_of(self.scan, self.method, config, repeatable=self._repeatable)
 
     def save(
         self,
@@ -160,12 +174,10 @@ class CorrectedScan:
         """
         from napari_txm_bgcorr import io
 
-        config = self.config.replaced(
-            output=out, format=format, save=tuple(parts), overwrite=overwrite
-        )
+        config = self.config.replaced(output=out, format=format, save=parts, overwrite=overwrite)
         io.check_place(out, self.scan, config.parts, overwrite=True)
         stated = "uncertainty" in config.parts
-        record = record_of(self.scan, self.method, config)
+        record = self._record(config)
         for done in save_tiles(
             out,
             self.scan,

@@ -8,7 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_txm_bgcorr.core import SILENT, Progress, Scan, method_notes, reference_notes
+from napari_txm_bgcorr.core import (
+    SILENT,
+    Progress,
+    Scan,
+    method_notes,
+    peak_rss_mb,
+    reference_notes,
+)
 from napari_txm_bgcorr.errors import ConfigError
 from napari_txm_bgcorr.mosaic import registered
 
@@ -16,7 +23,6 @@ from .config import FIT, JOIN, CorrectionConfig, parse_shard
 from .inputs import check_place, refuse_file_name, side_by_side, split_jobs
 from .positions_table import write_positions
 from .prepare import Shared, method_of, model_notes, open_scan
-from .resources import peak_rss_mb
 from .runners import LocalRunner, TileRunner
 from .stitching.job import check_stitched_place, stitch_path, stitch_results, stitched_place
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from napari_txm_bgcorr.core import LazyTiles, optical_density
 
+from .arguments import path_of
 from .corrected_scan import CorrectedScan
 from .progress_bars import Bars
 
@@ -140,7 +141,7 @@ class CorrectionResult:
         """
         with Bars(quiet=not progress) as bars:
             return self._corrected.save(
-                Path(path), format=format, parts=parts, overwrite=overwrite,
+                path_of(path, "path"), format=format, parts=parts, overwrite=overwrite,
                 progress=bars.progress,
             )  # fmt: skip
 
@@ -181,6 +182,6 @@ class CorrectionResult:
         """
         with Bars(quiet=not progress) as bars:
             return self._corrected.stitch(
-                Path(path), parts=parts, domain=domain, format=format, overwrite=overwrite,
-                progress=bars.progress,
+                path_of(path, "path"), parts=parts, domain=domain, format=format,
+                overwrite=overwrite, progress=bars.progress,
             )  # fmt: skip

@@ -78,13 +78,19 @@ def measure_corrected(corrected: CorrectedScan, progress: Progress = SILENT) -> 
     def shown(done: int, total: int) -> None:
         progress.step("measuring", done, total)
 
+    provenance, novelty = corrected.provenance(), None
+    if provenance.get("weights_sha256"):
+        from napari_txm_bgcorr.models import novelty_of
+
+        novelty = novelty_of(corrected.scan, provenance)
     return measure(
         corrected.scan,
         corrected.background,
         corrected.transmission,
         corrected.valid,
         progress=shown,
-        described=corrected.method.describe(),
+        novelty=novelty,
+        described=provenance["parameters"],
     )
 
 

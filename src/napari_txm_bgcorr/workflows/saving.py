@@ -13,7 +13,9 @@ from .config import CorrectionConfig
 __all__ = ["record_of", "save_tiles"]
 
 
-def record_of(scan: Scan, method: BackgroundMethod, config: CorrectionConfig) -> dict[str, Any]:
+def record_of(
+    scan: Scan, method: BackgroundMethod, config: CorrectionConfig, *, repeatable: bool = True
+) -> dict[str, Any]:
     """Record of a correction, JSON-ready: provenance, options, and the command that repeats it.
 
     Parameters
@@ -22,11 +24,18 @@ def record_of(scan: Scan, method: BackgroundMethod, config: CorrectionConfig) ->
     method : BackgroundMethod
         Fitted to it.
     config : CorrectionConfig
+        Without inputs: those of the scan.
+    repeatable : bool
+        False where images, references or darks came from memory: no options are kept then.
     """
     device = str(method.describe().get("device", "cpu"))
     made = make_provenance(scan, method, device).to_dict()
-    own = config.replaced(inputs=(scan.source.path,)) if scan.source.files else config
-    return made | {"config": own.record(), "command": own.command() if own.inputs else ""}
+    own = config
+    if not own.inputs and scan.source.files:
+        own = config.replaced(inputs=(scan.source.path,))
+    if not (repeatable and own.inputs):
+        return made | {"config": {}, "command": ""}
+    return made | {"config": own.record(), "command": own.command()}
 
 
 def save_tiles(

@@ -394,12 +394,6 @@ def test_a_damaged_preview_is_none(tmp_path: Path, content: bytes) -> None:
     assert folder.read_preview() == {}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="read_preview catches OSError, ValueError and EOFError; an archive that was cut short "
-    "raises zipfile.BadZipFile, which is none of them",
-)
 def test_a_preview_that_was_cut_short_is_none(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.save_preview(3, {"raw": np.ones((8, 8), np.float32)})

@@ -65,8 +65,8 @@ class SmoothField:
 
 def _laplacian(n: int) -> sparse.csc_array:
     """Second differences of a line whose ends are free."""
-    if n == 1:
-        return sparse.csc_array((1, 1))
+    if n <= 1:
+        return sparse.csc_array((n, n))
     middle = np.full(n, -2.0)
     middle[[0, -1]] = -1.0
     beside = np.ones(n - 1)

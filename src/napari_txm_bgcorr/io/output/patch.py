@@ -144,10 +144,20 @@ def recorded_config(path: Path) -> Mapping[str, Any]:
         If it is no output of this program, or of a version that did not keep them.
     """
     inside = path.name.removesuffix(".ome.tif") in ("raw", *_FIELDS) or is_record(path)
-    found = _provenance(path.parent if inside else path, path).get("config")
+    provenance = _provenance(path.parent if inside else path, path)
+    found = provenance.get("config")
     if not isinstance(found, dict):
         raise ReadError(
-            f"{path}: its record has no options; it was made by an earlier version, or redone"
+            f"{path}: its record has no options; it was made by an earlier version of this program"
+        )
+    if not found:
+        raise ReadError(
+            f"{path}: made of arrays or layers in memory; it cannot be repeated from its record"
+        )
+    if provenance.get("redone"):
+        raise ReadError(
+            f"{path}: some of its tiles were redone by another method; give --config a file, and "
+            "redo these tiles again"
         )
     return found
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import yaml
@@ -257,9 +258,12 @@ class RunFolder:
     def read_preview(self, name: str = "latest") -> dict[str, NDArray[Any]]:
         """Arrays of one moment by name, ``step`` among them; empty if there are none yet."""
         try:
-            with np.load(self.previews / f"{name}.npz", allow_pickle=False) as held:
+            with (
+                (self.previews / f"{name}.npz").open("rb") as file,
+                np.load(file, allow_pickle=False) as held,
+            ):
                 return {key: held[key] for key in held.files}
-        except (OSError, ValueError, EOFError):
+        except (OSError, ValueError, EOFError, BadZipFile):
             return {}
 
     def _checkpoint_files(self) -> list[Path]:

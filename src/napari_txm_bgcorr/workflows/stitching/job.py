@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_txm_bgcorr.core import SILENT, Progress
+from napari_txm_bgcorr.core import SILENT, Progress, peak_rss_mb
 from napari_txm_bgcorr.errors import WriteError
-from napari_txm_bgcorr.workflows.resources import peak_rss_mb
 
 __all__ = ["check_stitched_place", "stitch_path", "stitch_results", "stitched_place"]
 
