@@ -245,3 +245,9 @@ def test_a_series_is_shared_too(tmp_path: Path, solved: list[int]) -> None:
         correct_paths([tmp_path / "s"], tmp_path / "out", options.replaced(shard=f"{i}/2"))
     assert len(solved) == 1
     assert content(tmp_path / "out") == content(tmp_path / "one")
+
+
+def test_join_names_a_folder_that_no_share_has_made(tmp_path: Path) -> None:
+    (tmp_path / "raw.tif").touch()
+    with pytest.raises(WriteError, match="no output of this program"):
+        join_shards(tmp_path)

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import zarr
 
+from napari_txm_bgcorr.errors import WriteError
 from napari_txm_bgcorr.io.output.job import DONE, JOB, LOCK
 from napari_txm_bgcorr.io.output.pyramid_reader import open_pyramid
+from napari_txm_bgcorr.workflows import stitch_path
 from tests.workflows import stitch_parts
 from tests.workflows.stitch_parts import make_result, run
 
@@ -184,3 +186,12 @@ def same_pixels(first: Path, second: Path) -> bool:
     return len(one) == len(two) and all(
         np.array_equal(a[:], b[:], equal_nan=True) for a, b in zip(one, two, strict=True)
     )
+
+
+def test_a_picture_never_replaces_corrected_tiles(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        make_result(tmp_path / name)
+    before = sorted(p for p in (tmp_path / "other").rglob("*"))
+    with pytest.raises(WriteError, match="corrected tiles, which no picture replaces"):
+        stitch_path(tmp_path / "one", tmp_path / "other", overwrite=True)
+    assert sorted(p for p in (tmp_path / "other").rglob("*")) == before

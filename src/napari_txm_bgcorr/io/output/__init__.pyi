@@ -1,7 +1,7 @@
 from .fit_file import Fit, FitPlace, FitRefusedError, remove_fits
 from .job import DONE, claim, release, replace_output, resumed
 from .out_place import check_place
-from .patch import FinishedOutput, Patch, is_record, open_finished, recorded_config
+from .patch import FinishedOutput, Patch, holds_tiles, is_record, open_finished, recorded_config
 from .pyramid import PYRAMIDS, PyramidJob, PyramidSink
 from .pyramid_reader import open_pyramid
 from .result import DOMAINS, TileParts, open_parts
@@ -27,6 +27,7 @@ __all__ = [
     "check_place",
     "claim",
     "find_places",
+    "holds_tiles",
     "is_record",
     "join_shards",
     "open_finished",

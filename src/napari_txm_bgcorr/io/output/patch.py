@@ -31,7 +31,7 @@ from napari_txm_bgcorr.io.json_file import read_json, write_json
 from napari_txm_bgcorr.io.readers.dispatch import read
 from napari_txm_bgcorr.io.record import KEY
 
-__all__ = ["FinishedOutput", "Patch", "open_finished"]
+__all__ = ["FinishedOutput", "Patch", "holds_tiles", "open_finished"]
 
 _BLOSC = Blosc(cname="lz4", clevel=1, shuffle=Blosc.SHUFFLE)  # as the writer's chunks
 _RECORDS = ("zarr.json", "provenance.json")
@@ -123,6 +123,15 @@ def open_finished(path: Path) -> FinishedOutput:
     return FinishedOutput(
         store, scan, tiles["background"].tiles, corrected.tiles, mask, sd, provenance, raw_source
     )
+
+
+def holds_tiles(place: Path) -> bool:
+    """Tell whether a place is an output of corrected tiles, and no stitched picture."""
+    try:
+        _provenance(place, place)
+    except ReadError:
+        return False
+    return True
 
 
 def is_record(path: Path) -> bool:

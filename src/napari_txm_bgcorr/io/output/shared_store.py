@@ -24,7 +24,7 @@ from napari_txm_bgcorr.io.guard import writing
 from napari_txm_bgcorr.io.json_file import write_json
 
 from .fit_file import remove_fits
-from .job import DONE, JOB, NEW, OutputJob, done_tiles
+from .job import DONE, JOB, NEW, OutputJob, done_tiles, is_output
 from .out_place import check_place
 from .writer import OutputWriter, planes_of
 from .zarr import ZarrSink
@@ -174,9 +174,11 @@ def join_shards(out: str | Path) -> Path:
     place = Path(os.path.abspath(out))
     part = place.with_name(place.name + ".part")
     if not (part / JOB).is_file():
-        if place.exists():
+        if is_output(place):
             remove_fits(place)
             return place
+        if place.exists():
+            raise WriteError(f"{place}: no output of this program; give the OUT of the shards")
         raise WriteError(f"{part}: no unfinished output; run the shards first")
     missing = _complete(place, int(_begun(part)["tiles"]))
     if missing:

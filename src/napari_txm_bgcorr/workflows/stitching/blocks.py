@@ -28,6 +28,7 @@ from napari_txm_bgcorr.io.output import (
     TileParts,
     check_place,
     claim,
+    holds_tiles,
     release,
     replace_output,
     resumed,
@@ -188,6 +189,10 @@ def check_options(place: Path, source: TileParts, options: StitchOptions) -> Non
     if options.chunk < 16 or options.chunk % 16 or options.workers < 1:
         raise WriteError(f"{place}: chunks of {options.chunk} px; give a multiple of 16")
     check_place(place, source.corrected, options.parts, overwrite=options.overwrite)
+    if place.exists() and holds_tiles(place):
+        raise WriteError(
+            f"{place}: corrected tiles, which no picture replaces; choose another place"
+        )
 
 
 def _job(
