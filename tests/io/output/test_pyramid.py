@@ -237,7 +237,7 @@ def test_full_disk_says_so_leaves_a_valid_store_and_is_taken_up(
     whole, out = tmp_path / "whole", tmp_path / "out"
     stitched(result, whole)
     with monkeypatch.context() as patch:
-        patch.setattr(write_pyramid, "write_chunk", _Full(write_pyramid.write_chunk, 40))
+        patch.setattr(write_pyramid, "write_chunk", _Full(write_pyramid.write_chunk, 100))
         with pytest.raises(WriteError, match=r"disk full .* what is written is kept"):
             stitched(result, out)
     part = tmp_path / "out.part"
