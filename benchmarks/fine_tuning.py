@@ -43,7 +43,7 @@ from napari_txm_bgcorr.core.training_images import ImageStack, TrainingData
 from napari_txm_bgcorr.models.checkpoint import save_model
 from napari_txm_bgcorr.models.embedded_references import choose_references
 from napari_txm_bgcorr.models.tensors import Batch, scale_free_rms
-from napari_txm_bgcorr.simulation.acquisition import FAMILIES, Session, draw_session, draw_specimen
+from napari_txm_bgcorr.simulation import FAMILIES, SimulatedSession, draw_session, draw_specimen
 from napari_txm_bgcorr.training.blend import WeightBlend
 from napari_txm_bgcorr.training.config import load_config
 from napari_txm_bgcorr.training.data.pairs import to_batch
@@ -57,7 +57,7 @@ SPAN_H = {"10min": (1 / 6, 1 / 4), "2h": (2, 2.1), "8h": (8, 8.1), "session": (1
 Found = dict[str, Any]
 
 
-def references(session: Session, count: int, seed: int) -> ImageStack:
+def references(session: SimulatedSession, count: int, seed: int) -> ImageStack:
     """Images without sample, two at a time every half hour, the newest at `NEWEST_H`."""
     rng = np.random.default_rng([seed, 1])
     hours = np.array([NEWEST_H - 0.5 * (k // 2) - 0.02 * (k % 2) for k in range(count)])
@@ -103,7 +103,7 @@ class Unseen:
         return self.error(out)
 
 
-def unseen(session: Session, age: str, tiles: int, seed: int) -> Unseen:
+def unseen(session: SimulatedSession, age: str, tiles: int, seed: int) -> Unseen:
     """Tiles of that age after the newest reference."""
     rng = np.random.default_rng([seed, 2, list(SPAN_H).index(age)])
     hours = NEWEST_H + np.linspace(*SPAN_H[age], tiles)

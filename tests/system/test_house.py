@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import entry_points, requires
 from pathlib import Path
 
@@ -106,3 +108,23 @@ def test_setup_installs_only_what_is_missing(tmp_path: Path, installed: bool) ->
     )
     assert done.returncode == (0 if installed else 1)
     assert ("sudo apt-get install" in done.stderr) is not installed
+
+
+def test_what_benchmarks_and_tools_import_is_there() -> None:
+    """They run rarely, and would fail hours later."""
+    missing = []
+    for folder in ("benchmarks", "tools", "docs/images"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if not isinstance(node, ast.ImportFrom) or node.level:
+                    continue
+                if (node.module or "").partition(".")[0] != "napari_txm_bgcorr":
+                    continue
+                module = import_module(str(node.module))
+                for name in node.names:
+                    if not hasattr(module, name.name):
+                        try:
+                            import_module(f"{node.module}.{name.name}")
+                        except ImportError:
+                            missing.append(f"{path.name}: {node.module}.{name.name}")
+    assert missing == []
