@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from napari_txm_bgcorr.core import remove_file
 from napari_txm_bgcorr.io.chunk_file import CODEC, read_chunk, write_chunk
 from napari_txm_bgcorr.io.json_file import write_json
+from napari_txm_bgcorr.io.multiscales import multiscales
 from napari_txm_bgcorr.io.record import KEY, make_block
 
 from .job import OutputJob
@@ -172,25 +173,9 @@ class ZarrPyramid:
                 )
 
     def _ome(self, role: str) -> dict[str, Any]:
-        """OME-NGFF 0.5 ``multiscales`` (ngff.openmicroscopy.org/0.5)."""
-        pixel_nm = self._job.scan.pixel_nm
-        size = 1.0 if pixel_nm is None else pixel_nm / 1000
-        unit = {} if pixel_nm is None else {"unit": "micrometer"}
-        datasets = []
-        for level in range(len(self._job.levels)):
-            scale, shift = size * 2**level, size * (2**level - 1) / 2
-            steps = [
-                {"type": "scale", "scale": [scale, scale]},
-                {"type": "translation", "translation": [shift, shift]},
-            ]
-            datasets.append({"path": str(level), "coordinateTransformations": steps})
-        image = {
-            "name": f"{self._job.stitched.get('name', 'mosaic')} {role}",
-            "axes": [{"name": name, "type": "space", **unit} for name in "yx"],
-            "datasets": datasets,
-            "type": "mean",
-        }
-        return {"version": "0.5", "multiscales": [image]}
+        job = self._job
+        name = f"{job.stitched.get('name', 'mosaic')} {role}"
+        return multiscales(name, len(job.levels), job.scan.pixel_nm, type="mean")
 
     def open(self) -> None:
         """Do nothing: chunks are files of their own."""

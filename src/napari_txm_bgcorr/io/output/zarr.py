@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from napari_txm_bgcorr.core import replace_file
+from napari_txm_bgcorr.io.multiscales import multiscales
 from napari_txm_bgcorr.io.record import KEY
 
 from .job import NEW, OutputJob
@@ -65,30 +66,9 @@ class ZarrSink:
             )
 
     def _ome(self, role: str) -> dict[str, Any]:
-        """OME-NGFF 0.5 ``multiscales`` (ngff.openmicroscopy.org/0.5)."""
-        pixel_nm = self._job.scan.pixel_nm
-        size = 1.0 if pixel_nm is None else pixel_nm / 1000
-        unit = {} if pixel_nm is None else {"unit": "micrometer"}
-        axes = [{"name": "t", "type": "time"}]
-        axes += [{"name": name, "type": "space", **unit} for name in "yx"]
-        datasets = [
-            {
-                "path": str(level),
-                "coordinateTransformations": [
-                    {"type": "scale", "scale": [1.0, size * 2**level, size * 2**level]},
-                    {
-                        "type": "translation",
-                        "translation": [0.0, *([size * (2**level - 1) / 2] * 2)],
-                    },
-                ],
-            }
-            for level in range(self._levels)
-        ]
-        name = f"{self._job.scan.source.path.stem} {role}"
-        return {
-            "version": "0.5",
-            "multiscales": [{"name": name, "axes": axes, "datasets": datasets}],
-        }
+        scan = self._job.scan
+        name = f"{scan.source.path.stem} {role}"
+        return multiscales(name, self._levels, scan.pixel_nm, time=True)
 
     def write(self, index: int, planes: Mapping[str, NDArray[Any]]) -> None:
         """Write one chunk a role and level.
