@@ -101,11 +101,11 @@ def test_imagej_unit(tmp_path: Path, unit: str) -> None:
 def test_printers_resolution_is_no_pixel_size(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", counts(9, 9), resolution=(72, 72), resolutionunit="INCH")
     assert read(tmp_path / "a.tif").pixel_nm is None
-    per_cm = 1e7 / 14.6
+    per_cm = 1e7 / 12.5  # a whole number: the file holds a fraction
     tifffile.imwrite(
         tmp_path / "b.tif", counts(9, 9), resolution=(per_cm, per_cm), resolutionunit="CENTIMETER"
     )
-    assert read(tmp_path / "b.tif").pixel_nm == pytest.approx(14.6, rel=1e-5)
+    assert read(tmp_path / "b.tif").pixel_nm == pytest.approx(12.5, rel=1e-5)
     assert read(tmp_path / "b.tif", pixel_nm=20).pixel_nm == 20
 
 
