@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from napari_txm_bgcorr import models
 from napari_txm_bgcorr.cli import doctor
 from napari_txm_bgcorr.cli.options import expanded
 from napari_txm_bgcorr.workflows.cluster import schedulers as clusters
@@ -53,6 +54,8 @@ def test_doctor_reports_a_torch_that_cannot_be_loaded(monkeypatch, platform):
 
     for name in ("torch", "napari_txm_bgcorr.models.checkpoint"):
         monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in models.__all__:  # what other tests have asked for is kept there
+        monkeypatch.delitem(vars(models), name, raising=False)
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(doctor, "_gl", lambda: "")

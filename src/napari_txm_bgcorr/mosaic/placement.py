@@ -87,11 +87,12 @@ def reconcile(
         ])  # fmt: skip
         if not len(off) or off.max() <= limit_px:
             break
-        # The worst of each neighbourhood only: a wrong one bends the shifts beside it.
+        # The worst of each neighbourhood only, and none far below the worst of all: a wrong one
+        # bends the shifts beside it, and those along the same cut.
         highest = np.zeros(len(expected))
         for e, size in zip(current, off, strict=True):
             highest[[e.first, e.second]] = np.maximum(highest[[e.first, e.second]], size)
-        for k in np.flatnonzero(off > limit_px).tolist():
+        for k in np.flatnonzero(off > max(limit_px, off.max() / 2)).tolist():
             if off[k] >= max(highest[current[k].first], highest[current[k].second]):
                 current[k] = replace(current[k], used=False)
     return placed, [e if e.used else _between(placed, e) for e in current]
