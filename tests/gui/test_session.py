@@ -69,7 +69,7 @@ def test_corrected_input_needs_the_box_ticked():
     with pytest.raises(AlreadyCorrectedError, match="Correct again anyway"):
         resolve(session)
     session.again = True
-    assert resolve(session).again
+    assert resolve(session).config.force
 
 
 def test_results_beside_raw_layers_are_left_out():

@@ -44,7 +44,9 @@ def test_references_of_another_energy_are_doubted(method):
     (sentence,) = doubts(job, scan)
     assert "8250 eV" in sentence and sentence[0].isupper() and sentence.endswith(".")
     assert doubts(job, replace(scan, energy_ev=8250.0)) == []
-    assert doubts(replace(job, method="smooth"), scan) == []
+    assert (
+        doubts(replace(job, config=job.config.replaced(method="smooth", combine=None)), scan) == []
+    )
 
 
 def test_references_of_another_energy_are_told_of_in_the_notice(panel, add_scan, qtbot):
@@ -67,7 +69,7 @@ def test_references_are_those_given_or_the_scans_own(tmp_path):
     assert references(job, replace(scan, flats=None)) == ()
     assert references(job, replace(scan, source=Source(tmp_path / "gone", "hdf5"))) == ()
     given = (tmp_path / "ref.tif",)
-    assert references(replace(job, references=given), scan) == given
+    assert references(replace(job, config=job.config.replaced(references=given)), scan) == given
 
 
 @pytest.fixture
