@@ -1,4 +1,4 @@
-"""Medians and quantiles by bands are those of NumPy, for any number of bands and threads."""
+"""Medians by bands are those of NumPy, for any number of bands and threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from napari_txm_bgcorr.core.stack_statistics import (
     BAND_PX,
     masked_median,
     median_of,
-    quantiles_of,
 )
 
 # one band; several with a short last one; wider than a band
@@ -42,30 +41,16 @@ def test_counts_of_integers_are_taken_too() -> None:
 def test_threads_change_no_bit(workers: int) -> None:
     layers = stack(7, (90, 130))
     kept = layers > 4
-    shares = (0.1, 0.5, 0.9)
     one = (
         median_of(layers),
         masked_median(layers, lambda rows: kept[:, rows]),
-        quantiles_of(lambda rows: layers[:, rows], (90, 130), shares),
     )
     many = (
         median_of(layers, workers),
         masked_median(layers, lambda rows: kept[:, rows], workers=workers),
-        quantiles_of(lambda rows: layers[:, rows], (90, 130), shares, workers),
     )
     for a, b in zip(one, many, strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("count", [1, 2, 6])
-def test_quantiles_are_those_of_numpy(count: int, size: tuple[int, int]) -> None:
-    layers, shares = stack(count, size), (0.0, 0.1, 0.37, 0.5, 1.0)
-    before = layers.copy()
-    got = quantiles_of(lambda rows: layers[:, rows], size, shares)
-    assert got.shape == (len(shares), *size) and got.dtype == np.float32
-    np.testing.assert_allclose(got, np.quantile(layers, shares, axis=0), rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(layers, before)
 
 
 @settings(deadline=None, max_examples=60)

@@ -1,8 +1,8 @@
-"""Medians and quantiles over the tiles of a stack, band by band; sorted: NumPy is fast at that."""
+"""Medians over the tiles of a stack, band by band; sorted: NumPy is fast at that."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .parallel import spread
 
-__all__ = ["masked_median", "median_of", "quantiles_of"]
+__all__ = ["masked_median", "median_of"]
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -39,46 +39,6 @@ def median_of(stack: NDArray[Any], workers: int = 1) -> Image:
         return _middle(part[:, low], part[:, high])
 
     return _of_bands(band, stack, workers)
-
-
-def quantiles_of(
-    layers: Callable[[slice], Image],
-    size: tuple[int, int],
-    shares: Sequence[float],
-    workers: int = 1,
-) -> NDArray[np.float32]:
-    """Quantiles over tiles, linear between two.
-
-    Parameters
-    ----------
-    layers : callable
-        `layers(rows) -> (N, y, X)` float32, finite, for some rows of pixels.
-    size : (Y, X)
-    shares : sequence of float
-        Of the tiles that are lower, 0 to 1.
-    workers : int
-        Threads; the same bits for any number.
-
-    Returns
-    -------
-    (Q, Y, X) float32
-    """
-    rows, columns = size
-
-    def band(part: slice) -> NDArray[np.float32]:
-        ordered = _pixels_first(layers(part))
-        ordered.sort(axis=1)
-        out = np.empty((len(shares), len(ordered)), np.float32)
-        for k, share in enumerate(shares):
-            place = share * (ordered.shape[1] - 1)
-            low, over = int(place), np.float32(place % 1)
-            high = min(low + 1, ordered.shape[1] - 1)
-            out[k] = ordered[:, low] * (1 - over) + ordered[:, high] * over
-        return out
-
-    step = max(1, BAND_PX // columns)
-    parts = spread(band, [slice(y, min(y + step, rows)) for y in range(0, rows, step)], workers)
-    return np.concatenate(list(parts), axis=1).reshape(len(shares), rows, columns)
 
 
 def masked_median(
